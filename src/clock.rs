@@ -1,0 +1,47 @@
+//! The time, in one place: wall-clock instants are milliseconds since the Unix epoch everywhere inside
+//! ([`Millis`]) and RFC 3339 UTC on the wire.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcDateTime};
+
+/// Milliseconds since the Unix epoch, UTC: what the databases store.
+pub type Millis = i64;
+
+pub fn now_ms() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
+}
+
+/// Seconds since the Unix epoch: what JWTs speak.
+pub fn now_s() -> i64 {
+    now_ms() / 1000
+}
+
+/// `2026-11-20T22:43:22.123Z`. An instant outside the years 0 to 9999 is shown as the nearest bound.
+pub fn rfc3339(at: Millis) -> String {
+    let nanos = i128::from(at) * 1_000_000;
+    let at = UtcDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(if at < 0 { UtcDateTime::UNIX_EPOCH } else { UtcDateTime::MAX });
+    let (year, month, day) = at.to_calendar_date();
+    let (h, m, s, ms) = (at.hour(), at.minute(), at.second(), at.millisecond());
+    format!("{year:04}-{:02}-{day:02}T{h:02}:{m:02}:{s:02}.{ms:03}Z", month as u8)
+}
+
+/// Reads an RFC 3339 instant, with any offset.
+pub fn parse_rfc3339(text: &str) -> Option<Millis> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Millis::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_survives_the_wire() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(parse_rfc3339(&rfc3339(1_795_214_602_123)), Some(1_795_214_602_123));
+        assert_eq!(parse_rfc3339("2026-11-20T22:43:22+02:00"), parse_rfc3339("2026-11-20T20:43:22Z"));
+        assert_eq!(parse_rfc3339("yesterday"), None);
+    }
+}
