@@ -9,9 +9,9 @@ pub fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
     parsed(row, column, |text| Uuid::parse_str(text).ok())
 }
 
-pub fn uuid_or_null(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
-    let text: Option<String> = row.get(column)?;
-    text.map(|text| Uuid::parse_str(&text).map_err(|e| Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))).transpose()
+/// A number that counts something.
+pub fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.max(0).unsigned_abs())
 }
 
 /// A text column read through `parse`.

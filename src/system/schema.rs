@@ -4,7 +4,9 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::sqlite::Migrations;
-use crate::sqlite::migrate::from_embedded;
+
+/// What one kind of file is brought up to date with, in this order.
+pub type Sets = Arc<[Arc<Migrations>]>;
 
 /// A set's folder below `migrations/`, and its steps: file name and text.
 type Set = &'static [(&'static str, &'static str)];
@@ -27,23 +29,23 @@ const TENANT_DATABASE: Set = set!("tenant/database": "0001_idempotency");
 const TENANT_CACHE: Set = set!("tenant/cache": "0001_entries");
 const TENANT_QUEUE: Set = set!("tenant/queue": "0001_jobs");
 
-fn one(set: &'static str, steps: Set) -> Migrations {
-    from_embedded(set, steps)
+fn one(set: &str, steps: Set) -> Arc<Migrations> {
+    Arc::new(Migrations::from_files(set, steps.iter().copied()).expect("the embedded migrations are named as they should; a test reads them"))
 }
 
 /// The sets of each kind of file, parsed once.
 pub struct Schema {
-    pub app: Arc<[Migrations]>,
-    pub mark: Arc<[Migrations]>,
-    pub analytics: Arc<[Migrations]>,
+    pub app: Sets,
+    pub mark: Sets,
+    pub analytics: Sets,
     /// `system/cache.db`: what a tenant's cache has, then the operator's tables.
-    pub operator_cache: Arc<[Migrations]>,
+    pub operator_cache: Sets,
     /// `system/queue.db`: what a tenant's queue has, then the operator's tables.
-    pub operator_queue: Arc<[Migrations]>,
+    pub operator_queue: Sets,
     /// A tenant's database; the application's own migrations come after.
-    pub tenant_database: Arc<[Migrations]>,
-    pub tenant_cache: Arc<[Migrations]>,
-    pub tenant_queue: Arc<[Migrations]>,
+    pub tenant_database: Sets,
+    pub tenant_cache: Sets,
+    pub tenant_queue: Sets,
 }
 
 /// The product's schema.

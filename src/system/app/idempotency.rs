@@ -14,6 +14,7 @@ use super::App;
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Limits, WriteTx};
+use crate::system::column;
 
 /// How long an answer is kept, in milliseconds.
 pub const KEPT_MS: Millis = 24 * 3_600 * 1_000;
@@ -104,7 +105,7 @@ impl App {
         if self.keys.fetch_add(1, Relaxed) % RECOUNT != 0 {
             return Ok(());
         }
-        let held: u64 = tx.row("SELECT count(*) FROM idempotency_keys", [], |row| row.get(0))?.unwrap_or(0);
+        let held = tx.row("SELECT count(*) FROM idempotency_keys", [], |row| column::count(row, 0))?.unwrap_or(0);
         if held < KEYS_MAX {
             return Ok(());
         }

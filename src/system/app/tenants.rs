@@ -124,7 +124,7 @@ impl App {
         self.db
             .read(Limits::default(), |r| {
                 r.rows("SELECT state, count(*) FROM tenants GROUP BY state", [], |row| {
-                    Ok((column::parsed(row, 0, State::parse)?, row.get(1)?))
+                    Ok((column::parsed(row, 0, State::parse)?, column::count(row, 1)?))
                 })
             })
             .await

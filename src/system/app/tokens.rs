@@ -142,7 +142,7 @@ fn bound_in(tx: &WriteTx<'_>, tenant: Uuid) -> Result<()> {
         .row(
             "SELECT count(*) FROM tenant_tokens WHERE tenant_id = ?1 AND revoked_at IS NULL AND expires_at > ?2",
             params![tenant.to_string(), now_ms()],
-            |row| row.get(0),
+            |row| column::count(row, 0),
         )?
         .unwrap_or(0);
     if live < LIVE_MAX {

@@ -59,7 +59,7 @@ impl ChainKey {
     }
 
     fn mac(&self, what: &[u8]) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256> as Mac>::new(&self.0.into());
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         field(&mut mac, what);
         mac
     }
