@@ -32,6 +32,7 @@ impl Bench {
             migrations: Arc::new([Arc::new(set)]),
             sandboxed: true,
             create: true,
+            held: Arc::default(),
         };
         Database::new(&self.engine, gate, self.file(), options)
     }
@@ -76,7 +77,7 @@ async fn a_write_that_takes_the_transaction_down_does_not_take_its_neighbours() 
     let before = (0..20).map(|n| database.write(Limits::default(), insert(format!("before {n}"))));
     let after = (0..20).map(|n| database.write(Limits::default(), insert(format!("after {n}"))));
     let (before, bomb, after) =
-        futures_util::join!(futures_util::future::join_all(before), database.write(BRIEF, bomb), futures_util::future::join_all(after));
+        tokio::join!(futures_util::future::join_all(before), database.write(BRIEF, bomb), futures_util::future::join_all(after));
     assert_eq!(bomb.unwrap_err().code(), Code::StatementTimeout);
     assert!(before.into_iter().chain(after).all(|outcome| outcome.is_ok()));
     assert_eq!(count(&database).await, 40);
@@ -88,7 +89,7 @@ async fn a_foreign_key_left_unmet_fails_the_job_that_left_it() {
     let database = bench.database(&Gate::new());
     database.ensure_open().await.unwrap();
     let orphan = database.write(Limits::default(), |tx| tx.execute("INSERT INTO child VALUES (99)", []));
-    let (orphan, good) = futures_util::join!(orphan, database.write(Limits::default(), insert("good".to_owned())));
+    let (orphan, good) = tokio::join!(orphan, database.write(Limits::default(), insert("good".to_owned())));
     assert_eq!(orphan.unwrap_err().code(), Code::ConstraintViolation);
     good.unwrap();
 }
@@ -150,7 +151,7 @@ async fn a_long_reader_does_not_let_the_log_grow_without_bound() {
         }
         longest
     };
-    let (stopped, longest) = futures_util::join!(reader, longest);
+    let (stopped, longest) = tokio::join!(reader, longest);
     assert_eq!(stopped.unwrap_err().code(), Code::Overloaded);
     assert!(longest < 1 << 20, "the log grew to {longest} bytes");
 }
