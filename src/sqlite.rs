@@ -3,12 +3,14 @@
 //! comes out. A [`Reader`] cannot write; a [`WriteTx`] cannot commit: the writer does, for a whole group.
 
 mod gate;
+mod room;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use gate::{Gate, Pass};
+pub use room::Room;
 
 use crate::config::Level;
 use crate::error::Result;
