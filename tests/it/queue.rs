@@ -1,0 +1,1 @@
+//! Behaviour of queue, seen from outside.
