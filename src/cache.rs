@@ -181,3 +181,57 @@ const CLOCK: &str = "SELECT version FROM clock WHERE one = 1";
 /// Replacing takes the old row away with its tags and uses, so an entry's place is the order of writing.
 const PUT: &str = "INSERT OR REPLACE INTO entries (key, version, created_at, expires_at, gone_at, size, content_type, value)
      VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Executor, Level, Sqlite};
+    use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
+
+    fn file(dir: &tempfile::TempDir) -> Arc<Database> {
+        let schema = ("0001_entries.up.sql", include_str!("../migrations/tenant/cache/0001_entries.up.sql"));
+        let migrations = Arc::new([Arc::new(Migrations::from_files("cache", [schema]).unwrap())]);
+        let options = Options { level: Level::Off, max_bytes: 0, party: Party::SYSTEM, migrations, sandboxed: false, create: true };
+        Database::new(&Engine::start(&Sqlite::default(), &Executor::default()), &Gate::new(), dir.path().join("cache.sqlite"), options)
+    }
+
+    #[tokio::test]
+    async fn expired_entries_are_swept_by_later_writes_a_few_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(&dir);
+        let count = async || {
+            let count = |r: &crate::sqlite::Reader<'_>| r.row("SELECT count(*) FROM entries", [], |row| row.get::<_, u32>(0));
+            file.read(Limits::default(), count).await.unwrap().unwrap()
+        };
+        let set = async |from: u32, count: u32, at: Millis| {
+            let write = move |tx: &WriteTx<'_>| {
+                for n in from..from + count {
+                    put(tx, &Key::parse(n.to_string().as_bytes())?, b"v", None, Some(Ttl::parse("10")?), at)?;
+                }
+                Ok(())
+            };
+            file.write(Limits::default(), write).await.unwrap();
+        };
+        set(0, 20, 0).await;
+        set(100, 1, 9_999).await;
+        assert_eq!(count().await, 21);
+        set(101, 1, 10_000).await;
+        assert_eq!(count().await, 22 - SWEPT);
+        set(102, 2, 10_000).await;
+        assert_eq!(count().await, 4);
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_replaced_whole_under_a_new_etag() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(&dir);
+        let (cache, key) = (Cache::new(&file), Key::parse(b"k").unwrap());
+        let first = cache.put(key.clone(), "one".into(), Some("text/plain".to_owned()), Some(Ttl::parse("60").unwrap())).await.unwrap();
+        let second = cache.put(key.clone(), "two".into(), None, None).await.unwrap();
+        assert_ne!(first, second);
+        let entry = cache.get(key.clone()).await.unwrap().unwrap();
+        assert_eq!(entry, Entry { value: "two".into(), content_type: None, etag: second, expires_at: None });
+        cache.delete(key.clone()).await.unwrap();
+        assert_eq!(cache.get(key).await.unwrap(), None);
+    }
+}

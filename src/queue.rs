@@ -163,3 +163,112 @@ const FIND: &str = "SELECT seq, lease_token, lease_until FROM jobs WHERE id = ?1
 
 const FINISH: &str = "UPDATE jobs SET state = 'done', lease_token = NULL, lease_until = NULL, updated_at = ?2, keep_until = ?3
      WHERE seq = ?1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Executor, Level, Sqlite};
+    use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
+
+    const T0: Millis = 1_795_214_602_000;
+
+    /// A queue file of its own, and the time in the test's hands.
+    struct File {
+        db: Arc<Database>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl File {
+        fn new() -> File {
+            let dir = tempfile::tempdir().unwrap();
+            let schema = ("0001_jobs.up.sql", include_str!("../migrations/tenant/queue/0001_jobs.up.sql"));
+            let migrations = Arc::new([Arc::new(Migrations::from_files("queue", [schema]).unwrap())]);
+            let options = Options { level: Level::Off, max_bytes: 0, party: Party::SYSTEM, migrations, sandboxed: false, create: true };
+            let engine = Engine::start(&Sqlite::default(), &Executor::default());
+            File { db: Database::new(&engine, &Gate::new(), dir.path().join("queue.sqlite"), options), _dir: dir }
+        }
+
+        async fn tx<T: Send + 'static>(&self, f: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static) -> T {
+            self.db.write(Limits::default(), f).await.unwrap()
+        }
+
+        async fn add(&self, queue: &'static str, count: usize, delay_s: i64, max_attempts: i64, now: Millis) {
+            self.tx(move |tx| {
+                for _ in 0..count {
+                    let payload = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+                    let job = NewJob::new(payload)?.with_delay_s(delay_s)?.with_max_attempts(max_attempts)?;
+                    enqueue(tx, Uuid::now_v7(), &QueueName::parse(queue)?, &job, "tests", now)?;
+                }
+                Ok(())
+            })
+            .await
+        }
+
+        async fn claim(&self, queue: &'static str, max: i64, now: Millis) -> Vec<Claimed> {
+            self.tx(move |tx| claim::claim(tx, &QueueName::parse(queue)?, Claim::new(max, 60)?, now)).await
+        }
+
+        /// The number of jobs in a state, and of bodies altogether.
+        async fn count(&self, state: &'static str) -> (i64, i64) {
+            let sql = "SELECT count(*) FILTER (WHERE state = ?1), (SELECT count(*) FROM job_bodies) FROM jobs";
+            self.tx(move |tx| tx.row(sql, [state], |row| Ok((row.get(0)?, row.get(1)?)))).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_holds_until_its_instant_and_not_one_millisecond_longer() {
+        let file = File::new();
+        file.add("q", 1, 0, 2, T0).await;
+        let job = file.claim("q", 1, T0).await.remove(0);
+        assert_eq!((job.attempt, job.lease_until), (1, T0 + 60_000));
+        assert!(file.claim("q", 1, T0 + 59_999).await.is_empty());
+        let (id, token) = (Uuid::parse_str(&job.id).unwrap(), job.lease_token.to_string());
+        let late = file.db.write(Limits::default(), move |tx| ack(tx, id, &token, T0 + 60_000)).await;
+        assert_eq!(late.unwrap_err().code(), Code::LeaseLost);
+        let again = file.claim("q", 1, T0 + 60_000).await.remove(0);
+        assert_eq!(again.attempt, 2);
+        let token = again.lease_token.to_string();
+        file.tx(move |tx| ack(tx, id, &token, T0 + 119_999)).await;
+        assert_eq!(file.count("done").await.0, 1);
+    }
+
+    #[tokio::test]
+    async fn the_last_attempt_whose_lease_ends_leaves_a_dead_job() {
+        let file = File::new();
+        file.add("q", 1, 0, 1, T0).await;
+        assert_eq!(file.claim("q", 1, T0).await.len(), 1);
+        assert!(file.claim("q", 1, T0 + 60_000).await.is_empty());
+        assert_eq!(file.count("dead").await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_claim_moves_a_bounded_number_of_jobs_and_only_of_its_own_queue() {
+        let file = File::new();
+        file.add("q", 600, 10, 5, T0).await;
+        file.add("other", 5, 10, 5, T0).await;
+        assert!(file.claim("q", 100, T0 + 9_999).await.is_empty());
+        assert_eq!(file.claim("q", 100, T0 + 10_000).await.len(), 100);
+        assert_eq!(file.count("scheduled").await.0, 605 - i64::from(STAGED));
+        for _ in 0..5 {
+            assert_eq!(file.claim("q", 100, T0 + 10_000).await.len(), 100);
+        }
+        assert!(file.claim("q", 100, T0 + 10_000).await.is_empty());
+        assert_eq!((file.count("scheduled").await.0, file.count("leased").await.0), (5, 600));
+        assert_eq!(file.claim("other", 100, T0 + 70_000).await.len(), 5);
+        assert_eq!(file.count("leased").await.0, 605, "the other queue's claim left these leases alone");
+    }
+
+    #[tokio::test]
+    async fn finished_jobs_are_cleared_away_with_their_bodies_when_their_time_is_over() {
+        let file = File::new();
+        file.add("q", 3, 0, 5, T0).await;
+        for job in file.claim("q", 3, T0).await {
+            let (id, token) = (Uuid::parse_str(&job.id).unwrap(), job.lease_token.to_string());
+            file.tx(move |tx| ack(tx, id, &token, T0)).await;
+        }
+        file.add("q", 1, 0, 5, T0 + DONE_KEPT_MS - 1).await;
+        assert_eq!(file.count("done").await, (3, 4));
+        file.add("q", 1, 0, 5, T0 + DONE_KEPT_MS).await;
+        assert_eq!(file.count("done").await, (0, 2));
+    }
+}
