@@ -151,7 +151,7 @@ impl Files {
             return Err(Error::conflict(format!("a system database `{name}` ({file}) is registered already")));
         }
         let options =
-            Options { level, max_bytes: 0, party: Party::SYSTEM, migrations: sets.clone(), sandboxed: false, create: true };
+            Options { level, max_bytes: 0, party: Party::SYSTEM, migrations: sets.clone(), sandboxed: false, create: true, held: Arc::default() };
         let database = Database::new(&self.engine, &self.gate, self.dir.join(file), options);
         database.ensure_open().await?;
         let registered = Registered { name, file, description, database: database.clone() };

@@ -30,7 +30,7 @@ impl Demo {
         let key = global.key.clone().or(ambient.admin_key.clone());
         let config = settled(global.effective(ambient)?);
         let data_dir = config.data_dir.clone();
-        let running = server::start(config)?;
+        let running = server::start(config, key.clone())?;
         let told = operator(&running, key).and_then(|client| story::tell(&client, &data_dir));
         if told.is_err() || self.exit {
             running.stop()?;
