@@ -53,8 +53,7 @@ CREATE TABLE jobs (
 -- many jobs are scheduled, dead or done.
 CREATE INDEX jobs_ready    ON jobs (queue, priority DESC, seq)            WHERE state = 'ready';
 CREATE INDEX jobs_grouped  ON jobs (queue, group_key, priority DESC, seq) WHERE state = 'ready' AND group_key IS NOT NULL;
-CREATE INDEX jobs_due      ON jobs (due_at, seq)                          WHERE state = 'scheduled';
-CREATE INDEX jobs_leased   ON jobs (lease_until, seq)                     WHERE state = 'leased';
+CREATE INDEX jobs_due      ON jobs (queue, due_at)                        WHERE state = 'scheduled';
 CREATE INDEX jobs_running  ON jobs (queue, lease_until)                   WHERE state = 'leased';
 CREATE INDEX jobs_limited  ON jobs (limit_key)                            WHERE state = 'leased' AND limit_key IS NOT NULL;
 CREATE INDEX jobs_blocked  ON jobs (limit_key, priority DESC, seq)        WHERE state = 'blocked';
