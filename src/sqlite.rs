@@ -6,6 +6,7 @@ mod authorizer;
 mod checkpoint;
 mod counters;
 mod database;
+mod descriptors;
 mod engine;
 mod executor;
 mod fault;

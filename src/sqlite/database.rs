@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::checkpoint::{self, LogLength};
+use super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
 use super::engine::Engine;
-use super::executor::Party;
+use super::executor::{Party, overloaded};
 use super::fault;
 use super::gate::{Gate, Pass};
 use super::migrate::{self, Migrations};
@@ -27,6 +28,9 @@ use crate::error::{Code, Error, Result};
 
 /// A file that could not be opened is not tried again for so long.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long opening a file waits for descriptors.
+const ROOM_WAIT: Duration = Duration::from_secs(3);
 
 /// Writes of one file running at once are one; of a tenant, one for each of its files.
 const WRITERS_OF_A_PARTY: usize = 4;
@@ -57,6 +61,8 @@ pub struct Options {
     pub sandboxed: bool,
     /// Whether a missing file is made. A tenant's files are made by provisioning only.
     pub create: bool,
+    /// Descriptors that the connections of this file, and of others of the same owner, hold.
+    pub held: Arc<AtomicU64>,
 }
 
 pub struct Database {
@@ -248,6 +254,8 @@ impl Database {
 
     /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
     pub async fn close(self: &Arc<Self>) {
+        // One after the other: a second caller returns when the first one's close is done.
+        let _one = self.opening.lock().await;
         let (closed, done) = oneshot::channel();
         let database = self.clone();
         let close = move || {
@@ -276,11 +284,12 @@ impl Database {
             return Err(error.clone());
         }
         let pass = self.hold()?;
+        let for_writer = self.room(WRITER_DESCRIPTORS + READER_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
         let database = self.clone();
         let open = move || {
             let _pass = pass;
-            drop(answer.send(database.open_here()));
+            let _ = answer.send(database.open_here(for_writer));
         };
         self.engine.writes().submit(self.writing_party(), Box::new(open))?;
         let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
@@ -289,7 +298,14 @@ impl Database {
         outcome
     }
 
-    fn open_here(&self) -> Result<Arc<Open>> {
+    /// Descriptors from the budget; waits a little for others to close.
+    async fn room(&self, wanted: u64) -> Result<Descriptors> {
+        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors().room(wanted, &self.options.held)).await;
+        taken.map_err(|_| overloaded("sqlite.descriptors"))
+    }
+
+    fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
+        let for_reader = for_writer.split(READER_DESCRIPTORS);
         let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
         if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
             return Err(busy());
@@ -305,7 +321,7 @@ impl Database {
         let settings = Settings { level, sandboxed, max_bytes, create, writer: true };
         let describe =
             |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
-        let session = Session::open(&self.engine, &self.path, settings).map_err(describe)?;
+        let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
         migrate::up(&session, &self.options.migrations).map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => error,
@@ -314,7 +330,7 @@ impl Database {
             log: LogLength::of(&session).map_err(describe)?,
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings),
+            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options.held),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });

@@ -2,7 +2,6 @@
 //! watchdog, the one thread that opens the readers' connections, and the budgets of descriptors and page cache.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -12,13 +11,11 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::oneshot;
 
 use super::counters::Counters;
+use super::descriptors::DescriptorBudget;
 use super::executor::{Bounds, Executor, Load, Party};
 use super::watch::Watchdog;
 use crate::config;
 use crate::error::{Error, Result};
-
-/// Descriptors kept for sockets, logs and the like when the budget is derived.
-const RESERVED_DESCRIPTORS: u64 = 512;
 
 pub struct Engine {
     reads: Executor,
@@ -26,7 +23,7 @@ pub struct Engine {
     watchdog: Arc<Watchdog>,
     /// One for every pool: r2d2 would start three threads for each.
     scheduler: Arc<ScheduledThreadPool>,
-    budget: Arc<Budget>,
+    descriptors: Arc<DescriptorBudget>,
     tuning: Tuning,
     counters: Counters,
     /// Files with a log to cut once they are quiet; each at most once.
@@ -52,23 +49,6 @@ pub struct Tuning {
     pub writes_waiting: usize,
 }
 
-struct Budget {
-    used: AtomicU64,
-    max: u64,
-}
-
-/// Descriptors taken from the budget, given back when dropped.
-pub struct Descriptors {
-    budget: Arc<Budget>,
-    taken: u64,
-}
-
-impl Drop for Descriptors {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.taken, Relaxed);
-    }
-}
-
 impl Engine {
     /// Starts the lanes. Raises the process's soft descriptor limit to the hard one.
     pub fn start(sqlite: &config::Sqlite, executor: &config::Executor) -> Arc<Engine> {
@@ -76,7 +56,6 @@ impl Engine {
         let or = |set: usize, derived: usize| if set == 0 { derived } else { set };
         let read_lanes = or(executor.read_lanes, (cores * 2).max(4));
         let write_lanes = or(executor.write_lanes, 16);
-        let max = if sqlite.descriptors > 0 { sqlite.descriptors } else { derived_descriptors() };
         // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
         // SAFETY: a plain setting; called before the first connection is opened, and valid at any time.
         unsafe { ffi::sqlite3_soft_heap_limit64(i64::try_from(sqlite.page_cache_bytes).unwrap_or(i64::MAX)) };
@@ -91,7 +70,7 @@ impl Engine {
             ),
             watchdog: Watchdog::start(),
             scheduler: Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()),
-            budget: Arc::new(Budget { used: AtomicU64::new(0), max }),
+            descriptors: DescriptorBudget::new(sqlite.descriptors),
             tuning: Tuning {
                 busy_timeout_ms: sqlite.busy_timeout_ms,
                 // A connection may use a hundredth of the budget, within reason; the soft heap limit holds the sum.
@@ -157,7 +136,11 @@ impl Engine {
 
     /// (descriptors held by databases, the most they may hold)
     pub fn descriptor_use(&self) -> (u64, u64) {
-        (self.budget.used.load(Relaxed), self.budget.max)
+        self.descriptors.state()
+    }
+
+    pub(super) fn descriptors(&self) -> &Arc<DescriptorBudget> {
+        &self.descriptors
     }
 
     pub(super) fn reads(&self) -> &Executor {
@@ -175,28 +158,4 @@ impl Engine {
     pub(super) fn scheduler(&self) -> Arc<ScheduledThreadPool> {
         self.scheduler.clone()
     }
-
-    /// Takes descriptors from the budget; SQLITE_CANTOPEN's cousin SQLITE_BUSY when it is spent, which callers see
-    /// as 503 with `Retry-After`.
-    pub(super) fn descriptors(&self, taken: u64) -> rusqlite::Result<Descriptors> {
-        let fits = |used: u64| (used + taken <= self.budget.max).then_some(used + taken);
-        match self.budget.used.fetch_update(Relaxed, Relaxed, fits) {
-            Ok(_) => Ok(Descriptors { budget: self.budget.clone(), taken }),
-            Err(_) => Err(rusqlite::Error::SqliteFailure(
-                ffi::Error::new(ffi::SQLITE_BUSY),
-                Some("all descriptors of sqlite.descriptors are in use".to_owned()),
-            )),
-        }
-    }
-}
-
-/// What the process may have open, less a reserve; the soft limit is raised to the hard one first.
-fn derived_descriptors() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: now.maximum, maximum: now.maximum };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { now.maximum } else { now.current };
-    // No limit at all is treated as a million: enough for 100,000 tenants.
-    let limit = limit.unwrap_or(1 << 20);
-    limit.saturating_sub(RESERVED_DESCRIPTORS).max(limit / 2)
 }

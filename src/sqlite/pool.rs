@@ -3,11 +3,13 @@
 //! closed instead of kept.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 
+use super::descriptors::{Descriptors, READER_DESCRIPTORS};
 use super::engine::Engine;
 use super::session::{Session, Settings};
 use super::watch::{Stop, Watch};
@@ -32,10 +34,13 @@ pub struct Manager {
     settings: Settings,
     plain: SqliteConnectionManager,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
+    /// Taken from the budget for the first reader, when the file was opened.
+    prepaid: Mutex<Option<Descriptors>>,
+    held: Arc<AtomicU64>,
 }
 
 impl Readers {
-    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings) -> Readers {
+    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, prepaid: Descriptors, held: &Arc<AtomicU64>) -> Readers {
         let open = Arc::new(Mutex::new(Vec::new()));
         let manager = Manager {
             engine: engine.clone(),
@@ -43,6 +48,8 @@ impl Readers {
             settings: Settings { writer: false, create: false, ..settings },
             plain: SqliteConnectionManager::file(path),
             open: open.clone(),
+            prepaid: Mutex::new(Some(prepaid)),
+            held: held.clone(),
         };
         let tuning = engine.tuning();
         let pool = r2d2::Pool::builder()
@@ -85,12 +92,23 @@ impl Readers {
     }
 }
 
+/// The budget is spent; the pool goes on with the readers it has.
+fn spent() -> rusqlite::Error {
+    let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    rusqlite::Error::SqliteFailure(busy, Some("all descriptors of sqlite.descriptors are in use".to_owned()))
+}
+
 impl r2d2::ManageConnection for Manager {
     type Connection = Session;
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Session, rusqlite::Error> {
-        let session = Session::open(&self.engine, &self.path, self.settings)?;
+        let prepaid = self.prepaid.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let descriptors = match prepaid {
+            Some(descriptors) => descriptors,
+            None => self.engine.descriptors().take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
+        };
+        let session = Session::open(&self.engine, &self.path, self.settings, descriptors)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|watch| watch.strong_count() > 0);
         open.push(Arc::downgrade(&session.watch));

@@ -14,10 +14,10 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::authorizer::{Needs, Sandbox};
 use super::checkpoint::{Frames, count_frames};
-use super::engine::{Descriptors, Engine};
+use super::descriptors::Descriptors;
+use super::engine::Engine;
 use super::watch::{Gone, Watch};
 use crate::config::Level;
-use crate::error::Result;
 
 /// The largest string, blob or row, in bytes. One call to `hex(randomblob(n))` never reaches the progress
 /// handler, so this is what stops it; it is also what one statement may hold at least once in memory.
@@ -51,9 +51,7 @@ pub struct Settings {
 }
 
 impl Session {
-    pub fn open(engine: &Engine, path: &Path, settings: Settings) -> Result<Session, rusqlite::Error> {
-        // A connection holds the database and its log; the first one of a file also the log's index.
-        let descriptors = engine.descriptors(if settings.writer { 3 } else { 2 })?;
+    pub fn open(engine: &Engine, path: &Path, settings: Settings, descriptors: Descriptors) -> rusqlite::Result<Session> {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         flags |= OpenFlags::SQLITE_OPEN_EXRESCODE;
         if settings.create {

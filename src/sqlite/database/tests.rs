@@ -32,6 +32,7 @@ impl Bench {
             migrations: Arc::new([Arc::new(set)]),
             sandboxed: true,
             create: true,
+            held: Arc::default(),
         };
         Database::new(&self.engine, gate, self.file(), options)
     }

@@ -1,0 +1,11 @@
+//! `tenantry serve`: the configuration, then the server, until it is told to stop.
+
+use super::Global;
+use crate::config::source::Ambient;
+use crate::error::Result;
+use crate::server;
+
+pub fn run(global: &Global) -> Result<()> {
+    let effective = global.effective(Ambient::read()?)?;
+    server::run(effective.config)
+}
