@@ -55,6 +55,7 @@ impl Bench {
             migrations: Arc::new([Arc::new(migrations)]),
             sandboxed: false,
             create: true,
+            held: Arc::default(),
         };
         Database::new(&self.engine, &Gate::new(), self.dir.path().join(name), options)
     }
