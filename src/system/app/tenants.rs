@@ -325,11 +325,9 @@ fn wrong_state(row: &TenantRow, verb: &str) -> Error {
 }
 
 fn slug_free_in(tx: &WriteTx<'_>, slug: &str) -> Result<()> {
-    let taken = tx.row(
-        "SELECT id FROM tenants WHERE slug = ?1 AND state IN ('provisioning', 'active', 'suspended')",
-        [slug],
-        |row| row.get::<_, String>(0),
-    )?;
+    let taken = tx.row("SELECT id FROM tenants WHERE slug = ?1 AND state IN ('provisioning', 'active', 'suspended')", [slug], |row| {
+        row.get::<_, String>(0)
+    })?;
     match taken {
         None => Ok(()),
         Some(id) => Err(Error::conflict(format!("the slug `{slug}` is taken"))
@@ -348,7 +346,8 @@ fn set_state_in(tx: &WriteTx<'_>, id: Uuid, from: State, to: State, settled: boo
     if changed == 1 {
         return Ok(());
     }
-    Err(Error::conflict(format!("tenant {id} is not {} any more", from.as_str())).hint("Another call changed it meanwhile; look at it and decide again."))
+    Err(Error::conflict(format!("tenant {id} is not {} any more", from.as_str()))
+        .hint("Another call changed it meanwhile; look at it and decide again."))
 }
 
 fn tenants_in(r: &Reader<'_>, filter: &Filter) -> Result<Vec<TenantRow>> {

@@ -110,11 +110,9 @@ impl App {
     pub async fn tokens_revoked(&self) -> Result<Vec<(Uuid, Millis)>> {
         self.db
             .read(Limits::default(), |r| {
-                r.rows(
-                    "SELECT jti, expires_at FROM tenant_tokens WHERE revoked_at IS NOT NULL AND expires_at > ?1",
-                    [now_ms()],
-                    |row| Ok((column::uuid(row, 0)?, row.get(1)?)),
-                )
+                r.rows("SELECT jti, expires_at FROM tenant_tokens WHERE revoked_at IS NOT NULL AND expires_at > ?1", [now_ms()], |row| {
+                    Ok((column::uuid(row, 0)?, row.get(1)?))
+                })
             })
             .await
     }
