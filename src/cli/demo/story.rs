@@ -71,7 +71,8 @@ pub(super) struct Guest {
     pub user: Visitor,
 }
 
-pub fn tell(client: &Client, data_dir: &Path) -> Result<()> {
+/// `program` is how this program can be called again.
+pub fn tell(client: &Client, data_dir: &Path, program: &str) -> Result<()> {
     let layout = Layout::of(data_dir).map_err(|e| wrong(&format!("{} cannot be seen: {e}", data_dir.display())))?;
     let start = Instant::now();
     let caller = Caller::new(client);
@@ -86,7 +87,7 @@ pub fn tell(client: &Client, data_dir: &Path) -> Result<()> {
     on_disk(&guests, &layout)?;
 
     line(&format!("\nAll {} calls were answered as they should be, in {} ms.", caller.checked(), start.elapsed().as_millis()));
-    next_steps(client, &guests, data_dir);
+    next_steps(client, &guests, data_dir, program);
     Ok(())
 }
 
@@ -262,7 +263,7 @@ fn on_disk(guests: &[Guest], layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn next_steps(client: &Client, guests: &[Guest], data_dir: &Path) {
+fn next_steps(client: &Client, guests: &[Guest], data_dir: &Path, program: &str) {
     let Some(guest) = guests.first() else { return };
     let (url, dir) = (client.base(), data_dir.display());
     line(&format!("\nTry it yourself, in another terminal ({}'s token is good for an hour):\n", guest.company.slug));
@@ -270,9 +271,9 @@ fn next_steps(client: &Client, guests: &[Guest], data_dir: &Path) {
     line(&format!("   curl -s {url}/v1/sql -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\"));
     line(r#"     -d '{"statements":[{"sql":"SELECT id, title, state FROM tasks WHERE state <> ?1","params":["done"]}]}'"#);
     line(&format!("   curl -s {url}{CACHE_PATH} -H \"Authorization: Bearer $TOKEN\""));
-    line(&format!("   tenantry tenant list --url {url} --data-dir {dir}"));
-    line(&format!("   tenantry sql --tenant {} 'SELECT * FROM members' --url {url} --data-dir {dir}", guest.company.slug));
-    line(&format!("   tenantry audit verify --url {url} --data-dir {dir}"));
+    line(&format!("   {program} tenant list --url {url} --data-dir {dir}"));
+    line(&format!("   {program} sql --tenant {} 'SELECT * FROM members' --url {url} --data-dir {dir}", guest.company.slug));
+    line(&format!("   {program} audit verify --url {url} --data-dir {dir}"));
 }
 
 fn text(value: &Value, field: &str) -> Result<String> {
