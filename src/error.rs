@@ -163,6 +163,15 @@ impl Error {
         self
     }
 
+    /// Adds one member to the details.
+    pub fn detail(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        let details = self.0.details.get_or_insert_with(|| serde_json::json!({}));
+        if let Some(members) = details.as_object_mut() {
+            members.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
         self

@@ -1,1 +1,5 @@
-fn main() {}
+//! Arguments to exit code; everything else is in the library.
+
+fn main() -> std::process::ExitCode {
+    tenantry::cli::main()
+}

@@ -1,1 +1,274 @@
-//! stub
+//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `scheduled` for
+//! later), is `leased` to one worker at a time, and ends `done` or, out of attempts, `dead`.
+//!
+//! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
+//! - A lease is a token and an instant. Before that instant nobody else gets the job; from it on the token is
+//!   worth nothing, whether or not somebody else has the job by then. A token is random, and new for each try.
+//! - A claim takes the highest priority first and within it the oldest. It looks at as many rows as it hands
+//!   out, plus at most [`STAGED`] that fall due and [`STAGED`] whose lease ended, however many jobs wait.
+//! - Finished jobs are history: kept for [`DONE_KEPT_MS`] and [`DEAD_KEPT_MS`], deleted a few at a time by
+//!   later enqueues, and done ones earlier when the file is full. A part of the file is kept back from
+//!   enqueueing, so that a full queue can still be worked off.
+
+mod claim;
+mod job;
+mod name;
+
+use std::sync::Arc;
+
+use rusqlite::params;
+use uuid::Uuid;
+
+pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, LEASE_MAX_S, STAGED};
+pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
+pub use name::QueueName;
+
+use crate::clock::{Millis, now_ms};
+use crate::error::{Code, Error, Result};
+use crate::sqlite::{Database, Limits, Room, WriteTx};
+
+/// How long a done job's row stays, in milliseconds: an hour.
+pub const DONE_KEPT_MS: Millis = 3_600_000;
+
+/// How long a dead job's row stays, in milliseconds: fourteen days.
+pub const DEAD_KEPT_MS: Millis = 14 * 86_400_000;
+
+/// Finished jobs deleted by each enqueue: more than one, so that pruning gains on enqueueing.
+const PRUNED: u32 = 4;
+
+/// Finished jobs looked at by one commit that makes room.
+const CLEARED: u32 = 256;
+
+/// Commits that make room for one enqueue before it is refused.
+const ROUNDS: u32 = 16;
+
+/// Pages kept free beside a payload's own: for its rows, its index entries and the splits they may cause.
+const SPARE_PAGES: u64 = 16;
+
+/// Pages that enqueueing leaves to claims and acknowledgements, at most; a sixteenth of a small file.
+const RESERVED_PAGES: u64 = 256;
+
+/// The queue engine over one file. Borrows the file for a call; the file keeps everything there is to know.
+pub struct Queue<'a> {
+    file: &'a Arc<Database>,
+    limits: Limits,
+}
+
+/// What [`Queue::enqueue`] made.
+#[derive(Clone, Debug)]
+pub struct Enqueued {
+    pub id: Uuid,
+    /// `ready`, or `scheduled` when it was enqueued for later.
+    pub state: &'static str,
+    /// The instant from which on it may be claimed.
+    pub run_at: Millis,
+    pub enqueued_at: Millis,
+}
+
+/// What one commit of [`Queue::enqueue`] came to.
+enum Step {
+    Enqueued(Enqueued),
+    /// History was cleared; there may be room now.
+    Cleared,
+    /// There is no history left to clear.
+    NoRoom,
+}
+
+impl<'a> Queue<'a> {
+    pub fn new(file: &'a Arc<Database>) -> Self {
+        Queue { file, limits: Limits::default() }
+    }
+
+    /// Adds a job for `by` (the token's subject). Errors: `quota_exceeded` when the plan's bytes are used up.
+    pub async fn enqueue(&self, queue: &QueueName, job: NewJob, by: &str) -> Result<Enqueued> {
+        let (queue, job, by): (_, _, Arc<str>) = (queue.clone(), Arc::new(job), by.into());
+        let id = Uuid::now_v7();
+        for _ in 0..ROUNDS {
+            let (queue, job, by) = (queue.clone(), job.clone(), by.clone());
+            match self.file.write(self.limits, move |tx| enqueue(tx, id, &queue, &job, &by, now_ms())).await? {
+                Step::Enqueued(made) => return Ok(made),
+                Step::Cleared => continue,
+                Step::NoRoom => break,
+            }
+        }
+        Err(full())
+    }
+
+    /// Leases jobs of `queue` that are ready, at most as many as `claim` asks for and never more than
+    /// [`CLAIM_BYTES`] of payloads unless it is one job. None is no error.
+    pub async fn claim(&self, queue: &QueueName, claim: Claim) -> Result<Vec<Claimed>> {
+        let queue = queue.clone();
+        self.file.write(self.limits, move |tx| claim::claim(tx, &queue, claim, now_ms())).await
+    }
+
+    /// Finishes a job. Errors: `not_found` for a job that never was or is long finished, `lease_lost` when
+    /// `lease_token` is not (or no longer) the one that holds it.
+    pub async fn ack(&self, id: Uuid, lease_token: &str) -> Result<()> {
+        let token: Arc<str> = lease_token.into();
+        self.file.write(self.limits, move |tx| ack(tx, id, &token, now_ms())).await
+    }
+}
+
+fn enqueue(tx: &WriteTx<'_>, id: Uuid, queue: &QueueName, job: &NewJob, by: &str, now: Millis) -> Result<Step> {
+    tx.execute(PRUNE, params![now, PRUNED])?;
+    let room = Room::of(tx)?;
+    // An overflow page spends four bytes on the address of the next.
+    let pages = (job.payload().len() as u64).div_ceil(room.page_bytes - 4) + SPARE_PAGES;
+    if room.free_pages < pages + RESERVED_PAGES.min(room.max_pages / 16) {
+        return Ok(if tx.execute(CLEAR, [CLEARED])? > 0 { Step::Cleared } else { Step::NoRoom });
+    }
+    let run_at = now + job.delay_ms();
+    let state = if run_at > now { "scheduled" } else { "ready" };
+    tx.execute(MAKE_QUEUE, params![queue.as_str(), now])?;
+    tx.execute(INSERT_JOB, params![id.to_string(), queue.as_str(), state, job.priority(), run_at, job.max_attempts(), now])?;
+    tx.execute(INSERT_BODY, params![tx.last_insert_rowid(), by, job.payload()])?;
+    Ok(Step::Enqueued(Enqueued { id, state, run_at, enqueued_at: now }))
+}
+
+fn ack(tx: &WriteTx<'_>, id: Uuid, token: &str, now: Millis) -> Result<()> {
+    let id = id.to_string();
+    let lease = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, Option<Millis>>(2)?));
+    let (seq, held_by, until): (i64, _, _) = tx
+        .row(FIND, [&id], lease)?
+        .ok_or_else(|| Error::not_found(format!("there is no job {id}")).hint("It may have been finished and cleared away."))?;
+    if held_by.as_deref() != Some(token) || until.is_none_or(|until| until <= now) {
+        return Err(Error::new(Code::LeaseLost, format!("this lease token does not hold job {id} (any more)"))
+            .hint("The lease ended, or the job was finished. Drop what was done, or make it safe to do twice; then claim again."));
+    }
+    tx.execute(FINISH, params![seq, now, now + DONE_KEPT_MS])?;
+    Ok(())
+}
+
+fn full() -> Error {
+    Error::new(Code::QuotaExceeded, "the queue has reached the bytes of the tenant's plan")
+        .hint("Claim and finish jobs, which still works, or give the tenant a plan with more queue_bytes.")
+}
+
+/// Also takes the body along, by its foreign key.
+const PRUNE: &str = "DELETE FROM jobs WHERE seq IN
+     (SELECT seq FROM jobs INDEXED BY jobs_kept WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)";
+
+/// Dead jobs stay: somebody has to look at them.
+const CLEAR: &str = "DELETE FROM jobs WHERE state = 'done' AND seq IN
+     (SELECT seq FROM jobs INDEXED BY jobs_kept WHERE keep_until IS NOT NULL ORDER BY keep_until LIMIT ?1)";
+
+const MAKE_QUEUE: &str = "INSERT OR IGNORE INTO queues (name, created_at) VALUES (?1, ?2)";
+
+const INSERT_JOB: &str = "INSERT INTO jobs (id, queue, state, priority, due_at, max_attempts, created_at, updated_at)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)";
+
+const INSERT_BODY: &str = "INSERT INTO job_bodies (seq, enqueued_by, payload) VALUES (?1, ?2, ?3)";
+
+const FIND: &str = "SELECT seq, lease_token, lease_until FROM jobs WHERE id = ?1";
+
+const FINISH: &str = "UPDATE jobs SET state = 'done', lease_token = NULL, lease_until = NULL, updated_at = ?2, keep_until = ?3
+     WHERE seq = ?1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Executor, Level, Sqlite};
+    use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
+
+    const T0: Millis = 1_795_214_602_000;
+
+    /// A queue file of its own, and the time in the test's hands.
+    struct File {
+        db: Arc<Database>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl File {
+        fn new() -> File {
+            let dir = tempfile::tempdir().unwrap();
+            let schema = ("0001_jobs.up.sql", include_str!("../migrations/tenant/queue/0001_jobs.up.sql"));
+            let migrations = Arc::new([Arc::new(Migrations::from_files("queue", [schema]).unwrap())]);
+            let options = Options { level: Level::Off, max_bytes: 0, party: Party::SYSTEM, migrations, sandboxed: false, create: true, held: Arc::default() };
+            let engine = Engine::start(&Sqlite::default(), &Executor::default());
+            File { db: Database::new(&engine, &Gate::new(), dir.path().join("queue.sqlite"), options), _dir: dir }
+        }
+
+        async fn tx<T: Send + 'static>(&self, f: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static) -> T {
+            self.db.write(Limits::default(), f).await.unwrap()
+        }
+
+        async fn add(&self, queue: &'static str, count: usize, delay_s: i64, max_attempts: i64, now: Millis) {
+            self.tx(move |tx| {
+                for _ in 0..count {
+                    let payload = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+                    let job = NewJob::new(payload)?.with_delay_s(delay_s)?.with_max_attempts(max_attempts)?;
+                    enqueue(tx, Uuid::now_v7(), &QueueName::parse(queue)?, &job, "tests", now)?;
+                }
+                Ok(())
+            })
+            .await
+        }
+
+        async fn claim(&self, queue: &'static str, max: i64, now: Millis) -> Vec<Claimed> {
+            self.tx(move |tx| claim::claim(tx, &QueueName::parse(queue)?, Claim::new(max, 60)?, now)).await
+        }
+
+        /// The number of jobs in a state, and of bodies altogether.
+        async fn count(&self, state: &'static str) -> (i64, i64) {
+            let sql = "SELECT count(*) FILTER (WHERE state = ?1), (SELECT count(*) FROM job_bodies) FROM jobs";
+            self.tx(move |tx| tx.row(sql, [state], |row| Ok((row.get(0)?, row.get(1)?)))).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_holds_until_its_instant_and_not_one_millisecond_longer() {
+        let file = File::new();
+        file.add("q", 1, 0, 2, T0).await;
+        let job = file.claim("q", 1, T0).await.remove(0);
+        assert_eq!((job.attempt, job.lease_until), (1, T0 + 60_000));
+        assert!(file.claim("q", 1, T0 + 59_999).await.is_empty());
+        let (id, token) = (Uuid::parse_str(&job.id).unwrap(), job.lease_token.to_string());
+        let late = file.db.write(Limits::default(), move |tx| ack(tx, id, &token, T0 + 60_000)).await;
+        assert_eq!(late.unwrap_err().code(), Code::LeaseLost);
+        let again = file.claim("q", 1, T0 + 60_000).await.remove(0);
+        assert_eq!(again.attempt, 2);
+        let token = again.lease_token.to_string();
+        file.tx(move |tx| ack(tx, id, &token, T0 + 119_999)).await;
+        assert_eq!(file.count("done").await.0, 1);
+    }
+
+    #[tokio::test]
+    async fn the_last_attempt_whose_lease_ends_leaves_a_dead_job() {
+        let file = File::new();
+        file.add("q", 1, 0, 1, T0).await;
+        assert_eq!(file.claim("q", 1, T0).await.len(), 1);
+        assert!(file.claim("q", 1, T0 + 60_000).await.is_empty());
+        assert_eq!(file.count("dead").await, (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_claim_moves_a_bounded_number_of_jobs_and_only_of_its_own_queue() {
+        let file = File::new();
+        file.add("q", 600, 10, 5, T0).await;
+        file.add("other", 5, 10, 5, T0).await;
+        assert!(file.claim("q", 100, T0 + 9_999).await.is_empty());
+        assert_eq!(file.claim("q", 100, T0 + 10_000).await.len(), 100);
+        assert_eq!(file.count("scheduled").await.0, 605 - i64::from(STAGED));
+        for _ in 0..5 {
+            assert_eq!(file.claim("q", 100, T0 + 10_000).await.len(), 100);
+        }
+        assert!(file.claim("q", 100, T0 + 10_000).await.is_empty());
+        assert_eq!((file.count("scheduled").await.0, file.count("leased").await.0), (5, 600));
+        assert_eq!(file.claim("other", 100, T0 + 70_000).await.len(), 5);
+        assert_eq!(file.count("leased").await.0, 605, "the other queue's claim left these leases alone");
+    }
+
+    #[tokio::test]
+    async fn finished_jobs_are_cleared_away_with_their_bodies_when_their_time_is_over() {
+        let file = File::new();
+        file.add("q", 3, 0, 5, T0).await;
+        for job in file.claim("q", 3, T0).await {
+            let (id, token) = (Uuid::parse_str(&job.id).unwrap(), job.lease_token.to_string());
+            file.tx(move |tx| ack(tx, id, &token, T0)).await;
+        }
+        file.add("q", 1, 0, 5, T0 + DONE_KEPT_MS - 1).await;
+        assert_eq!(file.count("done").await, (3, 4));
+        file.add("q", 1, 0, 5, T0 + DONE_KEPT_MS).await;
+        assert_eq!(file.count("done").await, (0, 2));
+    }
+}

@@ -1,1 +1,16 @@
-//! stub
+//! A tenant: its id, where its files are, what the registry knows of it, and its triple of open databases.
+
+pub mod id;
+pub mod layout;
+pub mod lifecycle;
+pub mod rate;
+pub mod registry;
+pub mod template;
+pub mod triples;
+
+pub use id::TenantId;
+pub use layout::{Layout, Role};
+pub use lifecycle::Lifecycle;
+pub use registry::{Registry, Tenant};
+pub use template::{Blueprint, Template};
+pub use triples::{Lease, Triples};

@@ -56,9 +56,9 @@ impl Gate {
         self.word.fetch_and(!FENCED, SeqCst);
     }
 
-    /// Closes if nobody is inside.
+    /// Closes if nobody is inside; whether it was this call that did.
     pub fn try_close(&self) -> bool {
-        self.word.fetch_update(SeqCst, SeqCst, |word| (word & INSIDE == 0).then_some(word | CLOSED)).is_ok()
+        self.word.fetch_update(SeqCst, SeqCst, |word| (word & (INSIDE | CLOSED) == 0).then_some(word | CLOSED)).is_ok()
     }
 
     pub fn is_closed(&self) -> bool {

@@ -1,1 +1,24 @@
-fn main() {}
+//! Tenantry seen from outside: every test starts the real binary on a directory of its own (or shares one
+//! server, with tenants of its own), and speaks HTTP to it. `docs/testing.md` says how to write one.
+
+#[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
+mod support;
+
+mod audit;
+mod auth;
+mod bad_input;
+mod cache;
+mod config;
+mod crash;
+mod demo;
+mod eviction;
+mod isolation;
+mod lifecycle;
+mod openapi;
+mod plans;
+mod provisioning;
+mod queue;
+mod shutdown;
+mod sql;
+mod system;
+mod tidy;

@@ -1,0 +1,52 @@
+# Two commands are all you need: `make run` and `make test`. Each does its own set-up on a machine that has Rust.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test bench tools lint check demo
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: tools ## Build, start a server with three example tenants, and show what it does
+	cargo run --locked -- demo $(ARGS)
+
+test: tools lint check demo ## Everything: format, lints, tests, and one demo whose account is checked
+
+bench: tools ## Measure the hot path (criterion)
+	cargo bench --locked $(ARGS)
+
+# What the build and the tests need beside cargo, installed only where it is missing.
+tools:
+	@command -v cargo > /dev/null || { echo "make: Rust is missing; https://rustup.rs installs it" >&2; exit 1; }
+	@command -v cc > /dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y gcc libc6-dev; }
+
+lint:
+	@cargo fmt --version > /dev/null 2>&1 || rustup component add rustfmt
+	@cargo clippy --version > /dev/null 2>&1 || rustup component add clippy
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+check:
+	cargo test --locked
+
+# The demo checks every answer itself; this checks that it told all of its story.
+ACCOUNT := '1. The operator provisions' \
+           'demo-globex' \
+           'a task was inserted with parameters, read back and closed' \
+           'Wind Park Skagen, Battery Pilot Malmö' \
+           '403 sql_denied' \
+           '401 unauthenticated' \
+           'three plain SQLite files' \
+           'calls were answered as they should be' \
+           'curl -s http://127.0.0.1:'
+
+demo:
+	@dir="$$(mktemp -d)"; trap 'rm -rf "$$dir"' EXIT; \
+	cargo run --quiet --locked -- demo --exit --data-dir "$$dir/tenants" --listen 127.0.0.1:0 | tee "$$dir/account"; \
+	for line in $(ACCOUNT); do \
+	  grep -qF -- "$$line" "$$dir/account" || { echo "make: the demo's account lacks: $$line" >&2; exit 1; }; \
+	done; \
+	echo; echo "make: the demo's account is complete"

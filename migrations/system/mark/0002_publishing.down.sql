@@ -1,0 +1,2 @@
+DROP TABLE publishing_queue;
+DROP TABLE content_revisions;

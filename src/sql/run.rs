@@ -1,0 +1,219 @@
+//! Running a [`Request`](super::Request): which connection it goes to, what its statements may do, and its
+//! answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::encode::{Answering, Integers};
+use super::idempotency::IdempotencyKey;
+use super::params::Params;
+use super::request::{Mode, Request, Statement, Work};
+use crate::auth::scope::{Scope, Scopes};
+use crate::config::Plan;
+use crate::error::{Code, Error, Result};
+use crate::sqlite::{Database, Exclusive, Limits, Needs, Prepared, Reader, WriteTx, is_vacuum};
+
+/// On whose behalf.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub subject: String,
+    pub scopes: Scopes,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    /// JSON.
+    pub body: Vec<u8>,
+    /// Statements run.
+    pub statements: usize,
+    pub took: Duration,
+    /// It is what was answered before to the same `Idempotency-Key`.
+    pub replayed: bool,
+}
+
+/// A request with all that its run needs, shared by its attempts.
+struct Task {
+    work: Work,
+    integers: Integers,
+    plan: Arc<Plan>,
+    caller: Caller,
+    key: Option<IdempotencyKey>,
+}
+
+/// How a read ended.
+enum Read {
+    Done(Answer),
+    /// A statement in it writes.
+    Writes,
+}
+
+/// Runs `request` on `database`, within `plan`.
+pub async fn run(
+    database: &Arc<Database>,
+    plan: &Arc<Plan>,
+    caller: Caller,
+    mut request: Request,
+    key: Option<IdempotencyKey>,
+) -> Result<Answer> {
+    let work = request.work()?;
+    let limits = match plan.statement_ms {
+        0 => Limits::default(),
+        ms => Limits { time: Duration::from_millis(ms) },
+    };
+    let task = Arc::new(Task { work, integers: request.integers, plan: plan.clone(), caller, key });
+    match request.transaction {
+        Some(Mode::None) if task.key.is_some() => {
+            Err(Error::bad_request("an Idempotency-Key needs one transaction").hint("Leave out \"transaction\":\"none\"."))
+        }
+        Some(Mode::None) => database.write_alone(limits, move |writer| task.each_alone(writer)).await,
+        Some(Mode::Read) => {
+            match read(database, limits, &task).await? {
+                Read::Done(answer) => Ok(answer),
+                Read::Writes => Err(Error::new(Code::SqlDenied, "a statement writes in a transaction that only reads")
+                    .hint("Send \"transaction\":\"write\".")),
+            }
+        }
+        None if task.work.may_only_read() => match read(database, limits, &task).await? {
+            Read::Done(answer) => Ok(answer),
+            Read::Writes => write(database, limits, task).await,
+        },
+        None | Some(Mode::Write) => write(database, limits, task).await,
+    }
+}
+
+async fn read(database: &Arc<Database>, limits: Limits, task: &Arc<Task>) -> Result<Read> {
+    let task = task.clone();
+    database.read(limits, move |reader| task.read(reader)).await
+}
+
+async fn write(database: &Arc<Database>, limits: Limits, task: Arc<Task>) -> Result<Answer> {
+    database.write(limits, move |tx| task.write(tx)).await
+}
+
+impl Task {
+    fn read(&self, reader: &Reader<'_>) -> Result<Read> {
+        let began = Instant::now();
+        let mut answering = Answering::new(&self.plan, self.integers);
+        let ran = match &self.work {
+            Work::Statements(statements) => {
+                if statements.len() > 1 {
+                    reader.snapshot()?;
+                }
+                for (index, statement) in statements.iter().enumerate() {
+                    if !self.statement(reader, statement, &mut answering, true).map_err(at(index))? {
+                        return Ok(Read::Writes);
+                    }
+                }
+                statements.len()
+            }
+            Work::Script(script) => {
+                reader.snapshot()?;
+                match self.script(reader, script, true)? {
+                    Some(ran) => ran,
+                    None => return Ok(Read::Writes),
+                }
+            }
+        };
+        Ok(Read::Done(self.answer(answering, ran, began)))
+    }
+
+    fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
+        let began = Instant::now();
+        if let Some(key) = &self.key
+            && let Some(body) = key.answered(tx, &self.caller.subject)?
+        {
+            return Ok(Answer { body, statements: 0, took: began.elapsed(), replayed: true });
+        }
+        let mut answering = Answering::new(&self.plan, self.integers);
+        let ran = match &self.work {
+            Work::Statements(statements) => {
+                for (index, statement) in statements.iter().enumerate() {
+                    self.statement(tx, statement, &mut answering, false).map_err(at(index))?;
+                }
+                statements.len()
+            }
+            Work::Script(script) => self.script(tx, script, false)?.unwrap_or_default(),
+        };
+        let answer = self.answer(answering, ran, began);
+        if let Some(key) = &self.key {
+            key.keep(tx, &self.caller.subject, &answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    /// Each statement in a transaction of its own. What ran before one that fails stays.
+    fn each_alone(&self, writer: &Exclusive<'_>) -> Result<Answer> {
+        let began = Instant::now();
+        let mut answering = Answering::new(&self.plan, self.integers);
+        let Work::Statements(statements) = &self.work else {
+            return Err(Error::internal("a script outside a transaction", &"refused before"));
+        };
+        for (index, statement) in statements.iter().enumerate() {
+            if is_vacuum(&statement.sql) {
+                self.caller.scopes.require(Scope::SqlSchema).and_then(|()| writer.vacuum()).map_err(at(index))?;
+                answering.begin_result(&[]);
+                answering.end_result(Default::default());
+            } else {
+                writer.transaction(|tx| self.statement(tx, statement, &mut answering, false)).map_err(at(index))?;
+            }
+        }
+        Ok(self.answer(answering, statements.len(), began))
+    }
+
+    /// Whether it ran: a statement that writes does not where `only_read`.
+    fn statement(&self, reader: &Reader<'_>, statement: &Statement, answering: &mut Answering<'_>, only_read: bool) -> Result<bool> {
+        let mut prepared = reader.prepare(&statement.sql)?;
+        if only_read && !prepared.is_readonly() {
+            return Ok(false);
+        }
+        self.permit(&prepared)?;
+        match &statement.params {
+            Params::Positional(values) => prepared.bind_all(values)?,
+            Params::Named(values) => prepared.bind_named(values)?,
+        }
+        answering.begin_result(&prepared.columns());
+        let effect = prepared.run(|cells| answering.row(cells))?;
+        answering.end_result(effect);
+        Ok(true)
+    }
+
+    /// The number of statements run, or `None` when one writes where `only_read`. Rows are not answered.
+    fn script(&self, reader: &Reader<'_>, script: &str, only_read: bool) -> Result<Option<usize>> {
+        let mut script = reader.script(script);
+        let mut ran = 0;
+        while let Some(mut prepared) = script.next().map_err(at(ran))? {
+            if only_read && !prepared.is_readonly() {
+                return Ok(None);
+            }
+            self.permit(&prepared).and_then(|()| prepared.run(|_| Ok(()))).map_err(at(ran))?;
+            ran += 1;
+        }
+        Ok(Some(ran))
+    }
+
+    fn permit(&self, prepared: &Prepared<'_>) -> Result<()> {
+        let needs = prepared.needs();
+        let scopes = self.caller.scopes;
+        if needs.has(Needs::SCHEMA) {
+            return scopes.require(Scope::SqlSchema);
+        }
+        if needs.has(Needs::WRITE) {
+            scopes.require(Scope::SqlWrite)?;
+        }
+        if needs.has(Needs::READ) { scopes.require(Scope::SqlRead) } else { Ok(()) }
+    }
+
+    fn answer(&self, answering: Answering<'_>, statements: usize, began: Instant) -> Answer {
+        let took = began.elapsed();
+        let more = match self.work {
+            Work::Script(_) => format!(",\"statements\":{statements}"),
+            Work::Statements(_) => String::new(),
+        };
+        Answer { body: answering.finish(&more, took), statements, took, replayed: false }
+    }
+}
+
+/// Says which statement of the request, from 0, an error is about.
+fn at(index: usize) -> impl Fn(Error) -> Error {
+    move |error| error.detail("statement", index)
+}

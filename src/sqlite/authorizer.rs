@@ -1,0 +1,298 @@
+//! A [`Sandbox`] watches what a tenant's SQL wants while SQLite compiles it. What tenants may never do is
+//! denied here, with a reason; what depends on the token is recorded as the statement's [`Needs`], so that a
+//! statement prepared once can be checked against every caller's scopes.
+//!
+//! Invariant: the sandbox is `Trusted` except inside [`Sandbox::confined`], so our own statements on the same
+//! connection are never denied, and a tenant's always are.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+
+use crate::error::{Code, Error};
+
+/// What a statement does, as far as scopes care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs(u8);
+
+impl Needs {
+    pub const READ: Needs = Needs(1);
+    pub const WRITE: Needs = Needs(2);
+    pub const SCHEMA: Needs = Needs(4);
+    /// Writes a table of SQLite's own; fine only as part of a schema change.
+    const STATISTICS: Needs = Needs(8);
+    pub const INSERT: Needs = Needs(32);
+    /// The authorizer was asked at all: the statement was compiled, not found in the cache.
+    const SEEN: Needs = Needs(16);
+
+    pub const fn with(self, other: Needs) -> Needs {
+        Needs(self.0 | other.0)
+    }
+
+    pub const fn has(self, other: Needs) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+#[derive(Default)]
+pub struct Sandbox {
+    confined: AtomicBool,
+    needs: AtomicU8,
+    /// Something was made in the connection's `temp` schema since it was last asked.
+    temp: AtomicBool,
+    denied: Mutex<Option<Denied>>,
+}
+
+/// What was refused, in words, and the next step.
+struct Denied {
+    what: String,
+    hint: &'static str,
+}
+
+impl Sandbox {
+    pub fn install(conn: &Connection) -> rusqlite::Result<Arc<Sandbox>> {
+        let sandbox = Arc::new(Sandbox::default());
+        let asked = sandbox.clone();
+        conn.authorizer(Some(move |context: AuthContext<'_>| asked.judge(context)))?;
+        Ok(sandbox)
+    }
+
+    /// Confines what is compiled and run on the connection until the guard is dropped.
+    pub fn confined(&self) -> Confined<'_> {
+        self.confined.store(true, Relaxed);
+        self.needs.store(0, Relaxed);
+        Confined(self)
+    }
+
+    /// Whether a temp object was made since the last call.
+    pub fn took_temp(&self) -> bool {
+        self.temp.swap(false, Relaxed)
+    }
+
+    fn judge(&self, context: AuthContext<'_>) -> Authorization {
+        if !self.confined.load(Relaxed) {
+            return Authorization::Allow;
+        }
+        match verdict(&context.action) {
+            Ok(needs) => {
+                self.needs.fetch_or(needs.with(Needs::SEEN).0, Relaxed);
+                if is_temp(&context.action) {
+                    self.temp.store(true, Relaxed);
+                }
+                Authorization::Allow
+            }
+            Err(denied) => {
+                *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(denied);
+                Authorization::Deny
+            }
+        }
+    }
+
+    /// The error for a statement that was denied, if one was since the last call.
+    pub fn denial(&self) -> Option<Error> {
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some(Error::new(Code::SqlDenied, format!("{} is not allowed here", denied.what)).hint(denied.hint))
+    }
+}
+
+/// While it lives, the connection is a tenant's.
+pub struct Confined<'a>(&'a Sandbox);
+
+impl Confined<'_> {
+    /// What was compiled since the guard was taken needs; `None` if nothing was compiled.
+    pub fn needs(&self) -> Result<Option<Needs>, Error> {
+        let needs = Needs(self.0.needs.swap(0, Relaxed));
+        if needs.has(Needs::STATISTICS) && !needs.has(Needs::SCHEMA) {
+            return Err(Error::new(Code::SqlDenied, "writing to SQLite's own tables is not allowed here")
+                .hint("ANALYZE keeps the statistics; sqlite_sequence can be written."));
+        }
+        Ok(needs.has(Needs::SEEN).then_some(needs))
+    }
+}
+
+impl Drop for Confined<'_> {
+    fn drop(&mut self) {
+        self.0.confined.store(false, Relaxed);
+    }
+}
+
+/// Whether a name belongs to Tenantry itself: its own bookkeeping in a tenant's database.
+fn is_ours(name: &str) -> bool {
+    name.get(..10).is_some_and(|prefix| prefix.eq_ignore_ascii_case("_tenantry_"))
+}
+
+fn is_temp(action: &AuthAction<'_>) -> bool {
+    use AuthAction::*;
+    matches!(action, CreateTempTable { .. } | CreateTempIndex { .. } | CreateTempTrigger { .. } | CreateTempView { .. })
+}
+
+fn verdict(action: &AuthAction<'_>) -> Result<Needs, Denied> {
+    use AuthAction::*;
+    const OURS: &str = "Names that begin with _tenantry_ are kept for Tenantry's own tables.";
+    let denied = |what: &str, hint| Err(Denied { what: what.to_owned(), hint });
+    let on_table = |table: &str, needs| if is_ours(table) { denied(&format!("table {table}"), OURS) } else { Ok(needs) };
+    match *action {
+        Select | Recursive => Ok(Needs::READ),
+        Function { function_name } => function(function_name),
+        Read { table_name, .. } => on_table(table_name, Needs::READ),
+        Insert { table_name } | Delete { table_name } | Update { table_name, .. } => {
+            let statistics = table_name.get(..11).is_some_and(|name| name.eq_ignore_ascii_case("sqlite_stat"));
+            let needs = if matches!(action, Insert { .. }) { Needs::WRITE.with(Needs::INSERT) } else { Needs::WRITE };
+            on_table(table_name, if statistics { needs.with(Needs::STATISTICS) } else { needs })
+        }
+        CreateTempTable { table_name } | DropTempTable { table_name } => on_table(table_name, Needs::WRITE),
+        CreateTempIndex { .. } | DropTempIndex { .. } | CreateTempView { .. } | DropTempView { .. } => Ok(Needs::WRITE),
+        CreateTempTrigger { table_name, .. } | DropTempTrigger { table_name, .. } => on_table(table_name, Needs::WRITE),
+        CreateTable { table_name }
+        | DropTable { table_name }
+        | CreateIndex { table_name, .. }
+        | DropIndex { table_name, .. }
+        | CreateTrigger { table_name, .. }
+        | DropTrigger { table_name, .. }
+        | AlterTable { table_name, .. } => on_table(table_name, Needs::SCHEMA),
+        // A plain ANALYZE names every table, ours too; it keeps a few numbers about each.
+        Analyze { .. } | Reindex { .. } => Ok(Needs::SCHEMA),
+        CreateView { view_name } | DropView { view_name } => on_table(view_name, Needs::SCHEMA),
+        CreateVtable { table_name, .. } | DropVtable { table_name, .. } => on_table(table_name, Needs::SCHEMA),
+        Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value),
+        Transaction { .. } | Savepoint { .. } => denied(
+            "BEGIN, COMMIT, ROLLBACK or SAVEPOINT",
+            "One request is one transaction: send its statements together, or \"transaction\":\"none\" to commit each.",
+        ),
+        Attach { .. } | Detach { .. } => denied("ATTACH, DETACH or VACUUM INTO", "A tenant sees its own database only."),
+        _ => denied("this statement", "It is not on the list of what tenants' SQL may do."),
+    }
+}
+
+fn function(name: &str) -> Result<Needs, Denied> {
+    match name.to_ascii_lowercase().as_str() {
+        "load_extension" | "fts3_tokenizer" | "sqlite_log" => {
+            Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
+        }
+        _ => Ok(Needs::READ),
+    }
+}
+
+/// The pragmas tenants may use. Those that read take an argument too (a table's name); those that write are
+/// kept in the file or end with the transaction, so nothing of them stays on the connection.
+fn pragma(name: &str, value: Option<&str>) -> Result<Needs, Denied> {
+    const READS: [&str; 22] = [
+        "application_id",
+        "auto_vacuum",
+        "collation_list",
+        "compile_options",
+        "data_version",
+        "encoding",
+        "foreign_key_check",
+        "foreign_key_list",
+        "foreign_keys",
+        "freelist_count",
+        "function_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "journal_mode",
+        "max_page_count",
+        "page_count",
+        "page_size",
+        "quick_check",
+        "schema_version",
+        "user_version",
+    ];
+    const TABLES: [&str; 4] = ["module_list", "table_info", "table_list", "table_xinfo"];
+    /// Reading these says something; an argument would set them.
+    const READ_ONLY: [&str; 10] = [
+        "application_id",
+        "auto_vacuum",
+        "encoding",
+        "foreign_keys",
+        "journal_mode",
+        "max_page_count",
+        "page_size",
+        "schema_version",
+        "freelist_count",
+        "data_version",
+    ];
+    let lower = name.to_ascii_lowercase();
+    let known = |list: &[&str]| list.contains(&lower.as_str());
+    let denied = |hint| Err(Denied { what: format!("PRAGMA {name}"), hint });
+    match lower.as_str() {
+        "user_version" if value.is_some() => Ok(Needs::SCHEMA),
+        "defer_foreign_keys" => Ok(Needs::WRITE),
+        "incremental_vacuum" => Ok(Needs::WRITE),
+        _ if known(&READ_ONLY) && value.is_some() => denied("It can be read here, not set: Tenantry sets it for every file."),
+        _ if known(&READS) || known(&TABLES) => Ok(Needs::READ),
+        _ => denied("docs/sql.md lists the pragmas that are."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(sql: &str) -> Result<Needs, Error> {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE t(a); CREATE TABLE _tenantry_x(a);").unwrap();
+        let sandbox = Sandbox::install(&conn).unwrap();
+        let confined = sandbox.confined();
+        match conn.prepare(sql) {
+            Ok(_) => Ok(confined.needs()?.unwrap_or_default()),
+            Err(_) => Err(sandbox.denial().expect("denied with a reason")),
+        }
+    }
+
+    #[test]
+    fn a_statement_needs_what_it_does() {
+        let scopes = |sql| {
+            let needs = judged(sql).unwrap();
+            [Needs::READ, Needs::WRITE, Needs::SCHEMA].map(|one| needs.has(one))
+        };
+        assert_eq!(scopes("SELECT a FROM t"), [true, false, false]);
+        assert_eq!(scopes("DELETE FROM t"), [false, true, false]);
+        assert_eq!(scopes("INSERT INTO t SELECT a FROM t"), [true, true, false]);
+        assert!(scopes("CREATE INDEX i ON t(a)")[2]);
+        assert!(scopes("ALTER TABLE t ADD COLUMN b")[2]);
+        assert!(scopes("ANALYZE")[2]);
+        assert!(scopes("PRAGMA user_version = 3")[2]);
+        assert_eq!(scopes("PRAGMA user_version"), [true, false, false]);
+    }
+
+    #[test]
+    fn what_reaches_outside_is_denied_with_a_reason() {
+        for sql in [
+            "ATTACH 'x' AS y",
+            "DETACH main",
+            "BEGIN",
+            "SAVEPOINT s",
+            "SELECT load_extension('x')",
+            "PRAGMA writable_schema = 1",
+            "PRAGMA journal_mode = DELETE",
+            "PRAGMA synchronous = OFF",
+            "PRAGMA locking_mode = EXCLUSIVE",
+            "PRAGMA mmap_size = 1",
+            "PRAGMA foreign_keys = OFF",
+            "PRAGMA database_list",
+            "SELECT * FROM _tenantry_x",
+            "SELECT count(*) FROM _TENANTRY_x",
+            "DROP TABLE _tenantry_x",
+            "CREATE TRIGGER g AFTER INSERT ON _tenantry_x BEGIN SELECT 1; END",
+        ] {
+            assert_eq!(judged(sql).expect_err(sql).code(), Code::SqlDenied, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statistics_are_written_by_analyze_only() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE t(a); CREATE INDEX i ON t(a); ANALYZE;").unwrap();
+        let sandbox = Sandbox::install(&conn).unwrap();
+        let confined = sandbox.confined();
+        conn.prepare("ANALYZE").unwrap();
+        assert!(confined.needs().is_ok());
+        conn.prepare("DELETE FROM sqlite_stat1").unwrap();
+        assert_eq!(confined.needs().unwrap_err().code(), Code::SqlDenied);
+    }
+}

@@ -1,0 +1,40 @@
+//! What the databases of a process did since it started: plain counters that only rise.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+#[derive(Default)]
+pub struct Counters {
+    pub opens: AtomicU64,
+    pub closes: AtomicU64,
+    pub reads: AtomicU64,
+    /// Transactions committed.
+    pub commits: AtomicU64,
+    /// Writes that shared those commits.
+    pub writes: AtomicU64,
+    pub checkpoints: AtomicU64,
+    /// Times readers were stopped so that a log could be cut.
+    pub held_back: AtomicU64,
+    /// Commits that ended undecided.
+    pub unknown: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn grouped(&self, writes: usize) {
+        self.writes.fetch_add(writes as u64, Relaxed);
+    }
+
+    /// Each counter by its name.
+    pub fn all(&self) -> [(&'static str, u64); 8] {
+        [
+            ("opens", &self.opens),
+            ("closes", &self.closes),
+            ("reads", &self.reads),
+            ("commits", &self.commits),
+            ("writes", &self.writes),
+            ("checkpoints", &self.checkpoints),
+            ("readers_stopped", &self.held_back),
+            ("unknown_commits", &self.unknown),
+        ]
+        .map(|(name, counter)| (name, counter.load(Relaxed)))
+    }
+}

@@ -1,0 +1,505 @@
+//! A [`Database`] is a handle on one file. It costs nothing until its first use, which opens the file, once
+//! however many ask. Jobs go in as closures and come out as values; each holds a [`Pass`] of the gate, so that
+//! the file is only ever closed with nobody inside. While a failed file still has somebody reading it, it is
+//! not opened again: a file has one writer alive.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::checkpoint::{self, LogLength};
+use super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
+use super::engine::Engine;
+use super::executor::{Party, overloaded};
+use super::fault;
+use super::gate::{Gate, Pass};
+use super::migrate::{self, Migrations};
+use super::pool::Readers;
+use super::reader::{Reader, WriteTx};
+use super::session::{Session, Settings};
+use super::watch::{Gone, Stop, Watch};
+use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
+use crate::config::Level;
+use crate::error::{Code, Error, Result};
+
+/// A file that could not be opened is not tried again for so long.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long opening a file waits for descriptors.
+const ROOM_WAIT: Duration = Duration::from_secs(3);
+
+/// Writes of one file running at once are one; of a tenant, one for each of its files.
+const WRITERS_OF_A_PARTY: usize = 4;
+
+/// What one call may take. `time` counts from when the closure starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    /// For our own statements.
+    fn default() -> Self {
+        Limits { time: Duration::from_secs(10) }
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub level: Level,
+    /// The most bytes the file may have; 0 for no bound.
+    pub max_bytes: u64,
+    pub party: Party,
+    /// What the file is brought up to date with when it is opened, in this order.
+    pub migrations: Arc<[Arc<Migrations>]>,
+    /// Whether tenants' own SQL runs here.
+    pub sandboxed: bool,
+    /// Whether a missing file is made. A tenant's files are made by provisioning only.
+    pub create: bool,
+    /// Descriptors that the connections of this file, and of others of the same owner, hold.
+    pub held: Arc<AtomicU64>,
+}
+
+pub struct Database {
+    engine: Arc<Engine>,
+    gate: Arc<Gate>,
+    path: PathBuf,
+    options: Options,
+    open: RwLock<Option<Arc<Open>>>,
+    /// Single flight for opening.
+    opening: tokio::sync::Mutex<()>,
+    /// What was open last: gone before the file is opened again.
+    last: Mutex<Weak<Open>>,
+    failed: Mutex<Option<(Instant, Error)>>,
+    queue: Mutex<Queue>,
+    /// Whether a checkpoint of the idle file is due.
+    idle_listed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    work: VecDeque<Work>,
+    /// A lane drains the queue, or is about to.
+    drained: bool,
+}
+
+/// An open file: its writer and its readers.
+pub struct Open {
+    pub(super) writer: Mutex<Session>,
+    writer_watch: Arc<Watch>,
+    pub(super) readers: Readers,
+    pub(super) log: LogLength,
+    /// Milliseconds since `opened`, of the last commit.
+    wrote_ms: AtomicU64,
+    opened: Instant,
+}
+
+impl Open {
+    pub(super) fn wrote(&self) {
+        self.wrote_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    fn quiet_for(&self) -> Duration {
+        self.opened.elapsed().saturating_sub(Duration::from_millis(self.wrote_ms.load(Relaxed)))
+    }
+
+    pub(super) fn writer(&self) -> MutexGuard<'_, Session> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What shows of a file from outside.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct FileState {
+    pub open: bool,
+    pub readers: u32,
+    pub readers_idle: u32,
+    pub writes_waiting: usize,
+    pub wal_bytes: u64,
+    /// Its last opening failed.
+    pub failed: bool,
+}
+
+/// Tells a job that its caller has gone, when the caller's future is dropped.
+struct Caller(Gone);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+impl Database {
+    /// A handle; no I/O.
+    pub fn new(engine: &Arc<Engine>, gate: &Arc<Gate>, path: PathBuf, options: Options) -> Arc<Database> {
+        Arc::new(Database {
+            engine: engine.clone(),
+            gate: gate.clone(),
+            path,
+            options,
+            open: RwLock::default(),
+            opening: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
+            failed: Mutex::default(),
+            queue: Mutex::default(),
+            idle_listed: AtomicBool::default(),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `f` on a reader. Each statement in it sees the newest commit, unless it takes a
+    /// [`Reader::snapshot`].
+    pub async fn read<T, F>(self: &Arc<Self>, limits: Limits, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
+    {
+        let open = self.opened().await?;
+        let pass = self.hold()?;
+        let gone = Gone::default();
+        let _caller = Caller(gone.clone());
+        let (answer, answered) = oneshot::channel();
+        let engine = self.engine.clone();
+        let job = move || {
+            let _pass = pass;
+            if gone.load(Relaxed) {
+                return;
+            }
+            let outcome = open.readers.get().and_then(|session| {
+                session.watched(&engine, limits.time, gone, || f(&Reader::new(&session))).map_err(|error| writer::explain(&session, error))
+            });
+            engine.counters().reads.fetch_add(1, Relaxed);
+            let _ = answer.send(outcome);
+        };
+        let readers = self.engine.tuning().readers_per_file as usize;
+        let party = Party { running_max: self.options.party.running_max.min(readers), ..self.options.party };
+        self.engine.reads().submit(party, Box::new(job))?;
+        answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
+    }
+
+    /// Runs `f` on the writer, in a savepoint of a group's transaction, and returns after the commit. An `Err`
+    /// rolls back what `f` did, alone. `f` may run more than once, so it must have no effect beside the
+    /// transaction; only what its last run returned counts.
+    pub async fn write<T, F>(self: &Arc<Self>, limits: Limits, mut f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    {
+        self.opened().await?;
+        let gone = Gone::default();
+        let _caller = Caller(gone.clone());
+        let (answer, answered) = oneshot::channel();
+        let (mut answer, mut value) = (Some(answer), None);
+        let step = move |step: Step<'_>| match step {
+            Step::Attempt(tx) => f(tx).map(|made| value = Some(made)),
+            Step::Settle(outcome) => {
+                if let Some(answer) = answer.take() {
+                    let missing = || Error::internal("a write was settled that never ran", &"no value");
+                    let _ = answer.send(outcome.and_then(|()| value.take().ok_or_else(missing)));
+                }
+                Ok(())
+            }
+        };
+        self.enqueue(Work::Grouped(Job { step: Box::new(step), limits, gone, _pass: self.hold()? }))?;
+        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+    }
+
+    /// Runs `f` with the writer to itself, outside any group.
+    pub async fn write_alone<T, F>(self: &Arc<Self>, limits: Limits, f: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Exclusive<'_>) -> Result<T> + Send + 'static,
+    {
+        self.opened().await?;
+        let gone = Gone::default();
+        let _caller = Caller(gone.clone());
+        let (answer, answered) = oneshot::channel();
+        let run = move |writer: Result<&Exclusive<'_>>| drop(answer.send(writer.and_then(f)));
+        self.enqueue(Work::Alone(Alone { run: Box::new(run), limits, gone, _pass: self.hold()? }))?;
+        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+    }
+
+    /// Opens the file if it is not, and with that brings it up to date.
+    pub async fn ensure_open(self: &Arc<Self>) -> Result<()> {
+        self.opened().await.map(drop)
+    }
+
+    pub fn state(&self) -> FileState {
+        let writes_waiting = self.queue().work.len();
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        match self.current() {
+            None => FileState { writes_waiting, failed, ..FileState::default() },
+            Some(open) => {
+                let (readers, readers_idle) = open.readers.state();
+                FileState { open: true, readers, readers_idle, writes_waiting, wal_bytes: open.log.bytes(), failed }
+            }
+        }
+    }
+
+    /// Stops what runs on the file's connections now; what waits is told so when its turn comes.
+    pub fn interrupt(&self) {
+        if let Some(open) = self.current() {
+            open.readers.stop(Stop::Closing);
+            open.writer_watch.stop(Stop::Closing);
+        }
+    }
+
+    /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
+    pub async fn close(self: &Arc<Self>) {
+        // One after the other: a second caller returns when the first one's close is done.
+        let _one = self.opening.lock().await;
+        let (closed, done) = oneshot::channel();
+        let database = self.clone();
+        let close = move || {
+            let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(open) = open {
+                checkpoint::close(&database.path, open);
+                database.engine.counters().closes.fetch_add(1, Relaxed);
+            }
+            let _ = closed.send(());
+        };
+        self.engine.writes().submit_reserved(self.writing_party(), Box::new(close));
+        let _ = done.await;
+    }
+
+    async fn opened(self: &Arc<Self>) -> Result<Arc<Open>> {
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
+        let _one = self.opening.lock().await;
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
+        if let Some((at, error)) = &*self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+            && at.elapsed() < RETRY
+        {
+            return Err(error.clone());
+        }
+        let pass = self.hold()?;
+        let for_writer = self.room(WRITER_DESCRIPTORS + READER_DESCRIPTORS).await?;
+        let (answer, answered) = oneshot::channel();
+        let database = self.clone();
+        let open = move || {
+            let _pass = pass;
+            let _ = answer.send(database.open_here(for_writer));
+        };
+        self.engine.writes().submit(self.writing_party(), Box::new(open))?;
+        let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
+        let failure = outcome.as_ref().err().filter(|error| error.code() == Code::TenantUnavailable);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failure.map(|error| (Instant::now(), error.clone()));
+        outcome
+    }
+
+    /// Descriptors from the budget; waits a little for others to close.
+    async fn room(&self, wanted: u64) -> Result<Descriptors> {
+        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors().room(wanted, &self.options.held)).await;
+        taken.map_err(|_| overloaded("sqlite.descriptors"))
+    }
+
+    fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
+        let for_reader = for_writer.split(READER_DESCRIPTORS);
+        let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
+        if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
+            return Err(busy());
+        }
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
+            Err(error) if !self.options.create || error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(fault::unavailable(&self.path, &error));
+            }
+            _ => {}
+        }
+        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
+        let settings = Settings { level, sandboxed, max_bytes, create, writer: true };
+        let describe =
+            |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
+        let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
+        migrate::up(&session, &self.options.migrations).map_err(|error| match error {
+            migrate::Failure::Sqlite(error) => describe(error),
+            migrate::Failure::Refused(error) => error,
+        })?;
+        let open = Arc::new(Open {
+            log: LogLength::of(&session).map_err(describe)?,
+            writer_watch: session.watch.clone(),
+            writer: Mutex::new(session),
+            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options.held),
+            wrote_ms: AtomicU64::new(0),
+            opened: Instant::now(),
+        });
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
+        self.engine.counters().opens.fetch_add(1, Relaxed);
+        Ok(open)
+    }
+
+    fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
+        let mut queue = self.queue();
+        if queue.work.len() >= self.engine.tuning().writes_waiting && self.options.party != Party::SYSTEM {
+            return Err(Error::new(Code::TooManyRequests, "too many writes of this tenant are waiting")
+                .hint("The bound is executor.waiting_per_tenant.")
+                .retry_after(Duration::from_secs(1)));
+        }
+        queue.work.push_back(work);
+        if !std::mem::replace(&mut queue.drained, true) {
+            drop(queue);
+            self.submit_drain();
+        }
+        Ok(())
+    }
+
+    fn submit_drain(self: &Arc<Self>) {
+        let database = self.clone();
+        self.engine.writes().submit_reserved(self.writing_party(), Box::new(move || database.drain()));
+    }
+
+    /// Serves the queue once: a group, or one job alone. Then goes to the back of the lanes' line, so that a
+    /// tenant that writes without end does not keep a lane.
+    fn drain(self: Arc<Self>) {
+        let Some(open) = self.current() else { return self.refuse_all() };
+        let session = open.writer();
+        let end = match self.take() {
+            Taken::Nothing => End::Sound,
+            Taken::Group(jobs) => {
+                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs);
+                let mut queue = self.queue();
+                for job in rest.into_iter().rev() {
+                    queue.work.push_front(Work::Grouped(job));
+                }
+                end
+            }
+            Taken::Alone(alone) => self.run_alone(&open, &session, alone),
+        };
+        checkpoint::after_commit(&self.engine, &open, &session);
+        drop(session);
+        if end == End::Failed {
+            self.fail(open);
+        }
+        let mut queue = self.queue();
+        if queue.work.is_empty() {
+            queue.drained = false;
+            drop(queue);
+            self.list_idle();
+        } else {
+            drop(queue);
+            self.submit_drain();
+        }
+    }
+
+    fn run_alone(&self, open: &Open, session: &Session, alone: Alone) -> End {
+        if alone.gone.load(Relaxed) {
+            return End::Sound;
+        }
+        let exclusive = Exclusive { engine: &self.engine, open, session, end: false.into() };
+        let run = alone.run;
+        let ran = session.watched(&self.engine, alone.limits.time, alone.gone, || {
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(Ok(&exclusive))))
+        });
+        writer::roll_back(session);
+        if ran.is_err() {
+            tracing::error!("a write job panicked; it was rolled back");
+        }
+        if exclusive.end.get() { End::Failed } else { End::Sound }
+    }
+
+    fn take(&self) -> Taken {
+        let mut queue = self.queue();
+        let mut jobs = VecDeque::new();
+        while jobs.len() < self.engine.tuning().group_max {
+            match queue.work.pop_front() {
+                Some(Work::Grouped(job)) => jobs.push_back(job),
+                Some(Work::Alone(alone)) if jobs.is_empty() => return Taken::Alone(alone),
+                Some(alone) => {
+                    queue.work.push_front(alone);
+                    break;
+                }
+                None => break,
+            }
+        }
+        if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
+    }
+
+    /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
+    fn fail(&self, open: Arc<Open>) {
+        open.readers.stop(Stop::Closing);
+        let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
+            *current = None;
+        }
+    }
+
+    /// The file failed while writes were waiting: none of them has begun.
+    fn refuse_all(&self) {
+        let work = {
+            let mut queue = self.queue();
+            queue.drained = false;
+            std::mem::take(&mut queue.work)
+        };
+        let error = Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY);
+        for work in work {
+            match work {
+                Work::Grouped(job) => job.settle(Err(error.clone())),
+                Work::Alone(alone) => (alone.run)(Err(error.clone())),
+            }
+        }
+    }
+
+    /// Has the engine checkpoint the file once it has been quiet for a while.
+    fn list_idle(self: &Arc<Self>) {
+        if self.current().is_some_and(|open| open.log.bytes() > 0) && !self.idle_listed.swap(true, Relaxed) {
+            let database = Arc::downgrade(self);
+            self.engine.when_idle(move || database.upgrade().is_some_and(|database| database.checkpoint_if_quiet()));
+        }
+    }
+
+    /// Whether to ask again later.
+    fn checkpoint_if_quiet(self: &Arc<Self>) -> bool {
+        let Some(open) = self.current() else {
+            self.idle_listed.store(false, Relaxed);
+            return false;
+        };
+        if open.quiet_for() < self.engine.tuning().idle_checkpoint {
+            return true;
+        }
+        self.idle_listed.store(false, Relaxed);
+        let Ok(pass) = self.hold() else { return false };
+        let checkpoint = move || {
+            let _pass = pass;
+            checkpoint::truncate(&open.writer(), &open.log);
+        };
+        self.engine.writes().submit_reserved(self.writing_party(), Box::new(checkpoint));
+        false
+    }
+
+    fn writing_party(&self) -> Party {
+        if self.options.party == Party::SYSTEM { Party::SYSTEM } else { Party { running_max: WRITERS_OF_A_PARTY, ..self.options.party } }
+    }
+
+    fn hold(&self) -> Result<Pass> {
+        self.gate.hold().ok_or_else(|| Error::new(Code::ShuttingDown, "this database is closed").retry_after(Duration::from_secs(1)))
+    }
+
+    fn current(&self) -> Option<Arc<Open>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Taken {
+    Nothing,
+    Group(VecDeque<Job>),
+    Alone(Alone),
+}
+
+#[cfg(test)]
+mod tests;

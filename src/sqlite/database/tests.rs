@@ -1,0 +1,173 @@
+use std::path::Path;
+
+use super::*;
+use crate::config;
+
+struct Bench {
+    dir: tempfile::TempDir,
+    engine: Arc<Engine>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench::with(config::Sqlite::default())
+    }
+
+    fn with(sqlite: config::Sqlite) -> Bench {
+        Bench { dir: tempfile::tempdir().unwrap(), engine: Engine::start(&sqlite, &config::Executor::default()) }
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.dir.path().canonicalize().unwrap().join("t.sqlite")
+    }
+
+    fn database(&self, gate: &Arc<Gate>) -> Arc<Database> {
+        let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
+                      CREATE TABLE child(t INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);";
+        let set = Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap();
+        let options = Options {
+            level: Level::Full,
+            max_bytes: 0,
+            party: Party { id: 7, running_max: 4 },
+            migrations: Arc::new([Arc::new(set)]),
+            sandboxed: true,
+            create: true,
+            held: Arc::default(),
+        };
+        Database::new(&self.engine, gate, self.file(), options)
+    }
+}
+
+const BRIEF: Limits = Limits { time: Duration::from_millis(50) };
+
+/// Writes a row, then goes on for ever.
+fn bomb(tx: &WriteTx<'_>) -> Result<()> {
+    tx.execute("INSERT INTO t(v) VALUES ('bomb')", [])?;
+    tx.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO t(v) SELECT 'n' || i FROM n", []).map(drop)
+}
+
+fn insert(v: String) -> impl FnMut(&WriteTx<'_>) -> Result<()> {
+    move |tx| tx.execute("INSERT INTO t(v) VALUES (?1)", [&v]).map(drop)
+}
+
+async fn count(database: &Arc<Database>) -> i64 {
+    database.read(Limits::default(), |reader| reader.row("SELECT count(*) FROM t", [], |row| row.get(0))).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn writes_that_wait_share_commits_and_a_failing_one_fails_alone() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    database.ensure_open().await.unwrap();
+    let writes = (0..200).map(|n| database.write(Limits::default(), insert(format!("v{}", n % 150))));
+    let outcomes = futures_util::future::join_all(writes).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 150);
+    let errors = outcomes.into_iter().filter_map(Result::err);
+    assert!(errors.map(|error| error.code()).all(|code| code == Code::ConstraintViolation));
+    assert_eq!(count(&database).await, 150);
+    let commits = bench.engine.counters().commits.load(Relaxed);
+    assert!(commits < 100, "200 writes took {commits} commits");
+}
+
+#[tokio::test]
+async fn a_write_that_takes_the_transaction_down_does_not_take_its_neighbours() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    database.ensure_open().await.unwrap();
+    let before = (0..20).map(|n| database.write(Limits::default(), insert(format!("before {n}"))));
+    let after = (0..20).map(|n| database.write(Limits::default(), insert(format!("after {n}"))));
+    let (before, bomb, after) =
+        tokio::join!(futures_util::future::join_all(before), database.write(BRIEF, bomb), futures_util::future::join_all(after));
+    assert_eq!(bomb.unwrap_err().code(), Code::StatementTimeout);
+    assert!(before.into_iter().chain(after).all(|outcome| outcome.is_ok()));
+    assert_eq!(count(&database).await, 40);
+}
+
+#[tokio::test]
+async fn a_foreign_key_left_unmet_fails_the_job_that_left_it() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    database.ensure_open().await.unwrap();
+    let orphan = database.write(Limits::default(), |tx| tx.execute("INSERT INTO child VALUES (99)", []));
+    let (orphan, good) = tokio::join!(orphan, database.write(Limits::default(), insert("good".to_owned())));
+    assert_eq!(orphan.unwrap_err().code(), Code::ConstraintViolation);
+    good.unwrap();
+}
+
+#[tokio::test]
+async fn a_temp_table_ends_with_its_request() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    let run = |sql: &'static str| {
+        database.write(Limits::default(), move |tx| {
+            let mut script = tx.script(sql);
+            while let Some(mut prepared) = script.next()? {
+                prepared.run(|_| Ok(()))?;
+            }
+            Ok(())
+        })
+    };
+    run("CREATE TEMP TABLE x(a); CREATE TEMP VIEW y AS SELECT a FROM x; INSERT INTO x VALUES (1)").await.unwrap();
+    assert_eq!(run("SELECT * FROM x").await.unwrap_err().code(), Code::SqlError);
+    assert_eq!(run("SELECT * FROM y").await.unwrap_err().code(), Code::SqlError);
+}
+
+#[tokio::test]
+async fn closing_leaves_one_plain_file() {
+    let bench = Bench::new();
+    let gate = Gate::new();
+    let database = bench.database(&gate);
+    database.write(Limits::default(), insert("kept".to_owned())).await.unwrap();
+    assert_eq!(count(&database).await, 1);
+    assert!(gate.try_close());
+    database.close().await;
+    let names: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["t.sqlite"]);
+    let plain = rusqlite::Connection::open(bench.file()).unwrap();
+    assert_eq!(plain.query_row("SELECT v FROM t", [], |row| row.get::<_, String>(0)).unwrap(), "kept");
+    assert_eq!(database.read(Limits::default(), |_| Ok(())).await.unwrap_err().code(), Code::ShuttingDown);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_long_reader_does_not_let_the_log_grow_without_bound() {
+    let bench = Bench::with(config::Sqlite { checkpoint_bytes: 64 << 10, wal_max_bytes: 512 << 10, ..Default::default() });
+    let database = bench.database(&Gate::new());
+    database.write(Limits::default(), insert("first".to_owned())).await.unwrap();
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i), (SELECT count(*) FROM t) FROM n";
+    let long = Limits { time: Duration::from_secs(120) };
+    let reader = database.read(long, move |reader| {
+        reader.row("SELECT count(*) FROM t", [], |_| Ok(())).and_then(|_| {
+            reader.snapshot()?;
+            reader.row("SELECT count(*) FROM t", [], |_| Ok(()))?;
+            reader.row(endless, [], |_| Ok(()))
+        })
+    });
+    let longest = async {
+        let mut longest = 0;
+        for n in 0..64 {
+            let big = format!("{n}{}", "x".repeat(32 << 10));
+            database.write(Limits::default(), insert(big)).await.unwrap();
+            longest = longest.max(wal_bytes(&bench.file()));
+        }
+        longest
+    };
+    let (stopped, longest) = tokio::join!(reader, longest);
+    assert_eq!(stopped.unwrap_err().code(), Code::Overloaded);
+    assert!(longest < 1 << 20, "the log grew to {longest} bytes");
+}
+
+fn wal_bytes(file: &Path) -> u64 {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).map_or(0, |found| found.len())
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_a_database_is_refused_and_so_is_a_link() {
+    let bench = Bench::new();
+    std::fs::write(bench.file(), "not a database, though long enough to be looked at as one".repeat(40)).unwrap();
+    assert_eq!(bench.database(&Gate::new()).ensure_open().await.unwrap_err().code(), Code::TenantUnavailable);
+    std::fs::remove_file(bench.file()).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", bench.file()).unwrap();
+    assert_eq!(bench.database(&Gate::new()).ensure_open().await.unwrap_err().code(), Code::TenantUnavailable);
+}

@@ -1,0 +1,161 @@
+//! The [`Engine`] is what all databases of a process share: the lanes that read and the lanes that write, the
+//! watchdog, the one thread that opens the readers' connections, and the budgets of descriptors and page cache.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use rusqlite::ffi;
+use scheduled_thread_pool::ScheduledThreadPool;
+use tokio::sync::oneshot;
+
+use super::counters::Counters;
+use super::descriptors::DescriptorBudget;
+use super::executor::{Bounds, Executor, Load, Party};
+use super::watch::Watchdog;
+use crate::config;
+use crate::error::{Error, Result};
+
+pub struct Engine {
+    reads: Executor,
+    writes: Executor,
+    watchdog: Arc<Watchdog>,
+    /// One for every pool: r2d2 would start three threads for each.
+    scheduler: Arc<ScheduledThreadPool>,
+    descriptors: Arc<DescriptorBudget>,
+    tuning: Tuning,
+    counters: Counters,
+    /// Files with a log to cut once they are quiet; each at most once.
+    idle: Mutex<VecDeque<WhenIdle>>,
+}
+
+/// Asked whether to be asked again.
+type WhenIdle = Box<dyn FnMut() -> bool + Send>;
+
+/// Settings of every connection, worked out once.
+#[derive(Clone, Copy, Debug)]
+pub struct Tuning {
+    pub busy_timeout_ms: u64,
+    pub cache_kib: u64,
+    pub statement_cache: usize,
+    pub readers_per_file: u32,
+    pub reader_idle: Duration,
+    pub checkpoint_bytes: u64,
+    pub wal_max_bytes: u64,
+    pub idle_checkpoint: Duration,
+    pub group_max: usize,
+    /// Writes of one file waiting, and of all files.
+    pub writes_waiting: usize,
+}
+
+impl Engine {
+    /// Starts the lanes. Raises the process's soft descriptor limit to the hard one.
+    pub fn start(sqlite: &config::Sqlite, executor: &config::Executor) -> Arc<Engine> {
+        let cores = available_parallelism().map_or(2, |n| n.get());
+        let or = |set: usize, derived: usize| if set == 0 { derived } else { set };
+        let read_lanes = or(executor.read_lanes, (cores * 2).max(4));
+        let write_lanes = or(executor.write_lanes, 16);
+        // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
+        // SAFETY: a plain setting; called before the first connection is opened, and valid at any time.
+        unsafe { ffi::sqlite3_soft_heap_limit64(i64::try_from(sqlite.page_cache_bytes).unwrap_or(i64::MAX)) };
+        Arc::new(Engine {
+            reads: Executor::start(
+                "read",
+                Bounds { lanes: read_lanes, waiting: executor.waiting, waiting_per_party: executor.waiting_per_tenant },
+            ),
+            writes: Executor::start(
+                "write",
+                Bounds { lanes: write_lanes, waiting: executor.waiting, waiting_per_party: executor.waiting_per_tenant },
+            ),
+            watchdog: Watchdog::start(),
+            scheduler: Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()),
+            descriptors: DescriptorBudget::new(sqlite.descriptors),
+            tuning: Tuning {
+                busy_timeout_ms: sqlite.busy_timeout_ms,
+                // A connection may use a hundredth of the budget, within reason; the soft heap limit holds the sum.
+                cache_kib: (sqlite.page_cache_bytes / 100 / 1024).clamp(64, 8 * 1024),
+                statement_cache: sqlite.statement_cache,
+                readers_per_file: sqlite.readers_per_file,
+                reader_idle: Duration::from_secs(sqlite.reader_idle_s),
+                checkpoint_bytes: sqlite.checkpoint_bytes,
+                wal_max_bytes: sqlite.wal_max_bytes,
+                idle_checkpoint: Duration::from_millis(sqlite.idle_checkpoint_ms),
+                group_max: executor.group_max.max(1),
+                writes_waiting: executor.waiting_per_tenant,
+            },
+            counters: Counters::default(),
+            idle: Mutex::default(),
+        })
+    }
+
+    /// Runs file work of the server's own on a write lane.
+    pub async fn blocking<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.writes.submit(Party::SYSTEM, Box::new(move || drop(answer.send(work()))))?;
+        answered.await.unwrap_or_else(|_| Err(Error::internal("file work ended early", &"it panicked")))
+    }
+
+    /// Ends the lanes after what is queued has run. Databases are closed before.
+    pub fn stop(&self) {
+        self.reads.stop();
+        self.writes.stop();
+        self.watchdog.stop();
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Looks after files that have become quiet. Called a few times a second by the server.
+    pub fn tick(&self) {
+        let listed = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut when_idle in listed {
+            if when_idle() {
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(when_idle);
+            }
+        }
+    }
+
+    pub(super) fn when_idle(&self, ask: impl FnMut() -> bool + Send + 'static) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::new(ask));
+    }
+
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// (reading lanes, writing lanes)
+    pub fn load(&self) -> (Load, Load) {
+        (self.reads.load(), self.writes.load())
+    }
+
+    /// (descriptors held by databases, the most they may hold)
+    pub fn descriptor_use(&self) -> (u64, u64) {
+        self.descriptors.state()
+    }
+
+    pub(super) fn descriptors(&self) -> &Arc<DescriptorBudget> {
+        &self.descriptors
+    }
+
+    pub(super) fn reads(&self) -> &Executor {
+        &self.reads
+    }
+
+    pub(super) fn writes(&self) -> &Executor {
+        &self.writes
+    }
+
+    pub(super) fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
+    }
+
+    pub(super) fn scheduler(&self) -> Arc<ScheduledThreadPool> {
+        self.scheduler.clone()
+    }
+}

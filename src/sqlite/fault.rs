@@ -1,0 +1,130 @@
+//! SQLite's errors as what a caller is told, in one table. The inside (paths, SQL of ours) is logged, never
+//! shown; SQLite's own message about a tenant's statement is.
+
+use rusqlite::ffi;
+use serde_json::json;
+
+use crate::error::{Code, Error};
+
+/// Whether an error at `COMMIT` leaves open what happened: the log may hold the transaction although SQLite
+/// could not say so.
+pub fn is_undecided(error: &rusqlite::Error) -> bool {
+    primary(error) == ffi::SQLITE_IOERR
+}
+
+/// Whether the file itself cannot be served.
+pub fn is_broken(error: &rusqlite::Error) -> bool {
+    matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
+}
+
+/// The answer for a file that cannot be served; the cause goes to the log.
+pub fn unavailable(path: &std::path::Path, cause: &dyn std::fmt::Display) -> Error {
+    tracing::error!(path = %path.display(), %cause, "a database cannot be served");
+    Error::new(Code::TenantUnavailable, "this database cannot be served right now")
+        .hint("The operator sees the reason in the server's log and under /admin/v1/health.")
+        .retry_after(std::time::Duration::from_secs(5))
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let Some(extended) = error.sqlite_extended_error_code() else { return foreign(&error) };
+        let message = message(&error);
+        let details = json!({
+            "sqlite_code": extended & 0xff,
+            "sqlite_extended_code": extended,
+            "sqlite_name": name(extended),
+            "offset": offset(&error),
+        });
+        let (code, hint) = match extended & 0xff {
+            ffi::SQLITE_CONSTRAINT => (Code::ConstraintViolation, None),
+            ffi::SQLITE_FULL => (Code::QuotaExceeded, Some("Delete what is no longer needed, or ask for a larger plan.")),
+            ffi::SQLITE_INTERRUPT => (Code::StatementTimeout, Some("Nothing of it remains. An index, a LIMIT or smaller steps help.")),
+            ffi::SQLITE_TOOBIG => (Code::SqlError, Some("A value or statement is larger than this server takes.")),
+            ffi::SQLITE_AUTH => (Code::SqlDenied, None),
+            ffi::SQLITE_READONLY => (Code::SqlDenied, Some("This transaction only reads.")),
+            ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
+                return Error::new(Code::Overloaded, "the database stayed busy")
+                    .details(details)
+                    .retry_after(std::time::Duration::from_secs(1));
+            }
+            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR => {
+                tracing::error!(%error, "a database failed");
+                return Error::new(Code::TenantUnavailable, "this database cannot be served right now")
+                    .hint("The operator sees the reason in the server's log and under /admin/v1/health.");
+            }
+            ffi::SQLITE_NOMEM => {
+                tracing::error!(%error, "SQLite is out of memory");
+                return Error::new(Code::Overloaded, "the server is short of memory").retry_after(std::time::Duration::from_secs(1));
+            }
+            ffi::SQLITE_MISUSE => return Error::internal("SQLite was misused", &error),
+            _ => (Code::SqlError, None),
+        };
+        let answer = Error::new(code, message).details(details);
+        match hint {
+            Some(hint) => answer.hint(hint),
+            None => answer,
+        }
+    }
+}
+
+/// Errors that rusqlite finds itself.
+fn foreign(error: &rusqlite::Error) -> Error {
+    use rusqlite::Error::*;
+    match error {
+        MultipleStatement => Error::new(Code::SqlError, "more than one statement in one \"sql\"")
+            .hint("Send each in its own entry of \"statements\", or all in \"script\"."),
+        InvalidParameterCount(given, wanted) => {
+            Error::new(Code::SqlError, format!("the statement takes {wanted} parameters, {given} were given"))
+        }
+        InvalidParameterName(name) => Error::new(Code::SqlError, format!("the statement has no parameter {name}")),
+        NulError(_) => Error::new(Code::SqlError, "a NUL byte in SQL"),
+        _ => Error::internal("a statement of our own failed", error),
+    }
+}
+
+fn primary(error: &rusqlite::Error) -> i32 {
+    error.sqlite_extended_error_code().unwrap_or(0) & 0xff
+}
+
+fn message(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Where in the statement, in bytes, if SQLite knows.
+fn offset(error: &rusqlite::Error) -> Option<i32> {
+    match error {
+        rusqlite::Error::SqlInputError { offset, .. } if *offset >= 0 => Some(*offset),
+        _ => None,
+    }
+}
+
+fn name(extended: i32) -> &'static str {
+    match extended {
+        ffi::SQLITE_CONSTRAINT_UNIQUE => "SQLITE_CONSTRAINT_UNIQUE",
+        ffi::SQLITE_CONSTRAINT_PRIMARYKEY => "SQLITE_CONSTRAINT_PRIMARYKEY",
+        ffi::SQLITE_CONSTRAINT_ROWID => "SQLITE_CONSTRAINT_ROWID",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "SQLITE_CONSTRAINT_FOREIGNKEY",
+        ffi::SQLITE_CONSTRAINT_NOTNULL => "SQLITE_CONSTRAINT_NOTNULL",
+        ffi::SQLITE_CONSTRAINT_CHECK => "SQLITE_CONSTRAINT_CHECK",
+        ffi::SQLITE_CONSTRAINT_TRIGGER => "SQLITE_CONSTRAINT_TRIGGER",
+        ffi::SQLITE_CONSTRAINT_DATATYPE => "SQLITE_CONSTRAINT_DATATYPE",
+        _ => match extended & 0xff {
+            ffi::SQLITE_ERROR => "SQLITE_ERROR",
+            ffi::SQLITE_CONSTRAINT => "SQLITE_CONSTRAINT",
+            ffi::SQLITE_FULL => "SQLITE_FULL",
+            ffi::SQLITE_INTERRUPT => "SQLITE_INTERRUPT",
+            ffi::SQLITE_TOOBIG => "SQLITE_TOOBIG",
+            ffi::SQLITE_AUTH => "SQLITE_AUTH",
+            ffi::SQLITE_READONLY => "SQLITE_READONLY",
+            ffi::SQLITE_MISMATCH => "SQLITE_MISMATCH",
+            ffi::SQLITE_RANGE => "SQLITE_RANGE",
+            ffi::SQLITE_BUSY => "SQLITE_BUSY",
+            ffi::SQLITE_LOCKED => "SQLITE_LOCKED",
+            _ => "SQLITE_OTHER",
+        },
+    }
+}

@@ -1,0 +1,125 @@
+//! The readers of one file: an r2d2 pool of sessions that cannot write. Connections are opened when first
+//! wanted, by one scheduler thread for all pools, and closed when idle. A session that comes back unclean is
+//! closed instead of kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use r2d2_sqlite::SqliteConnectionManager;
+
+use super::descriptors::{Descriptors, READER_DESCRIPTORS};
+use super::engine::Engine;
+use super::session::{Session, Settings};
+use super::watch::{Stop, Watch};
+use crate::error::{Error, Result};
+
+/// How long a lane waits for a reader. Lanes run no more jobs of a party than a file has readers, so they only
+/// ever wait for one to be opened.
+const CHECKOUT: Duration = Duration::from_secs(5);
+
+pub struct Readers {
+    pool: r2d2::Pool<Manager>,
+    open: Arc<Mutex<Vec<Weak<Watch>>>>,
+}
+
+pub type Checkout = r2d2::PooledConnection<Manager>;
+
+/// Opens a pool's sessions. What r2d2_sqlite's manager would do with a path, done by [`Session::open`], which
+/// every connection of the process passes; validity and rest are asked of r2d2_sqlite's as it is.
+pub struct Manager {
+    engine: Arc<Engine>,
+    path: PathBuf,
+    settings: Settings,
+    plain: SqliteConnectionManager,
+    open: Arc<Mutex<Vec<Weak<Watch>>>>,
+    /// Taken from the budget for the first reader, when the file was opened.
+    prepaid: Mutex<Option<Descriptors>>,
+    held: Arc<AtomicU64>,
+}
+
+impl Readers {
+    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, prepaid: Descriptors, held: &Arc<AtomicU64>) -> Readers {
+        let open = Arc::new(Mutex::new(Vec::new()));
+        let manager = Manager {
+            engine: engine.clone(),
+            path: path.to_owned(),
+            settings: Settings { writer: false, create: false, ..settings },
+            plain: SqliteConnectionManager::file(path),
+            open: open.clone(),
+            prepaid: Mutex::new(Some(prepaid)),
+            held: held.clone(),
+        };
+        let tuning = engine.tuning();
+        let pool = r2d2::Pool::builder()
+            .max_size(tuning.readers_per_file)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .idle_timeout(Some(tuning.reader_idle))
+            .max_lifetime(None)
+            .connection_timeout(CHECKOUT)
+            .thread_pool(engine.scheduler())
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(manager);
+        Readers { pool, open }
+    }
+
+    pub fn get(&self) -> Result<Checkout> {
+        self.pool.get().map_err(|error| {
+            tracing::warn!(%error, "no reader could be opened");
+            Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
+                .hint("The bound is sqlite.descriptors.")
+                .retry_after(Duration::from_secs(1))
+        })
+    }
+
+    /// Stops what runs on every reader.
+    pub fn stop(&self, why: Stop) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|watch| {
+            watch.upgrade().is_some_and(|watch| {
+                watch.stop(why);
+                true
+            })
+        });
+    }
+
+    /// (open, of these idle)
+    pub fn state(&self) -> (u32, u32) {
+        let state = self.pool.state();
+        (state.connections, state.idle_connections)
+    }
+}
+
+/// The budget is spent; the pool goes on with the readers it has.
+fn spent() -> rusqlite::Error {
+    let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+    rusqlite::Error::SqliteFailure(busy, Some("all descriptors of sqlite.descriptors are in use".to_owned()))
+}
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Session;
+    type Error = rusqlite::Error;
+
+    fn connect(&self) -> Result<Session, rusqlite::Error> {
+        let prepaid = self.prepaid.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let descriptors = match prepaid {
+            Some(descriptors) => descriptors,
+            None => self.engine.descriptors().take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
+        };
+        let session = Session::open(&self.engine, &self.path, self.settings, descriptors)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|watch| watch.strong_count() > 0);
+        open.push(Arc::downgrade(&session.watch));
+        Ok(session)
+    }
+
+    fn is_valid(&self, session: &mut Session) -> Result<(), rusqlite::Error> {
+        self.plain.is_valid(&mut session.conn)
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        !session.is_clean() || self.plain.has_broken(&mut session.conn)
+    }
+}

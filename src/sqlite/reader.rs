@@ -1,0 +1,86 @@
+//! [`Reader`] and [`WriteTx`]: what a closure on a lane may do with a connection. A `Reader` cannot write: its
+//! connection refuses to, and the type has no way to ask. A `WriteTx` can write but not commit.
+
+use std::cell::Cell;
+use std::ops::Deref;
+
+use rusqlite::{Params, Row};
+
+use super::session::Session;
+use crate::error::Result;
+
+/// A connection that reads. Outside [`Reader::snapshot`] each statement sees the newest commit.
+pub struct Reader<'a> {
+    pub(super) session: &'a Session,
+    in_snapshot: Cell<bool>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(session: &'a Session) -> Reader<'a> {
+        Reader { session, in_snapshot: Cell::new(false) }
+    }
+
+    /// From here on all statements see the same commit. Ends with the closure.
+    pub fn snapshot(&self) -> Result<()> {
+        if self.session.conn.is_autocommit() {
+            self.session.conn.prepare_cached("BEGIN")?.execute([])?;
+            self.in_snapshot.set(true);
+        }
+        Ok(())
+    }
+
+    /// The first row, if any. Statements are cached by their text, so `sql` should be one of few.
+    pub fn row<T>(&self, sql: &str, params: impl Params, f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<Option<T>> {
+        let mut statement = self.session.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        Ok(rows.next()?.map(f).transpose()?)
+    }
+
+    /// Every row.
+    pub fn rows<T>(&self, sql: &str, params: impl Params, f: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+        let mut statement = self.session.conn.prepare_cached(sql)?;
+        let rows = statement.query_map(params, f)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        if self.in_snapshot.get() {
+            super::writer::roll_back(self.session);
+        }
+    }
+}
+
+/// The writer inside a transaction that somebody else commits.
+pub struct WriteTx<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> WriteTx<'a> {
+    pub(super) fn new(session: &'a Session) -> WriteTx<'a> {
+        WriteTx { reader: Reader::new(session) }
+    }
+
+    /// The number of rows changed.
+    pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
+        Ok(self.reader.session.conn.prepare_cached(sql)?.execute(params)?)
+    }
+
+    /// Runs several statements without parameters; for migrations.
+    pub fn batch(&self, sql: &str) -> Result<()> {
+        Ok(self.reader.session.conn.execute_batch(sql)?)
+    }
+
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.reader.session.conn.last_insert_rowid()
+    }
+}
+
+impl<'a> Deref for WriteTx<'a> {
+    type Target = Reader<'a>;
+
+    fn deref(&self) -> &Reader<'a> {
+        &self.reader
+    }
+}

@@ -1,0 +1,181 @@
+//! A [`Session`] is one open connection with what keeps it in bounds: SQLite's own limits, a [`Watch`] that can
+//! stop it, and, where tenants' SQL runs, a [`Sandbox`]. Every connection of the process is made here, with the
+//! same settings. A session that goes back to rest is clean: no transaction, nothing in its `temp` schema.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags, ffi};
+
+use super::authorizer::{Needs, Sandbox};
+use super::checkpoint::{Frames, count_frames};
+use super::descriptors::Descriptors;
+use super::engine::Engine;
+use super::watch::{Gone, Watch};
+use crate::config::Level;
+
+/// The largest string, blob or row, in bytes. One call to `hex(randomblob(n))` never reaches the progress
+/// handler, so this is what stops it; it is also what one statement may hold at least once in memory.
+pub const LENGTH_MAX: i32 = 16 << 20;
+
+/// The longest SQL text, in bytes: an import script fits, as far as `http.max_body_bytes` lets it.
+const SQL_MAX: i32 = 4 << 20;
+
+pub struct Session {
+    pub(super) conn: Connection,
+    pub(super) watch: Arc<Watch>,
+    pub(super) sandbox: Option<Arc<Sandbox>>,
+    /// What each cached statement of a tenant needs, by its text; forgotten together when it grows past twice
+    /// the statement cache.
+    pub(super) needs: RefCell<HashMap<Box<str>, Needs>>,
+    statements: usize,
+    /// Frames in the log; SQLite's hook points at it, so it is dropped after `conn`.
+    pub(super) frames: Frames,
+    _descriptors: Descriptors,
+}
+
+/// How a connection is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub level: Level,
+    pub sandboxed: bool,
+    /// 0: no bound.
+    pub max_bytes: u64,
+    pub create: bool,
+    pub writer: bool,
+}
+
+impl Session {
+    pub fn open(engine: &Engine, path: &Path, settings: Settings, descriptors: Descriptors) -> rusqlite::Result<Session> {
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        flags |= OpenFlags::SQLITE_OPEN_EXRESCODE;
+        if settings.create {
+            flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        }
+        let conn = Connection::open_with_flags(path, flags)?;
+        let tuning = engine.tuning();
+        confine(&conn)?;
+        conn.busy_timeout(Duration::from_millis(tuning.busy_timeout_ms))?;
+        let synchronous = match settings.level {
+            Level::Full => "FULL",
+            Level::Normal => "NORMAL",
+            Level::Off => "OFF",
+        };
+        // `execute_batch` because assigning some of these returns a row and some none.
+        conn.execute_batch(&format!(
+            "PRAGMA synchronous={synchronous}; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{}; \
+             PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=0;",
+            tuning.cache_kib
+        ))?;
+        if settings.writer {
+            conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA journal_size_limit={};", tuning.checkpoint_bytes))?;
+            if settings.max_bytes > 0 {
+                let page: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+                conn.execute_batch(&format!("PRAGMA max_page_count={}", (settings.max_bytes / page.unsigned_abs().max(512)).max(1)))?;
+            }
+        } else {
+            conn.execute_batch("PRAGMA query_only=ON")?;
+        }
+        conn.set_prepared_statement_cache_capacity(tuning.statement_cache);
+        let frames = Frames::default();
+        if settings.writer {
+            count_frames(&conn, &frames);
+        }
+        let watch = Watch::install(&conn)?;
+        let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
+        Ok(Session {
+            conn,
+            watch,
+            sandbox,
+            needs: RefCell::default(),
+            statements: tuning.statement_cache,
+            frames,
+            _descriptors: descriptors,
+        })
+    }
+
+    /// Runs `f` with the connection watched.
+    pub(super) fn watched<T>(&self, engine: &Engine, time: Duration, gone: Gone, f: impl FnOnce() -> T) -> T {
+        let _armed = self.watch.arm(engine.watchdog(), time, gone);
+        f()
+    }
+
+    /// Remembers what a cached statement needs.
+    pub(super) fn remember(&self, sql: &str, needs: Needs) {
+        let mut known = self.needs.borrow_mut();
+        if known.len() >= self.statements * 2 {
+            known.clear();
+        }
+        known.insert(sql.into(), needs);
+    }
+
+    /// Drops what a tenant's SQL left in the `temp` schema; in the same savepoint, so it goes with a rollback.
+    pub(super) fn drop_temp(&self) -> rusqlite::Result<()> {
+        if !self.sandbox.as_ref().is_some_and(|sandbox| sandbox.took_temp()) {
+            return Ok(());
+        }
+        loop {
+            let next = "SELECT format('DROP %s temp.\"%w\"', type, name) FROM temp.sqlite_schema WHERE type IN ('view','trigger','table') \
+                        AND name NOT LIKE 'sqlite_%' ORDER BY type = 'table' LIMIT 1";
+            match self.conn.query_row(next, [], |row| row.get::<_, String>(0)) {
+                Ok(drop) => self.conn.execute_batch(&drop)?,
+                Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the transaction would fail to commit for a foreign key that is not satisfied yet.
+    pub(super) fn has_unmet_foreign_keys(&self) -> bool {
+        let (mut current, mut highest) = (0, 0);
+        // SAFETY: the handle is the open connection's, and both pointers are to live integers.
+        let code = unsafe { ffi::sqlite3_db_status(self.conn.handle(), ffi::SQLITE_DBSTATUS_DEFERRED_FKS, &mut current, &mut highest, 0) };
+        code == ffi::SQLITE_OK && current != 0
+    }
+
+    /// Whether the session may rest in a pool.
+    pub(super) fn is_clean(&self) -> bool {
+        self.conn.is_autocommit() && !self.sandbox.as_ref().is_some_and(|sandbox| sandbox.took_temp())
+    }
+}
+
+/// What no connection may do or be made to do, whoever's SQL it runs.
+fn confine(conn: &Connection) -> rusqlite::Result<()> {
+    use DbConfig::*;
+    conn.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    for off in [
+        SQLITE_DBCONFIG_TRUSTED_SCHEMA,
+        SQLITE_DBCONFIG_WRITABLE_SCHEMA,
+        SQLITE_DBCONFIG_DQS_DDL,
+        SQLITE_DBCONFIG_DQS_DML,
+        SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER,
+    ] {
+        conn.set_db_config(off, false)?;
+    }
+    // Every checkpoint passes one place, also the last one.
+    conn.set_db_config(SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    use Limit::*;
+    for (limit, value) in [
+        (SQLITE_LIMIT_LENGTH, LENGTH_MAX),
+        (SQLITE_LIMIT_SQL_LENGTH, SQL_MAX),
+        (SQLITE_LIMIT_COLUMN, 2_000),
+        (SQLITE_LIMIT_EXPR_DEPTH, 500),
+        (SQLITE_LIMIT_COMPOUND_SELECT, 500),
+        (SQLITE_LIMIT_VDBE_OP, 5_000_000),
+        (SQLITE_LIMIT_FUNCTION_ARG, 127),
+        // VACUUM attaches a database of its own.
+        (SQLITE_LIMIT_ATTACHED, 1),
+        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+        (SQLITE_LIMIT_VARIABLE_NUMBER, 32_766),
+        (SQLITE_LIMIT_TRIGGER_DEPTH, 100),
+        (SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        conn.set_limit(limit, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! A tenant's statement: [`Prepared`] under the sandbox, checked by what it [`Needs`], bound, and stepped row by
+//! row into whatever the caller encodes. Nothing of it is kept between the rows.
+//!
+//! The statement cache is the connection's, by text. A statement that our own code prepared is not taken from
+//! it: only what the sandbox has judged before is.
+
+use std::ops::{Deref, DerefMut};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Batch, CachedStatement, Row, Statement, ToSql, ffi};
+
+use super::authorizer::Needs;
+use super::reader::Reader;
+use super::session::Session;
+use crate::error::{Code, Error, Result};
+
+pub struct Prepared<'s> {
+    session: &'s Session,
+    statement: Handle<'s>,
+    needs: Needs,
+}
+
+enum Handle<'s> {
+    Cached(CachedStatement<'s>),
+    Fresh(Statement<'s>),
+}
+
+impl<'s> Deref for Handle<'s> {
+    type Target = Statement<'s>;
+
+    fn deref(&self) -> &Statement<'s> {
+        match self {
+            Handle::Cached(statement) => statement,
+            Handle::Fresh(statement) => statement,
+        }
+    }
+}
+
+impl DerefMut for Handle<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Handle::Cached(statement) => statement,
+            Handle::Fresh(statement) => statement,
+        }
+    }
+}
+
+/// What a statement did beside its rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    pub rows_affected: u64,
+    /// Of the last row inserted, if one was and it has one.
+    pub last_insert_rowid: Option<i64>,
+}
+
+impl<'s> Reader<'s> {
+    /// Compiles one statement of a tenant's.
+    pub fn prepare(&self, sql: &str) -> Result<Prepared<'s>> {
+        let session = self.session;
+        let Some(sandbox) = &session.sandbox else {
+            return Err(Error::internal("tenants' SQL on a file that is not theirs", &sql));
+        };
+        if let Some(refused) = refused_vacuum(sql) {
+            return Err(refused);
+        }
+        let confined = sandbox.confined();
+        let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
+        if let Some(needs) = confined.needs()? {
+            session.remember(sql, needs);
+            return Ok(Prepared { session, statement: Handle::Cached(cached), needs });
+        }
+        if let Some(&needs) = session.needs.borrow().get(sql) {
+            return Ok(Prepared { session, statement: Handle::Cached(cached), needs });
+        }
+        // In the cache, but never judged: compile it again.
+        drop(cached);
+        let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
+        let needs = confined.needs()?.ok_or_else(|| Error::new(Code::SqlError, "there is no statement in this \"sql\""))?;
+        Ok(Prepared { session, statement: Handle::Fresh(statement), needs })
+    }
+
+    /// The statements of a script, compiled one after the other, each after the one before has run.
+    pub fn script<'t>(&self, sql: &'t str) -> Script<'s, 't> {
+        Script { session: self.session, batch: Batch::new(&self.session.conn, sql) }
+    }
+}
+
+pub struct Script<'s, 't> {
+    session: &'s Session,
+    batch: Batch<'s, 't>,
+}
+
+impl<'s> Script<'s, '_> {
+    pub fn next(&mut self) -> Result<Option<Prepared<'s>>> {
+        let Some(sandbox) = &self.session.sandbox else {
+            return Err(Error::internal("tenants' SQL on a file that is not theirs", &"a script"));
+        };
+        let confined = sandbox.confined();
+        // By its full name: `Batch` has it from a trait that is not ours to import here.
+        let next = fallible_next(&mut self.batch).map_err(|error| blame(self.session, error))?;
+        let Some(statement) = next else { return Ok(None) };
+        let needs = confined.needs()?.unwrap_or_default();
+        Ok(Some(Prepared { session: self.session, statement: Handle::Fresh(statement), needs }))
+    }
+}
+
+fn fallible_next<'s>(batch: &mut Batch<'s, '_>) -> rusqlite::Result<Option<Statement<'s>>> {
+    use rusqlite::fallible_iterator::FallibleIterator;
+    batch.next()
+}
+
+impl Prepared<'_> {
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// What SQLite says of it, not its text.
+    pub fn is_readonly(&self) -> bool {
+        self.statement.readonly()
+    }
+
+    pub fn columns(&self) -> Vec<&str> {
+        self.statement.column_names()
+    }
+
+    /// Binds `?1`, `?2`, … in order.
+    pub fn bind_all<V: ToSql>(&mut self, values: &[V]) -> Result<()> {
+        let wanted = self.statement.parameter_count();
+        if values.len() != wanted {
+            return Err(rusqlite::Error::InvalidParameterCount(values.len(), wanted).into());
+        }
+        for (index, value) in (1..).zip(values) {
+            self.statement.raw_bind_parameter(index, value)?;
+        }
+        Ok(())
+    }
+
+    /// Binds by name; a name may leave out its `:`, `@` or `$`. Every parameter wants a value, every value a
+    /// parameter.
+    pub fn bind_named<N: AsRef<str>, V: ToSql>(&mut self, values: &[(N, V)]) -> Result<()> {
+        let wanted = self.statement.parameter_count();
+        if values.len() != wanted {
+            return Err(rusqlite::Error::InvalidParameterCount(values.len(), wanted).into());
+        }
+        for (name, value) in values {
+            let name = name.as_ref();
+            let index = match name.as_bytes().first() {
+                Some(b':' | b'@' | b'$') => self.statement.parameter_index(name)?,
+                _ => [':', '@', '$'].into_iter().find_map(|sigil| self.statement.parameter_index(&format!("{sigil}{name}")).ok()?),
+            };
+            let index = index.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))?;
+            self.statement.raw_bind_parameter(index, value)?;
+        }
+        Ok(())
+    }
+
+    /// Steps through the rows. An `Err` of `on_row` ends it.
+    pub fn run(&mut self, mut on_row: impl FnMut(&Cells<'_>) -> Result<()>) -> Result<Effect> {
+        let session = self.session;
+        let conn = &session.conn;
+        let _confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
+        let width = self.statement.column_count();
+        let inserts = self.needs.has(Needs::INSERT);
+        if inserts {
+            // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
+            unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
+        }
+        let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && !self.statement.readonly();
+        let mut rows = self.statement.raw_query();
+        loop {
+            match rows.next() {
+                Ok(Some(row)) => on_row(&Cells { row, width })?,
+                Ok(None) => break,
+                Err(error) => return Err(blame(session, error)),
+            }
+        }
+        Ok(Effect {
+            rows_affected: if changes { conn.changes() } else { 0 },
+            last_insert_rowid: Some(conn.last_insert_rowid()).filter(|&rowid| inserts && rowid != 0),
+        })
+    }
+}
+
+/// The values of one row, valid until the next step.
+pub struct Cells<'r> {
+    row: &'r Row<'r>,
+    width: usize,
+}
+
+impl Cells<'_> {
+    pub fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
+        (0..self.width).map(|index| self.row.get_ref(index).unwrap_or(ValueRef::Null))
+    }
+}
+
+/// Whether the text is one plain `VACUUM` of the tenant's database.
+pub fn is_vacuum(sql: &str) -> bool {
+    let mut words = sql.trim_end_matches(|c: char| c.is_ascii_whitespace() || c == ';').split_ascii_whitespace();
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("vacuum"))
+        && words.next().is_none_or(|word| word.eq_ignore_ascii_case("main"))
+        && words.next().is_none()
+}
+
+/// A VACUUM that asks for more than one can have. SQLite itself only says so as it runs.
+fn refused_vacuum(sql: &str) -> Option<Error> {
+    let first = sql.split_ascii_whitespace().next()?;
+    let refused = first.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("vacuum")) && !first[6..].starts_with(char::is_alphanumeric);
+    refused.then(|| {
+        Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
+            .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\".")
+    })
+}
+
+/// SQLite's error, or the sandbox's reason where it was the sandbox that refused.
+fn blame(session: &Session, error: rusqlite::Error) -> Error {
+    session.sandbox.as_ref().and_then(|sandbox| sandbox.denial()).unwrap_or_else(|| error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_vacuum_is_one() {
+        assert!(is_vacuum("vacuum") && is_vacuum(" VACUUM main ;\n"));
+        assert!(!is_vacuum("VACUUM INTO 'x'") && !is_vacuum("VACUUM main INTO 'x'") && !is_vacuum("SELECT 1"));
+        assert!(refused_vacuum("VACUUM INTO 'x'").is_some() && refused_vacuum("vacuum;").is_some());
+        assert!(refused_vacuum("SELECT 1").is_none() && refused_vacuum("vacuumed").is_none());
+    }
+}

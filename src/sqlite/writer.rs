@@ -1,0 +1,258 @@
+//! The writer of a file commits in groups. Jobs queue up while a commit runs; a lane then takes what has queued,
+//! opens one `BEGIN IMMEDIATE`, gives each job a savepoint of its own, commits once and answers all of them. So
+//! the flush to disk, which is most of a small write's cost, is shared, and nothing is answered before it.
+//!
+//! - A job that fails rolls back alone. SQLite rolls back the *whole* transaction for some errors (interrupted
+//!   while writing, disk full, out of memory); then the others are run again without the offender. That is why
+//!   a job may run more than once.
+//! - An I/O error at COMMIT means nobody can say whether the group is in the log. All of it is answered
+//!   `unknown`, and the file is closed, so that opening it again decides.
+//! - Every commit of a file passes [`commit`], every checkpoint [`super::checkpoint`].
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::database::{Limits, Open};
+use super::engine::Engine;
+use super::fault;
+use super::gate::Pass;
+use super::reader::WriteTx;
+use super::session::Session;
+use super::watch::Gone;
+use crate::error::{Code, Error, Result};
+
+/// How long a group gathers jobs before it commits, so that many slow ones do not hold up the first.
+const GROUP_TIME: Duration = Duration::from_millis(25);
+
+/// What a job is asked to do: its work, or to tell its caller the outcome.
+pub enum Step<'a> {
+    Attempt(&'a WriteTx<'a>),
+    /// The last call. After `Ok` what the last attempt returned is on disk.
+    Settle(Result<()>),
+}
+
+/// One write waiting for the writer.
+pub struct Job {
+    pub step: Box<dyn FnMut(Step<'_>) -> Result<()> + Send>,
+    pub limits: Limits,
+    pub gone: Gone,
+    /// Keeps the file open.
+    pub _pass: Pass,
+}
+
+impl Job {
+    pub fn settle(mut self, outcome: Result<()>) {
+        // Nobody is left to tell when even the answer panics.
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.step)(Step::Settle(outcome))));
+    }
+}
+
+/// A write that has the writer to itself, outside any group's transaction.
+pub struct Alone {
+    pub run: Box<dyn FnOnce(Result<&Exclusive<'_>>) + Send>,
+    pub limits: Limits,
+    pub gone: Gone,
+    pub _pass: Pass,
+}
+
+pub enum Work {
+    Grouped(Job),
+    Alone(Alone),
+}
+
+/// How a group ended, as far as the file is concerned.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    Sound,
+    /// The file is to be closed and opened again before anything else is done with it.
+    Failed,
+}
+
+/// Runs `jobs` as one group; returns those it did not get to.
+pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecDeque<Job>) -> (VecDeque<Job>, End) {
+    'group: loop {
+        jobs.retain(|job| !job.gone.load(Relaxed));
+        if jobs.is_empty() {
+            return (jobs, End::Sound);
+        }
+        if let Err(error) = session.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+            let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
+            settle_all(jobs, &Err(error.into()));
+            return (VecDeque::new(), end);
+        }
+        let began = Instant::now();
+        let mut kept = Vec::with_capacity(jobs.len());
+        while let Some(mut job) = jobs.pop_front() {
+            match attempt(engine, session, &mut job) {
+                Attempt::Kept => kept.push(job),
+                Attempt::Failed(error) => job.settle(Err(error)),
+                Attempt::Lost(error) => {
+                    job.settle(Err(error));
+                    for job in kept.into_iter().rev() {
+                        jobs.push_front(job);
+                    }
+                    continue 'group;
+                }
+            }
+            if began.elapsed() > GROUP_TIME {
+                break;
+            }
+        }
+        let (outcome, end) = commit(engine, open, session);
+        engine.counters().grouped(kept.len());
+        settle_all(kept, &outcome);
+        return (jobs, end);
+    }
+}
+
+/// Commits what the session's transaction holds: the one place where a commit of a file happens, and where
+/// what is to come between a commit and its answer (shipping the log) belongs.
+fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
+    match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
+        Ok(_) => {
+            engine.counters().commits.fetch_add(1, Relaxed);
+            open.wrote();
+            (Ok(()), End::Sound)
+        }
+        Err(error) if fault::is_undecided(&error) => {
+            tracing::error!(%error, "a commit failed undecided; the file is opened again");
+            engine.counters().unknown.fetch_add(1, Relaxed);
+            (Err(unknown()), End::Failed)
+        }
+        Err(error) => {
+            let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
+            roll_back(session);
+            (Err(error.into()), end)
+        }
+    }
+}
+
+fn unknown() -> Error {
+    Error::new(Code::Unknown, "the disk failed while this was committed: it may or may not be there")
+        .hint("Read to find out, or send the same request again with the same Idempotency-Key.")
+}
+
+enum Attempt {
+    Kept,
+    /// Rolled back alone.
+    Failed(Error),
+    /// It took the whole transaction with it.
+    Lost(Error),
+}
+
+fn attempt(engine: &Engine, session: &Session, job: &mut Job) -> Attempt {
+    let conn = &session.conn;
+    let batch = |sql: &str| conn.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+    if let Err(error) = batch("SAVEPOINT job") {
+        return lost(session, error.into());
+    }
+    let tx = WriteTx::new(session);
+    let ran =
+        session.watched(engine, job.limits.time, job.gone.clone(), || catch_unwind(AssertUnwindSafe(|| (job.step)(Step::Attempt(&tx)))));
+    let outcome = match ran {
+        Ok(outcome) => outcome.map_err(|error| explain(session, error)),
+        Err(_) => Err(Error::internal("a write job panicked", &"it was rolled back")),
+    };
+    if conn.is_autocommit() {
+        return lost(
+            session,
+            outcome.err().unwrap_or_else(|| Error::internal("a job ended its group's transaction", &"it was rolled back")),
+        );
+    }
+    let outcome = outcome.and_then(|()| if session.has_unmet_foreign_keys() { Err(unmet_foreign_key()) } else { Ok(()) });
+    match outcome.and_then(|()| Ok(session.drop_temp()?)) {
+        Ok(()) => match batch("RELEASE job") {
+            Ok(_) => Attempt::Kept,
+            Err(error) => lost(session, error.into()),
+        },
+        Err(error) => match batch("ROLLBACK TO job").and_then(|_| batch("RELEASE job")) {
+            Ok(_) => Attempt::Failed(error),
+            Err(_) => lost(session, error),
+        },
+    }
+}
+
+fn lost(session: &Session, error: Error) -> Attempt {
+    roll_back(session);
+    Attempt::Lost(error)
+}
+
+/// Ends a transaction that may be gone already.
+pub fn roll_back(session: &Session) {
+    if !session.conn.is_autocommit()
+        && let Err(error) = session.conn.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a rollback failed");
+    }
+}
+
+fn unmet_foreign_key() -> Error {
+    Error::new(Code::ConstraintViolation, "FOREIGN KEY constraint failed").details(
+        serde_json::json!({"sqlite_code": 19, "sqlite_extended_code": 787, "sqlite_name": "SQLITE_CONSTRAINT_FOREIGNKEY", "offset": null}),
+    )
+}
+
+/// Says why a statement was stopped, where SQLite only says that it was.
+pub fn explain(session: &Session, error: Error) -> Error {
+    use super::watch::Stop;
+    if error.code() != Code::StatementTimeout {
+        return error;
+    }
+    match session.watch.stopped() {
+        Some(Stop::HeldBack) => Error::new(Code::Overloaded, "the read was stopped: its snapshot kept the write-ahead log from being cut")
+            .hint("Send it again; shorter reads are not stopped. The bound is sqlite.wal_max_bytes.")
+            .retry_after(Duration::from_secs(1)),
+        Some(Stop::Closing) => {
+            Error::new(Code::TenantUnavailable, "the database was closed while the statement ran").retry_after(Duration::from_secs(1))
+        }
+        _ => error,
+    }
+}
+
+fn settle_all(jobs: impl IntoIterator<Item = Job>, outcome: &Result<()>) {
+    for job in jobs {
+        job.settle(outcome.clone());
+    }
+}
+
+/// The writer, for one job alone: each of its steps commits by itself.
+pub struct Exclusive<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) open: &'a Open,
+    pub(super) session: &'a Session,
+    pub(super) end: std::cell::Cell<bool>,
+}
+
+impl Exclusive<'_> {
+    /// Runs `f` in a transaction of its own and commits it; an `Err` rolls it back.
+    pub fn transaction<T>(&self, f: impl FnOnce(&WriteTx<'_>) -> Result<T>) -> Result<T> {
+        self.session.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let outcome = f(&WriteTx::new(self.session)).and_then(|value| {
+            self.session.drop_temp()?;
+            if self.session.has_unmet_foreign_keys() { Err(unmet_foreign_key()) } else { Ok(value) }
+        });
+        match outcome {
+            Ok(value) if !self.session.conn.is_autocommit() => {
+                let (committed, end) = commit(self.engine, self.open, self.session);
+                if end == End::Failed {
+                    self.end.set(true);
+                }
+                committed.map(|()| value)
+            }
+            Ok(_) => Err(Error::internal("a transaction ended early", &"it was rolled back")),
+            Err(error) => {
+                roll_back(self.session);
+                Err(explain(self.session, error))
+            }
+        }
+    }
+
+    /// Rebuilds the file without its free pages.
+    pub fn vacuum(&self) -> Result<()> {
+        self.session.conn.execute_batch("VACUUM").map_err(|error| explain(self.session, error.into()))?;
+        self.open.wrote();
+        Ok(())
+    }
+}

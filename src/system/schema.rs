@@ -1,0 +1,127 @@
+//! The schema: every migration of the product, embedded, in sets (`migrations/README.md`). A set is the history
+//! of one kind of file; a file takes one or more sets, in a fixed order.
+
+use std::sync::{Arc, LazyLock};
+
+use crate::sqlite::Migrations;
+
+/// What one kind of file is brought up to date with, in this order.
+pub type Sets = Arc<[Arc<Migrations>]>;
+
+/// A set's folder below `migrations/`, and its steps: file name and text.
+type Set = &'static [(&'static str, &'static str)];
+
+macro_rules! set {
+    ($folder:literal: $($step:literal),+ $(,)?) => {
+        &[$(
+            (concat!($step, ".up.sql"), include_str!(concat!("../../migrations/", $folder, "/", $step, ".up.sql"))),
+            (concat!($step, ".down.sql"), include_str!(concat!("../../migrations/", $folder, "/", $step, ".down.sql"))),
+        )+]
+    };
+}
+
+const APP: Set = set!("system/app": "0001_tenants", "0002_people");
+const MARK: Set = set!("system/mark": "0001_operators", "0002_publishing");
+const ANALYTICS: Set = set!("system/analytics": "0001_measurements");
+const OPERATOR_CACHE: Set = set!("system/cache": "0001_operator_cache");
+const OPERATOR_QUEUE: Set = set!("system/queue": "0001_background_jobs");
+const TENANT_DATABASE: Set = set!("tenant/database": "0001_idempotency");
+const TENANT_CACHE: Set = set!("tenant/cache": "0001_entries");
+const TENANT_QUEUE: Set = set!("tenant/queue": "0001_jobs");
+
+fn one(set: &str, steps: Set) -> Arc<Migrations> {
+    Arc::new(
+        Migrations::from_files(set, steps.iter().copied()).expect("the embedded migrations are named as they should; a test reads them"),
+    )
+}
+
+/// The sets of each kind of file, parsed once.
+pub struct Schema {
+    pub app: Sets,
+    pub mark: Sets,
+    pub analytics: Sets,
+    /// `system/cache.db`: what a tenant's cache has, then the operator's tables.
+    pub operator_cache: Sets,
+    /// `system/queue.db`: what a tenant's queue has, then the operator's tables.
+    pub operator_queue: Sets,
+    /// A tenant's database; the application's own migrations come after.
+    pub tenant_database: Sets,
+    pub tenant_cache: Sets,
+    pub tenant_queue: Sets,
+}
+
+/// The product's schema.
+pub fn schema() -> &'static Schema {
+    static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+        let cache = one("cache", TENANT_CACHE);
+        let queue = one("queue", TENANT_QUEUE);
+        Schema {
+            app: [one("app", APP)].into(),
+            mark: [one("mark", MARK)].into(),
+            analytics: [one("analytics", ANALYTICS)].into(),
+            operator_cache: [cache.clone(), one("operator_cache", OPERATOR_CACHE)].into(),
+            operator_queue: [queue.clone(), one("operator_queue", OPERATOR_QUEUE)].into(),
+            tenant_database: [one("database", TENANT_DATABASE)].into(),
+            tenant_cache: [cache].into(),
+            tenant_queue: [queue].into(),
+        }
+    });
+    &SCHEMA
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_of_the_migrations_folder_is_embedded() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let sets = [
+            ("system/app", APP),
+            ("system/mark", MARK),
+            ("system/analytics", ANALYTICS),
+            ("system/cache", OPERATOR_CACHE),
+            ("system/queue", OPERATOR_QUEUE),
+            ("tenant/database", TENANT_DATABASE),
+            ("tenant/cache", TENANT_CACHE),
+            ("tenant/queue", TENANT_QUEUE),
+        ];
+        for (folder, steps) in sets {
+            let mut there: Vec<_> =
+                std::fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            there.sort();
+            let mut embedded: Vec<_> = steps.iter().map(|(name, _)| (*name).to_owned()).collect();
+            embedded.sort();
+            assert_eq!(embedded, there, "{folder}");
+        }
+    }
+
+    #[test]
+    fn every_set_can_be_applied_and_taken_back() {
+        let schema = schema();
+        let files = [
+            &schema.app,
+            &schema.mark,
+            &schema.analytics,
+            &schema.operator_cache,
+            &schema.operator_queue,
+            &schema.tenant_database,
+            &schema.tenant_cache,
+            &schema.tenant_queue,
+        ];
+        for sets in files {
+            let conn = rusqlite::Connection::open_in_memory().unwrap();
+            conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+            let steps: Vec<_> = sets.iter().flat_map(|set| &set.steps).collect();
+            for step in &steps {
+                conn.execute_batch(&step.up).unwrap();
+            }
+            for step in steps.iter().rev() {
+                conn.execute_batch(step.down.as_deref().unwrap()).unwrap();
+            }
+            let left: i64 =
+                conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name <> 'sqlite_sequence'", [], |row| row.get(0)).unwrap();
+            assert_eq!(left, 0, "{}", sets[0].set);
+        }
+    }
+}

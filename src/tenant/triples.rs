@@ -1,0 +1,421 @@
+//! A [`Triple`] is a tenant's three databases; [`Triples`] holds those in use in an LRU. A request takes a
+//! [`Lease`], which keeps its triple from being closed.
+//!
+//! Invariants:
+//! - Of a tenant at most one triple is *live* (may have a file open). It leaves the live map only after its
+//!   files are closed, so a file has one writer alive, also while an evicted triple is still in use.
+//! - The LRU (moka) only decides who is to go. What is in use stays, and when it is asked for again before it
+//!   went, comes back.
+//! - Suspending, deleting and restoring take a [`Fence`] first: nobody new comes in, what runs ends, the files
+//!   are closed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use super::{Layout, Role, TenantId};
+use crate::clock::{self, Millis};
+use crate::config::{Durability, Plan};
+use crate::error::{Code, Error, Result};
+use crate::sqlite::{Database, Engine, FileState, Gate, Migrations, Options, Party, Pass};
+
+/// How long a request waits for a triple that is being closed.
+const REOPEN_WAIT: Duration = Duration::from_secs(5);
+
+/// How long interrupted work may take to end before a fence gives up.
+const INTERRUPT_WAIT: Duration = Duration::from_secs(5);
+
+/// What a triple counts for in the LRU before it has opened anything, in descriptors: one file with a reader.
+const WEIGHT_AT_FIRST: u32 = 5;
+
+pub struct Triple {
+    id: TenantId,
+    plan: Arc<Plan>,
+    gate: Arc<Gate>,
+    files: [Arc<Database>; 3],
+    leases: AtomicU32,
+    last_used: AtomicI64,
+    /// Descriptors its connections hold, and what the LRU was last told of them.
+    held: Arc<AtomicU64>,
+    weighed: AtomicU64,
+    /// The LRU has let it go; it closes when nobody uses it.
+    evicted: AtomicBool,
+    fenced: AtomicBool,
+    /// Told when it has left the live map.
+    gone: Notify,
+}
+
+pub struct Triples {
+    engine: Arc<Engine>,
+    layout: Layout,
+    durability: Durability,
+    migrations: [Arc<[Arc<Migrations>]>; 3],
+    lru: moka::sync::Cache<TenantId, Arc<Triple>>,
+    live: Mutex<HashMap<TenantId, Arc<Triple>>>,
+    evictions: Arc<AtomicU64>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    /// Nobody gets a lease any more.
+    closing: AtomicBool,
+}
+
+/// The right to use a tenant's files. Cheap; hold it for a request.
+pub struct Lease {
+    triple: Arc<Triple>,
+    triples: Weak<Triples>,
+    _pass: Pass,
+}
+
+/// Nobody uses the tenant's files, and nobody can, until this is dropped.
+pub struct Fence {
+    triple: Arc<Triple>,
+    triples: Arc<Triples>,
+}
+
+/// What shows of the triples from outside.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct TriplesState {
+    pub live: usize,
+    pub leases: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub evictions: u64,
+    pub files_open: u64,
+    pub readers_open: u64,
+    pub readers_idle: u64,
+    pub writes_waiting: u64,
+    pub wal_bytes: u64,
+    /// Tenants of which a file could not be opened.
+    pub failed: Vec<TenantId>,
+}
+
+impl Triples {
+    /// `migrations` by role, in the order of [`Role::ALL`].
+    pub fn new(
+        engine: Arc<Engine>,
+        layout: Layout,
+        durability: Durability,
+        migrations: [Arc<[Arc<Migrations>]>; 3],
+        idle_close: Duration,
+    ) -> Arc<Triples> {
+        let (let_go, evicted) = mpsc::unbounded_channel::<Arc<Triple>>();
+        let evictions = Arc::new(AtomicU64::new(0));
+        let counted = evictions.clone();
+        // A quarter of the descriptors is left for what is in use although it was let go, and for what is
+        // opened while that closes.
+        let capacity = engine.descriptor_use().1 * 3 / 4;
+        let lru = moka::sync::Cache::builder()
+            .max_capacity(capacity.max(u64::from(WEIGHT_AT_FIRST)))
+            .weigher(|_, triple: &Arc<Triple>| triple.weigh())
+            .time_to_idle(idle_close)
+            .eviction_listener(move |_, triple, cause| {
+                if cause.was_evicted() {
+                    counted.fetch_add(1, Relaxed);
+                    triple.evicted.store(true, Relaxed);
+                    // The other end goes when the process does.
+                    let _ = let_go.send(triple);
+                }
+            })
+            .build();
+        let triples = Arc::new(Triples {
+            engine,
+            layout,
+            durability,
+            migrations,
+            lru,
+            live: Mutex::default(),
+            evictions,
+            hits: AtomicU64::default(),
+            misses: AtomicU64::default(),
+            closing: AtomicBool::default(),
+        });
+        tokio::task::spawn_local(retire_evicted(Arc::downgrade(&triples), evicted));
+        triples
+    }
+
+    /// The tenant's triple, for one request. 429 past `plan.concurrent_statements`.
+    pub async fn lease(self: &Arc<Self>, id: TenantId, plan: &Arc<Plan>) -> Result<Lease> {
+        if let Some(triple) = self.lru.get(&id)
+            && let Some(pass) = triple.gate.enter()
+        {
+            self.hits.fetch_add(1, Relaxed);
+            return self.granted(triple, pass);
+        }
+        self.misses.fetch_add(1, Relaxed);
+        tokio::time::timeout(REOPEN_WAIT, self.revive(id, plan)).await.unwrap_or_else(|_| Err(being_changed()))
+    }
+
+    /// The live triple again, or a new one.
+    async fn revive(self: &Arc<Self>, id: TenantId, plan: &Arc<Plan>) -> Result<Lease> {
+        self.lru.run_pending_tasks();
+        loop {
+            let leaving = {
+                let mut live = self.live();
+                if self.closing.load(Relaxed) {
+                    return Err(Error::new(Code::ShuttingDown, "the server is stopping").retry_after(Duration::from_secs(1)));
+                }
+                let triple = live.entry(id).or_insert_with(|| self.triple(id, plan.clone())).clone();
+                if let Some(pass) = triple.gate.enter() {
+                    triple.evicted.store(false, Relaxed);
+                    drop(live);
+                    self.lru.insert(id, triple.clone());
+                    return self.granted(triple, pass);
+                }
+                if triple.fenced.load(Relaxed) {
+                    return Err(being_changed());
+                }
+                triple
+            };
+            let gone = leaving.gone.notified();
+            if self.live().get(&id).is_some_and(|now| Arc::ptr_eq(now, &leaving)) {
+                gone.await;
+            }
+        }
+    }
+
+    fn granted(self: &Arc<Self>, triple: Arc<Triple>, pass: Pass) -> Result<Lease> {
+        let before = triple.leases.fetch_add(1, Relaxed);
+        triple.last_used.store(clock::now_ms(), Relaxed);
+        let most = triple.plan.concurrent_statements;
+        // Counted in any case: dropping the lease takes it off again.
+        let lease = Lease { triple, triples: Arc::downgrade(self), _pass: pass };
+        if most > 0 && before >= most {
+            return Err(Error::new(Code::TooManyRequests, "too many statements of this tenant at once")
+                .hint("The plan's bound is concurrent_statements.")
+                .retry_after(Duration::from_secs(1)));
+        }
+        Ok(lease)
+    }
+
+    /// Keeps everybody out: waits `drain` for what runs, then stops it, and closes the files. 409 when somebody
+    /// else has the tenant fenced.
+    pub async fn fence(self: &Arc<Self>, id: TenantId, drain: Duration) -> Result<Fence> {
+        let triple = {
+            let mut live = self.live();
+            let triple = live.entry(id).or_insert_with(|| self.triple(id, Arc::default())).clone();
+            if triple.fenced.swap(true, Relaxed) {
+                return Err(Error::conflict("this tenant is being changed by another request").retry_after(Duration::from_secs(1)));
+            }
+            triple
+        };
+        let fence = Fence { triple: triple.clone(), triples: self.clone() };
+        triple.gate.fence();
+        self.lru.invalidate(&id);
+        if !triple.gate.emptied(drain).await {
+            triple.files.iter().for_each(|file| file.interrupt());
+            if !triple.gate.emptied(INTERRUPT_WAIT).await {
+                return Err(Error::new(Code::Overloaded, "the tenant's running statements could not be stopped")
+                    .retry_after(Duration::from_secs(5)));
+            }
+        }
+        triple.gate.try_close();
+        triple.close().await;
+        Ok(fence)
+    }
+
+    /// Has the tenant opened anew from its next request on: after its plan has changed.
+    pub async fn reopen(self: &Arc<Self>, id: TenantId, drain: Duration) -> Result<()> {
+        if self.is_live(id) { self.fence(id, drain).await.map(drop) } else { Ok(()) }
+    }
+
+    /// Whether any of the tenant's files is open.
+    pub fn is_open(&self, id: TenantId) -> bool {
+        self.live().get(&id).is_some_and(|triple| triple.files.iter().any(|file| file.state().open))
+    }
+
+    /// When the tenant was last used since it was opened.
+    pub fn last_used(&self, id: TenantId) -> Option<Millis> {
+        self.live().get(&id).map(|triple| triple.last_used.load(Relaxed)).filter(|&at| at > 0)
+    }
+
+    /// Lets go of what has been idle. Called about once a second by the server.
+    pub fn tick(&self) {
+        self.lru.run_pending_tasks();
+    }
+
+    /// Waits for what runs, at most `drain`, and closes everything.
+    pub async fn close(self: &Arc<Self>, drain: Duration) {
+        self.closing.store(true, Relaxed);
+        let ids: Vec<_> = self.live().keys().copied().collect();
+        let fences = ids.into_iter().map(|id| self.fence(id, drain));
+        futures_util::future::join_all(fences).await;
+    }
+
+    pub fn state(&self) -> TriplesState {
+        let live: Vec<_> = self.live().values().cloned().collect();
+        let mut state = TriplesState {
+            live: live.len(),
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            evictions: self.evictions.load(Relaxed),
+            ..TriplesState::default()
+        };
+        for triple in live {
+            state.leases += u64::from(triple.leases.load(Relaxed));
+            let files = triple.files.each_ref().map(|file| file.state());
+            for file in &files {
+                state.files_open += u64::from(file.open);
+                state.readers_open += u64::from(file.readers);
+                state.readers_idle += u64::from(file.readers_idle);
+                state.writes_waiting += file.writes_waiting as u64;
+                state.wal_bytes += file.wal_bytes;
+            }
+            if files.iter().any(|file| file.failed) {
+                state.failed.push(triple.id);
+            }
+        }
+        state
+    }
+
+    fn triple(&self, id: TenantId, plan: Arc<Plan>) -> Arc<Triple> {
+        let gate = Gate::new();
+        let held = Arc::new(AtomicU64::new(0));
+        let file = |role: Role| {
+            let (level, max_bytes) = match role {
+                Role::Database => (self.durability.database, plan.database_bytes),
+                Role::Cache => (self.durability.cache, plan.cache_bytes),
+                Role::Queue => (self.durability.queue, plan.queue_bytes),
+            };
+            let options = Options {
+                level,
+                max_bytes,
+                party: Party { id: id.uuid().as_u128(), running_max: usize::MAX },
+                migrations: self.migrations[role as usize].clone(),
+                sandboxed: role == Role::Database,
+                create: false,
+                held: held.clone(),
+            };
+            Database::new(&self.engine, &gate, self.layout.file(id, role), options)
+        };
+        Arc::new(Triple {
+            id,
+            files: Role::ALL.map(file),
+            plan,
+            gate,
+            leases: AtomicU32::default(),
+            last_used: AtomicI64::default(),
+            held,
+            weighed: AtomicU64::default(),
+            evicted: AtomicBool::default(),
+            fenced: AtomicBool::default(),
+            gone: Notify::new(),
+        })
+    }
+
+    fn is_live(&self, id: TenantId) -> bool {
+        self.live().contains_key(&id)
+    }
+
+    /// The triple's files are closed.
+    fn remove(&self, triple: &Arc<Triple>) {
+        let mut live = self.live();
+        if live.get(&triple.id).is_some_and(|now| Arc::ptr_eq(now, triple)) {
+            live.remove(&triple.id);
+        }
+        drop(live);
+        triple.gone.notify_waiters();
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<TenantId, Arc<Triple>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes what the LRU lets go, each as soon as nobody uses it.
+async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedReceiver<Arc<Triple>>) {
+    while let Some(triple) = evicted.recv().await {
+        let triples = triples.clone();
+        tokio::task::spawn_local(async move {
+            while !triple.gate.try_close() {
+                if triple.gate.is_closed() || !triple.evicted.load(Relaxed) {
+                    return;
+                }
+                triple.gate.emptied(REOPEN_WAIT).await;
+            }
+            triple.close().await;
+            // A fence taken meanwhile keeps it in the map, and takes it out.
+            if let Some(triples) = triples.upgrade().filter(|_| !triple.fenced.load(Relaxed)) {
+                triples.remove(&triple);
+            }
+        });
+    }
+}
+
+fn being_changed() -> Error {
+    Error::new(Code::TenantUnavailable, "this tenant is being changed or closed; try again").retry_after(Duration::from_secs(1))
+}
+
+impl Triple {
+    fn weigh(&self) -> u32 {
+        let held = self.held.load(Relaxed);
+        self.weighed.store(held, Relaxed);
+        u32::try_from(held).unwrap_or(u32::MAX).max(WEIGHT_AT_FIRST)
+    }
+
+    async fn close(&self) {
+        for file in &self.files {
+            file.close().await;
+        }
+    }
+}
+
+impl Lease {
+    pub fn id(&self) -> TenantId {
+        self.triple.id
+    }
+
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.triple.plan
+    }
+
+    pub fn database(&self) -> &Arc<Database> {
+        self.file(Role::Database)
+    }
+
+    pub fn cache(&self) -> &Arc<Database> {
+        self.file(Role::Cache)
+    }
+
+    pub fn queue(&self) -> &Arc<Database> {
+        self.file(Role::Queue)
+    }
+
+    pub fn file(&self, role: Role) -> &Arc<Database> {
+        &self.triple.files[role as usize]
+    }
+
+    pub fn states(&self) -> [FileState; 3] {
+        self.triple.files.each_ref().map(|file| file.state())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let triple = &self.triple;
+        triple.leases.fetch_sub(1, Relaxed);
+        // It has opened or closed connections since the LRU last weighed it.
+        if triple.held.load(Relaxed) != triple.weighed.load(Relaxed)
+            && !triple.evicted.load(Relaxed)
+            && !triple.fenced.load(Relaxed)
+            && let Some(triples) = self.triples.upgrade()
+        {
+            triples.lru.insert(triple.id, triple.clone());
+        }
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        if self.triple.gate.is_closed() {
+            self.triples.remove(&self.triple);
+        } else {
+            // The fence gave up: everything goes on as before.
+            let _live = self.triples.live();
+            self.triple.fenced.store(false, Relaxed);
+            self.triple.gate.lift();
+        }
+    }
+}

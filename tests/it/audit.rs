@@ -1,0 +1,1 @@
+//! Behaviour of audit, seen from outside.

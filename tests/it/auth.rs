@@ -1,0 +1,1 @@
+//! Behaviour of auth, seen from outside.

@@ -1,0 +1,1 @@
+//! Behaviour of bad_input, seen from outside.

@@ -1,0 +1,1 @@
+//! Behaviour of crash, seen from outside.

@@ -1,0 +1,1 @@
+//! Behaviour of demo, seen from outside.

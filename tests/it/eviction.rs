@@ -1,0 +1,1 @@
+//! Behaviour of eviction, seen from outside.

@@ -1,0 +1,1 @@
+//! Behaviour of isolation, seen from outside.

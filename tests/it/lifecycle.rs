@@ -1,0 +1,1 @@
+//! Behaviour of lifecycle, seen from outside.

@@ -1,0 +1,1 @@
+//! Behaviour of openapi, seen from outside.

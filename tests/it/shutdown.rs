@@ -1,0 +1,1 @@
+//! Behaviour of shutdown, seen from outside.

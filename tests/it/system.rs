@@ -1,0 +1,1 @@
+//! Behaviour of system, seen from outside.

@@ -1,0 +1,1 @@
+//! Behaviour of tidy, seen from outside.
