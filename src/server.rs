@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
-use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use tokio::sync::oneshot;
 
@@ -107,7 +106,8 @@ impl Server {
     async fn build(config: Config, admin_key: Option<String>) -> Result<Server> {
         // The address first: taken is an error to learn at once, and nothing is touched before.
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| {
-            Error::bad_request(format!("cannot listen on {}: {error}", config.listen)).hint("Another server may have it; --listen takes another, port 0 any free one.")
+            Error::bad_request(format!("cannot listen on {}: {error}", config.listen))
+                .hint("Another server may have it; --listen takes another, port 0 any free one.")
         })?;
         let addr = listener.local_addr().map_err(|error| Error::internal("the listener has no address", &error))?;
         let limits = &config.http;
