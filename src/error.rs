@@ -200,6 +200,12 @@ impl Error {
         let Inner { code, message, details, hint, .. } = &*self.0;
         Body { code: code.as_str(), message, details: details.as_ref(), hint: hint.as_deref() }
     }
+
+    /// The same as a value, to put into another answer.
+    pub fn to_json(&self) -> serde_json::Value {
+        let Body { code, message, details, hint } = self.body();
+        serde_json::json!({"code": code, "message": message, "details": details, "hint": hint})
+    }
 }
 
 /// `{"code","message","details","hint"}`; what is not there is null.
