@@ -101,7 +101,7 @@ async fn a_temp_table_ends_with_its_request() {
     let run = |sql: &'static str| {
         database.write(Limits::default(), move |tx| {
             let mut script = tx.script(sql);
-            while let Some(mut prepared) = script.next()? {
+            while let Some(mut prepared) = script.advance()? {
                 prepared.run(|_| Ok(()))?;
             }
             Ok(())
