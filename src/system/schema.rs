@@ -30,7 +30,9 @@ const TENANT_CACHE: Set = set!("tenant/cache": "0001_entries");
 const TENANT_QUEUE: Set = set!("tenant/queue": "0001_jobs");
 
 fn one(set: &str, steps: Set) -> Arc<Migrations> {
-    Arc::new(Migrations::from_files(set, steps.iter().copied()).expect("the embedded migrations are named as they should; a test reads them"))
+    Arc::new(
+        Migrations::from_files(set, steps.iter().copied()).expect("the embedded migrations are named as they should; a test reads them"),
+    )
 }
 
 /// The sets of each kind of file, parsed once.
@@ -85,10 +87,8 @@ mod tests {
             ("tenant/queue", TENANT_QUEUE),
         ];
         for (folder, steps) in sets {
-            let mut there: Vec<_> = std::fs::read_dir(root.join(folder))
-                .unwrap()
-                .map(|file| file.unwrap().file_name().into_string().unwrap())
-                .collect();
+            let mut there: Vec<_> =
+                std::fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
             there.sort();
             let mut embedded: Vec<_> = steps.iter().map(|(name, _)| (*name).to_owned()).collect();
             embedded.sort();
@@ -119,9 +119,8 @@ mod tests {
             for step in steps.iter().rev() {
                 conn.execute_batch(step.down.as_deref().unwrap()).unwrap();
             }
-            let left: i64 = conn
-                .query_row("SELECT count(*) FROM sqlite_schema WHERE name <> 'sqlite_sequence'", [], |row| row.get(0))
-                .unwrap();
+            let left: i64 =
+                conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name <> 'sqlite_sequence'", [], |row| row.get(0)).unwrap();
             assert_eq!(left, 0, "{}", sets[0].set);
         }
     }

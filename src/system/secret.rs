@@ -14,7 +14,9 @@ const READ_MAX: u64 = 64 << 10;
 /// 32 bytes nobody can guess.
 pub fn random() -> Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).map_err(|cause| failed("read", Path::new("/dev/urandom"), &cause))?;
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut bytes))
+        .map_err(|cause| failed("read", Path::new("/dev/urandom"), &cause))?;
     Ok(bytes)
 }
 
@@ -47,7 +49,8 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn failed(verb: &str, path: &Path, cause: &io::Error) -> Error {
-    Error::new(Code::Internal, format!("cannot {verb} {}: {cause}", path.display())).hint("Check that the data directory is writable and owned by the user who runs the server.")
+    Error::new(Code::Internal, format!("cannot {verb} {}: {cause}", path.display()))
+        .hint("Check that the data directory is writable and owned by the user who runs the server.")
 }
 
 #[cfg(test)]

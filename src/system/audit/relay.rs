@@ -46,7 +46,9 @@ impl Audit {
         let known = self.app.audit_head().await?;
         let appended = self.mark.audit_append(self.key.clone(), pending, known).await?;
         if appended.head.is_none() {
-            tracing::error!("the audit log does not reach its remembered head: entries were cut off or changed; see `tenantry audit verify`");
+            tracing::error!(
+                "the audit log does not reach its remembered head: entries were cut off or changed; see `tenantry audit verify`"
+            );
         }
         let head = appended.head.map(|(seq, hash)| self.signed(seq, hash));
         self.app.outbox_moved(upto, head).await?;

@@ -57,9 +57,7 @@ impl Mark {
         self.db
             .read(Limits::default(), move |r| {
                 let mut sql = format!("SELECT {COLUMNS} FROM mark_audit_logs WHERE seq < ?1");
-                for (column, value, place) in
-                    [("actor", &filter.actor, 3), ("action", &filter.action, 4), ("target", &filter.target, 5)]
-                {
+                for (column, value, place) in [("actor", &filter.actor, 3), ("action", &filter.action, 4), ("target", &filter.target, 5)] {
                     match value {
                         Some(_) => sql.push_str(&format!(" AND {column} = ?{place}")),
                         None => sql.push_str(&format!(" AND ?{place} IS NULL")),
