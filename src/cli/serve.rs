@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::server;
 
 pub fn run(global: &Global) -> Result<()> {
-    let effective = global.effective(Ambient::read()?)?;
-    server::run(effective.config)
+    let ambient = Ambient::read()?;
+    let admin_key = ambient.admin_key.clone();
+    server::run(global.effective(ambient)?.config, admin_key)
 }
