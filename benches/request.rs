@@ -1,1 +1,166 @@
-fn main() {}
+//! What a request's path is made of, piece by piece, and next to each piece its limit: the same work done with
+//! rusqlite alone, on a file opened with the same settings. The ratio of the two is what counts; it survives a
+//! noisy machine. `benches/README.md` says how to read it.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::future::join_all;
+use rusqlite::{Connection, params};
+use serde_json::value::RawValue;
+use tempfile::TempDir;
+use tenantry::cache::{Cache, Key};
+use tenantry::config::{self, Level};
+use tenantry::queue::{Claim, NewJob, Queue, QueueName};
+use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party};
+use tokio::runtime::Runtime;
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+     INSERT INTO t SELECT i, 'value ' || i FROM n;";
+const QUEUE: &str = include_str!("../migrations/tenant/queue/0001_jobs.up.sql");
+const CACHE: &str = include_str!("../migrations/tenant/cache/0001_entries.up.sql");
+
+const POINT: &str = "SELECT v FROM t WHERE id = ?1";
+const INSERT: &str = "INSERT INTO t (v) VALUES (?1)";
+
+/// Writers at once in the group commit benchmarks.
+const WRITERS: usize = 32;
+
+/// What every file of a run shares.
+struct Bench {
+    runtime: Runtime,
+    engine: Arc<Engine>,
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench {
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"),
+            engine: Engine::start(&config::Sqlite::default(), &config::Executor::default()),
+            dir: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    fn file(&self, name: &str, level: Level, schema: &str) -> Arc<Database> {
+        let migrations = Migrations::from_files("bench", [("0001_bench.up.sql", schema)]).expect("a migration");
+        let options = Options {
+            level,
+            max_bytes: 0,
+            party: Party::SYSTEM,
+            migrations: Arc::new([Arc::new(migrations)]),
+            sandboxed: false,
+            create: true,
+            held: Arc::default(),
+        };
+        Database::new(&self.engine, &Gate::new(), self.dir.path().join(name), options)
+    }
+}
+
+/// The same file without us.
+fn alone(path: &Path, level: &str) -> Connection {
+    let conn = Connection::open(path).expect("a file");
+    conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA synchronous={level}; {TABLE}")).expect("a table");
+    conn
+}
+
+fn gate(c: &mut Criterion) {
+    let gate = Gate::new();
+    c.bench_function("gate/enter and leave", |b| b.iter(|| black_box(gate.enter())));
+}
+
+fn point_read(c: &mut Criterion) {
+    let bench = Bench::new();
+    let file = bench.file("read.sqlite", Level::Full, TABLE);
+    let conn = alone(&bench.dir.path().join("read-alone.sqlite"), "FULL");
+    let mut group = c.benchmark_group("point read");
+    let mut id = 0;
+    group.bench_function("rusqlite", |b| {
+        b.iter(|| {
+            id = id % 10_000 + 1;
+            let mut statement = conn.prepare_cached(POINT).expect("a statement");
+            statement.query_row([id], |row| row.get::<_, String>(0)).expect("a row")
+        })
+    });
+    group.bench_function("a reader on a lane", |b| {
+        b.iter(|| {
+            id = id % 10_000 + 1;
+            let read = file.read(Limits::default(), move |r| r.row(POINT, [id], |row| row.get::<_, String>(0)));
+            bench.runtime.block_on(read).expect("a row")
+        })
+    });
+    group.finish();
+}
+
+fn insert(c: &mut Criterion) {
+    let bench = Bench::new();
+    let mut group = c.benchmark_group("insert, each flushed");
+    group.sample_size(20).measurement_time(Duration::from_secs(5));
+    let conn = alone(&bench.dir.path().join("write-alone.sqlite"), "FULL");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("rusqlite, one after the other", |b| {
+        b.iter(|| conn.prepare_cached(INSERT).expect("a statement").execute(["x"]).expect("a row"))
+    });
+    let file = bench.file("write.sqlite", Level::Full, TABLE);
+    let write = || file.write(Limits::default(), |tx| tx.execute(INSERT, ["x"]));
+    group.bench_function("the writer, one after the other", |b| b.iter(|| bench.runtime.block_on(write()).expect("a row")));
+    group.throughput(Throughput::Elements(WRITERS as u64));
+    group.bench_function(format!("the writer, {WRITERS} at once"), |b| {
+        b.iter(|| bench.runtime.block_on(join_all((0..WRITERS).map(|_| write()))).into_iter().for_each(|made| assert!(made.is_ok())))
+    });
+    group.finish();
+}
+
+fn cache(c: &mut Criterion) {
+    let bench = Bench::new();
+    let file = bench.file("cache.sqlite", Level::Off, CACHE);
+    let (cache, hit, miss) = (Cache::new(&file), Key::parse(b"hit").expect("a key"), Key::parse(b"miss").expect("a key"));
+    let value = bytes::Bytes::from(vec![7; 1_000]);
+    let put = || cache.put(hit.clone(), value.clone(), None, None);
+    bench.runtime.block_on(put()).expect("room");
+    let mut group = c.benchmark_group("cache, 1000 bytes");
+    group.bench_function("get, hit", |b| b.iter(|| bench.runtime.block_on(cache.get(hit.clone())).expect("an answer")));
+    group.bench_function("get, miss", |b| b.iter(|| bench.runtime.block_on(cache.get(miss.clone())).expect("an answer")));
+    group.bench_function("put", |b| b.iter(|| bench.runtime.block_on(put()).expect("room")));
+    group.finish();
+}
+
+/// One job through its life, with nothing else in the file and with a backlog that must not be noticed.
+fn queue(c: &mut Criterion) {
+    let bench = Bench::new();
+    let mut group = c.benchmark_group("queue, claim and ack one job, unflushed");
+    for (name, ready, scheduled, dead) in [("empty", 0, 0, 0), ("backlog", 100_000, 100_000, 100_000)] {
+        let file = bench.file(&format!("queue-{name}.sqlite"), Level::Off, QUEUE);
+        let backlog = move |tx: &tenantry::sqlite::WriteTx<'_>| {
+            for (set, state, count) in [(0, "ready", ready), (1, "scheduled", scheduled), (2, "dead", dead)] {
+                tx.execute(BACKLOG, params![state, count, set])?;
+            }
+            tx.execute(BODIES, [])
+        };
+        let filled = bench.runtime.block_on(file.write(Limits { time: Duration::from_secs(120) }, backlog));
+        filled.expect("a backlog");
+        let (queue, name_of_it) = (Queue::new(&file), QueueName::parse("q").expect("a name"));
+        let claim = Claim::new(1, 60).expect("a claim");
+        let one = async || {
+            let payload = RawValue::from_string("{}".to_owned()).expect("JSON");
+            queue.enqueue(&name_of_it, NewJob::new(payload)?, "bench").await?;
+            let job = queue.claim(&name_of_it, claim).await?.remove(0);
+            queue.ack(job.id.parse().expect("a UUID"), &job.lease_token.to_string()).await
+        };
+        group.bench_function(format!("enqueue, claim, ack: {name}"), |b| b.iter(|| bench.runtime.block_on(one()).expect("a job")));
+    }
+    group.finish();
+}
+
+const BACKLOG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 WHERE ?2 > 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+     INSERT INTO jobs (id, queue, state, due_at, created_at, updated_at)
+     SELECT format('00000000-0000-7000-8%03x-%012x', ?3, i), 'q', ?1, iif(?1 = 'scheduled', 1 << 48, 0), 0, 0 FROM n";
+
+const BODIES: &str = "INSERT INTO job_bodies (seq, payload) SELECT seq, x'7b7d' FROM jobs";
+
+criterion_group!(benches, gate, point_read, insert, cache, queue);
+criterion_main!(benches);

@@ -1,1 +1,70 @@
-//! stub
+//! HTTP: every route on one page. A handler decodes, calls one feature, encodes; who may call is said by what it
+//! takes ([`guard::TenantCall`], [`guard::Operator`]). Paths, methods and Allow headers all come from the table
+//! below, and `openapi.json` is held against it by a test.
+
+pub mod cache;
+pub mod extract;
+pub mod guard;
+pub mod health;
+pub mod queue;
+pub mod reply;
+pub mod sql;
+pub mod watch;
+
+use actix_web::web::{self, ServiceConfig};
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub who: Who,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Anyone,
+    /// A tenant's token, with the scope that the handler asks for.
+    Tenant,
+    /// An operator's key.
+    Operator,
+}
+
+macro_rules! routes {
+    ($($who:ident { $($path:literal [$($method:ident $handler:path),+ $(,)?])+ })+) => {
+        pub const ROUTES: &[Route] = &[$($($(Route { method: stringify!($method), path: $path, who: Who::$who },)+)+)+];
+
+        /// Puts the table's handlers into an actix application.
+        pub fn configure(app: &mut ServiceConfig) {
+            $($(
+                let methods = concat!($(stringify!($method), ", ",)+);
+                app.service(
+                    web::resource($path)
+                        $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
+                        .default_service(web::to(move || reply::method_not_allowed(methods))),
+                );
+            )+)+
+            app.default_service(web::to(reply::no_such_path));
+        }
+    };
+}
+
+routes! {
+    Anyone {
+        "/healthz" [GET health::live]
+        "/readyz" [GET health::ready]
+        "/metrics" [GET health::metrics]
+        "/openapi.json" [GET health::openapi]
+        "/.well-known/jwks.json" [GET health::jwks]
+    }
+    Tenant {
+        "/v1/sql" [POST sql::run]
+        "/v1/cache/{key}" [GET cache::get, PUT cache::put, DELETE cache::delete]
+        "/v1/queues/{queue}/jobs" [POST queue::enqueue]
+        "/v1/queues/{queue}/claim" [POST queue::claim]
+        "/v1/jobs/{id}/ack" [POST queue::ack]
+    }
+    Operator {
+        "/admin/v1/health" [GET health::admin]
+    }
+}

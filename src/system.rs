@@ -157,7 +157,15 @@ impl Files {
         if self.list().iter().any(|other| other.name == name || other.file == file) {
             return Err(Error::conflict(format!("a system database `{name}` ({file}) is registered already")));
         }
-        let options = Options { level, max_bytes: 0, party: Party::SYSTEM, migrations: sets.clone(), sandboxed: false, create: true };
+        let options = Options {
+            level,
+            max_bytes: 0,
+            party: Party::SYSTEM,
+            migrations: sets.clone(),
+            sandboxed: false,
+            create: true,
+            held: Arc::default(),
+        };
         let database = Database::new(&self.engine, &self.gate, self.dir.join(file), options);
         database.ensure_open().await?;
         let registered = Registered { name, file, description, database: database.clone() };
@@ -199,3 +207,6 @@ async fn health_of(file: Registered) -> SystemHealth {
         Err(error) => SystemHealth { error: Some(error.message().to_owned()), ..blank },
     }
 }
+
+#[cfg(test)]
+mod tests;

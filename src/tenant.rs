@@ -2,8 +2,15 @@
 
 pub mod id;
 pub mod layout;
+pub mod lifecycle;
+pub mod rate;
+pub mod registry;
+pub mod template;
 pub mod triples;
 
 pub use id::TenantId;
 pub use layout::{Layout, Role};
+pub use lifecycle::Lifecycle;
+pub use registry::{Registry, Tenant};
+pub use template::{Blueprint, Template};
 pub use triples::{Lease, Triples};

@@ -72,15 +72,12 @@ impl Issuer {
         }
     }
 
-    /// Asks the provider again because a key is missing, within the limits on asking; whether there was anybody
-    /// to ask.
-    pub async fn refresh(&self) -> bool {
+    /// Looks again where the keys come from because one is missing, within the limits on asking; waits for the
+    /// provider's server if need be.
+    pub async fn refresh(&self) {
         match &self.source {
-            Source::Url(url) => {
-                url.refresh().await;
-                true
-            }
-            Source::Own(_) | Source::Secret(_) | Source::File(_) => false,
+            Source::Url(url) => url.refresh().await,
+            Source::Own(_) | Source::Secret(_) | Source::File(_) => self.keep_fresh(),
         }
     }
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 /// Keys taken from one document; further ones are passed over.
 const KEYS_MAX: usize = 100;
 /// The longest `kid` that is taken, in bytes.
-pub const KID_MAX: usize = 256;
+const KID_MAX: usize = 256;
 /// RSA moduli that are taken, in bytes: 2,048 to 4,096 bits.
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=512;
 

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
+
 use super::jwk::{KeySet, LiveKeys};
 use crate::error::{Error, Result};
 
@@ -131,8 +134,8 @@ pub struct UrlKeys {
     agent: ureq::Agent,
     live: LiveKeys,
     pace: Mutex<Pace>,
-    /// Held while a token waits for a fetch, so that the tokens behind it find what it brought.
-    turn: tokio::sync::Mutex<()>,
+    /// Held by the fetch that runs, also when nobody waits for it any more; whoever waits finds what it brought.
+    turn: Arc<tokio::sync::Mutex<()>>,
     failing: Failing,
 }
 
@@ -159,7 +162,7 @@ impl UrlKeys {
             agent: settings.build().into(),
             live: LiveKeys::default(),
             pace: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
             failing: Failing::default(),
         })
     }
@@ -170,23 +173,30 @@ impl UrlKeys {
 
     /// Fetches in the background when the keys have grown old. Returns at once.
     pub fn keep_fresh(self: &Arc<Self>, now: Instant) {
+        let Ok(turn) = self.turn.clone().try_lock_owned() else { return };
         let claimed = self.pace.try_lock().is_ok_and(|mut pace| pace.stale(now) && pace.claim(now));
         if claimed {
-            let keys = self.clone();
-            tokio::task::spawn_blocking(move || keys.fetch());
+            self.start_fetch(turn);
         }
     }
 
     /// Fetches because a key is missing, unless that was done just now; returns when the keys are as new as
     /// they get.
     pub async fn refresh(self: &Arc<Self>) {
-        let _turn = self.turn.lock().await;
-        if !self.pace.lock().unwrap_or_else(PoisonError::into_inner).claim(Instant::now()) {
-            return;
+        let turn = self.turn.clone().lock_owned().await;
+        let claimed = self.pace.lock().unwrap_or_else(PoisonError::into_inner).claim(Instant::now());
+        if claimed {
+            // The fetch logs its own failures, and one that panicked changed nothing.
+            let _ = self.start_fetch(turn).await;
         }
+    }
+
+    fn start_fetch(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> JoinHandle<()> {
         let keys = self.clone();
-        // The fetch logs its own failures, and one that panicked changed nothing.
-        let _ = tokio::task::spawn_blocking(move || keys.fetch()).await;
+        tokio::task::spawn_blocking(move || {
+            keys.fetch();
+            drop(turn);
+        })
     }
 
     fn fetch(&self) {
@@ -217,8 +227,9 @@ struct Pace {
 }
 
 impl Pace {
+    /// Whether there are keys and they have grown old.
     fn stale(&self, now: Instant) -> bool {
-        self.fresh_until.is_none_or(|until| now >= until)
+        self.fresh_until.is_some_and(|until| now >= until)
     }
 
     /// Whether the caller is to fetch now; nobody else is until the next interval.
@@ -236,14 +247,11 @@ impl Pace {
     }
 }
 
+/// Whether it is http, to a server on this machine. The host is the one that the client itself will ask.
 fn is_loopback_http(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else { return false };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    !authority.contains('@') && (host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+    let Ok(url) = url.parse::<ureq::http::Uri>() else { return false };
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    url.scheme_str() == Some("http") && (host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()))
 }
 
 fn max_age(cache_control: &str) -> Option<Duration> {
@@ -254,7 +262,7 @@ fn max_age(cache_control: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::auth) mod tests {
     use std::io::Write as _;
     use std::net::TcpListener;
     use std::sync::atomic::AtomicUsize;
@@ -272,7 +280,7 @@ mod tests {
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
         let mut pace = Pace::default();
-        assert!(pace.stale(start) && pace.claim(start));
+        assert!(!pace.stale(start) && pace.claim(start));
         assert!(!pace.claim(at(4)));
         assert!(pace.claim(at(5)));
         pace.succeeded(at(6), Duration::from_secs(600));
@@ -320,14 +328,14 @@ mod tests {
     }
 
     /// A provider's web server: gives each request the answer of the moment, and counts them.
-    struct Provider {
-        url: String,
+    pub struct Provider {
+        pub url: String,
         answer: Arc<Mutex<String>>,
         asked: Arc<AtomicUsize>,
     }
 
     impl Provider {
-        fn start(answer: String) -> Provider {
+        pub fn start(answer: String) -> Provider {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}/jwks", listener.local_addr().unwrap());
             let provider = Provider { url, answer: Arc::new(Mutex::new(answer)), asked: Arc::default() };
@@ -347,12 +355,12 @@ mod tests {
             *self.answer.lock().unwrap() = answer;
         }
 
-        fn asked(&self) -> usize {
+        pub fn asked(&self) -> usize {
             self.asked.load(Ordering::SeqCst)
         }
     }
 
-    fn ok(body: &str) -> String {
+    pub fn ok(body: &str) -> String {
         let length = body.len();
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\nCache-Control: max-age=3600\r\nContent-Length: {length}\r\n\r\n{body}")
     }
@@ -371,8 +379,8 @@ mod tests {
         assert_eq!((provider.asked(), kids(keys.live())), (1, 1));
         keys.refresh().await;
         assert_eq!(provider.asked(), 1);
-        keys.keep_fresh(Instant::now());
-        assert!(!keys.pace.lock().unwrap().stale(Instant::now() + Duration::from_secs(3_500)));
+        let stale = |after: u64| keys.pace.lock().unwrap().stale(Instant::now() + Duration::from_secs(after));
+        assert!(!stale(3_500) && stale(3_700));
     }
 
     #[tokio::test]
@@ -380,7 +388,7 @@ mod tests {
         let provider = Provider::start(ok(ONE));
         let keys = Arc::new(UrlKeys::new(&provider.url).unwrap());
         keys.refresh().await;
-        let large = ok(&ONE.replace("]}", &format!("],\"x\":\"{}\"}}", "x".repeat(DOCUMENT_MAX as usize))));
+        let large = ok(&ONE.replace("one", "large").replace("]}", &format!("],\"x\":\"{}\"}}", "x".repeat(DOCUMENT_MAX as usize))));
         let failures =
             ["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_owned(), ok("<html>"), ok("{\"keys\":[]}"), "no HTTP".to_owned(), large];
         for (n, failure) in failures.into_iter().enumerate() {
@@ -403,5 +411,12 @@ mod tests {
         let keys = Arc::new(UrlKeys::new(&provider.url).unwrap());
         keys.refresh().await;
         assert_eq!((provider.asked(), elsewhere.asked(), kids(keys.live())), (1, 0, 0));
+    }
+
+    #[test]
+    fn https_speaks_tls_or_fails() {
+        let provider = Provider::start(ok(ONE));
+        let keys = UrlKeys::new(&provider.url.replace("http:", "https:")).unwrap();
+        assert!(keys.get().is_err());
     }
 }

@@ -91,7 +91,7 @@ impl Verifier {
             return Err(Refused("it is too long"));
         }
         let fingerprint = Fingerprint::from(Sha256::digest(token));
-        let verified = match self.recall(&fingerprint) {
+        let verified = match self.recall(&fingerprint, now) {
             Some(remembered) => remembered,
             None => {
                 let verified = self.verify_anew(token, now).await?;
@@ -99,9 +99,6 @@ impl Verifier {
                 verified
             }
         };
-        if now >= verified.until {
-            return Err(Refused("it has expired"));
-        }
         // After remembering, so that a revocation meanwhile is seen here if it came too late to drop the entry.
         if verified.claims.jti.is_some_and(|jti| self.revoked.has(jti)) {
             return Err(Refused("it was revoked"));
@@ -109,11 +106,12 @@ impl Verifier {
         Ok(verified.claims)
     }
 
-    fn recall(&self, fingerprint: &Fingerprint) -> Option<Remembered> {
+    /// What was remembered of it, if that still holds.
+    fn recall(&self, fingerprint: &Fingerprint, now: i64) -> Option<Remembered> {
         let remembered = self.remembered.get(fingerprint)?;
         let issuer = &self.issuers[remembered.issuer];
         issuer.keep_fresh();
-        (issuer.live().epoch() == remembered.epoch).then_some(remembered)
+        (now < remembered.until && issuer.live().epoch() == remembered.epoch).then_some(remembered)
     }
 
     async fn verify_anew(&self, token: &str, now: i64) -> Result<Remembered, Refused> {
@@ -121,16 +119,16 @@ impl Verifier {
         let named = token.issuer().ok_or(Refused("iss is missing"))?;
         let which = self.issuers.iter().position(|issuer| issuer.rules.issuer == named).ok_or(Refused("iss is nobody we know"))?;
         let issuer = &self.issuers[which];
-        issuer.keep_fresh();
 
         let kid = token.kid.as_deref().filter(|_| issuer.keys_have_ids());
         let knows = |set: &KeySet| set.select(kid, token.alg).is_some();
-        let mut epoch = issuer.live().epoch();
-        let mut set = issuer.live().set();
-        if !knows(&set) && issuer.refresh().await {
-            epoch = issuer.live().epoch();
-            set = issuer.live().set();
+        if knows(&issuer.live().set()) {
+            issuer.keep_fresh();
+        } else {
+            issuer.refresh().await;
         }
+        let epoch = issuer.live().epoch();
+        let set = issuer.live().set();
         let key = set.select(kid, token.alg).ok_or(Refused("no key for this kid and algorithm"))?;
         if key.until.is_some_and(|until| now >= until) {
             return Err(Refused("its key is retired"));

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 pub use idempotency::{Answer, Begun, Once};
 pub use outbox::{Head, Pending};
+pub use tenants::no_tenant;
 pub use tenants::{Filter, NewTenant, Patch, State, TenantRow};
 pub use tokens::TokenRow;
 

@@ -16,12 +16,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(super) use chain::{ChainKey, GENESIS};
-pub use entry::{Action, Entry, OK, Record};
+pub use entry::{Action, By, Entry, OK, Record};
 pub use verify::{Problem, Verification};
 
 use super::app::App;
 use super::mark::Mark;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which entries a list shows, newest first.
 #[derive(Clone, Debug, Default)]
@@ -54,9 +54,21 @@ impl Audit {
         Ok(audit)
     }
 
+    #[cfg(test)]
+    pub(in crate::system) fn key(&self) -> Arc<ChainKey> {
+        self.key.clone()
+    }
+
     /// Records an action that had no transaction in `app` of its own: one that failed, or one of another part.
     pub async fn record(&self, action: Action) -> Result<()> {
         self.app.record(action).await
+    }
+
+    /// Records that `error` was all that came of the action. What cannot be recorded is logged.
+    pub async fn record_failure(&self, by: &By, action: &'static str, target: Option<String>, error: &Error) {
+        if let Err(unrecorded) = self.record(by.failed(action, target, error)).await {
+            tracing::error!(%unrecorded, action, actor = by.actor, "a failed action could not be written to the audit log");
+        }
     }
 
     /// Entries, newest first, with everything that was committed before the call.

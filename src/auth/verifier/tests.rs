@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::jwks::tests::{Provider, ok};
 use crate::auth::{Mint, Scope, Scopes, Signer};
 use crate::error::Code;
 
@@ -42,7 +43,7 @@ fn jwk(key: &EncodingKey, alg: Algorithm, kid: &str) -> Value {
 }
 
 struct World {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     config: config::Auth,
     ring: Arc<KeyRing>,
     verifier: Verifier,
@@ -84,7 +85,7 @@ fn world() -> World {
     let ring = KeyRing::open(dir.path().join("keys"), &config).unwrap();
     let verifier = Verifier::new(&config, ring.clone()).unwrap();
     let signer = Signer::new(&config, ring.clone()).unwrap();
-    World { _dir: dir, config, ring, verifier, signer }
+    World { dir, config, ring, verifier, signer }
 }
 
 impl World {
@@ -98,7 +99,11 @@ impl World {
         self.verifier.verify_at(token, now).await.map_err(|Refused(why)| why)
     }
 
-    /// Whether the RSA issuer's token is taken with these changes to its payload.
+    fn remembers(&self, token: &str) -> bool {
+        self.verifier.recall(&Fingerprint::from(Sha256::digest(token)), clock::now_s()).is_some()
+    }
+
+    /// Whether the P-256 token is taken with these changes to its payload.
     async fn payload(&self, change: impl FnOnce(&mut Value)) -> Result<Arc<Claims>, &'static str> {
         let mut payload = good();
         change(&mut payload);
@@ -190,10 +195,12 @@ async fn scopes_come_from_the_token_or_else_from_the_issuer() {
 #[tokio::test]
 async fn a_remembered_token_still_expires() {
     let world = world();
-    let token = signed(&json!({"alg": "RS256", "kid": "r"}), &good().to_string(), &rsa(), Algorithm::RS256);
-    assert!(world.at(&token, NOW).await.is_ok());
-    assert!(world.at(&token, NOW + 64).await.is_ok());
-    assert_eq!(world.at(&token, NOW + 65).await, Err("it has expired"));
+    let minted = world.minted();
+    world.verifier.verify(&minted.token).await.unwrap();
+    assert!(world.remembers(&minted.token));
+    let end = minted.expires_at + world.config.leeway_s as i64;
+    assert!(world.at(&minted.token, end - 1).await.is_ok());
+    assert_eq!(world.at(&minted.token, end).await, Err("it has expired"));
 }
 
 #[tokio::test]
@@ -228,11 +235,53 @@ async fn rotation_keeps_tokens_and_retirement_ends_them_remembered_or_not() {
 }
 
 #[tokio::test]
+async fn a_replaced_key_verifies_nothing_past_its_time_whatever_the_token_says() {
+    let world = world();
+    // A ring whose longest token lives a minute, and a token that was made when that setting was longer.
+    let short = config::Auth { token_max_ttl_s: 60, ..world.config.clone() };
+    let ring = KeyRing::open(world.dir.path().join("keys"), &short).unwrap();
+    let world = World { verifier: Verifier::new(&short, ring.clone()).unwrap(), ring, ..world };
+    let mint = Mint { tenant: Uuid::nil(), sub: "s".into(), role: "r".into(), scopes: Scopes::ALL, ttl_s: 10_000 };
+    let (remembered, fresh) = (world.signer.sign(mint.clone()).unwrap(), world.signer.sign(mint).unwrap());
+    world.ring.rotate().await.unwrap();
+    let now = clock::now_s();
+    assert!(world.at(&remembered.token, now + 60).await.is_ok());
+    for token in [&remembered.token, &fresh.token] {
+        assert_eq!(world.at(token, now + 70).await, Err("its key is retired"));
+    }
+}
+
+#[tokio::test]
+async fn a_providers_server_is_asked_for_its_first_token_and_not_again() {
+    let provider = Provider::start(ok(&json!({"keys": [jwk(&ed(), Algorithm::EdDSA, "d")]}).to_string()));
+    let world = world();
+    let mut config = world.config.clone();
+    config.issuers[0].jwks_file = None;
+    config.issuers[0].jwks_url = Some(provider.url.clone());
+    let world = World { verifier: Verifier::new(&config, world.ring.clone()).unwrap(), ..world };
+    assert_eq!(provider.asked(), 0);
+    for kid in ["d", "unknown", "another"] {
+        let taken = world.header(json!({"alg": "EdDSA", "kid": kid}), &ed(), Algorithm::EdDSA).await;
+        assert_eq!((taken.is_ok(), provider.asked()), (kid == "d", 1), "{kid}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_left_the_file_ends_its_tokens_remembered_or_not() {
+    let world = world();
+    let token = signed(&json!({"alg": "EdDSA", "kid": "d"}), &good().to_string(), &ed(), Algorithm::EdDSA);
+    assert!(world.at(&token, NOW).await.is_ok());
+    let file = world.config.issuers[0].jwks_file.as_ref().unwrap();
+    std::fs::write(file, json!({"keys": [jwk(&ec(), Algorithm::ES256, "e")]}).to_string()).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(world.at(&token, NOW).await, Err("no key for this kid and algorithm"));
+}
+
+#[tokio::test]
 async fn forgetting_makes_tokens_be_verified_anew() {
     let world = world();
     let token = world.minted().token;
-    let fingerprint = Fingerprint::from(Sha256::digest(&token));
-    let known = || world.verifier.recall(&fingerprint).is_some();
+    let known = || world.remembers(&token);
     for forget in [(|v: &Verifier| v.forget_all()) as fn(&Verifier), |v| v.forget_tenant(TENANT.parse().unwrap())] {
         world.verifier.verify(&token).await.unwrap();
         assert!(known());

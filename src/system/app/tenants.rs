@@ -11,13 +11,14 @@
 //! | purging | 0 | being removed |
 
 use rusqlite::{Row, params};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::idempotency::{finish_in, release_in};
 use super::outbox::record_in;
 use super::tokens::{TokenRow, insert_in};
 use super::{Answer, App, Begun, Once};
-use crate::clock::{Millis, now_ms};
+use crate::clock::{Millis, now_ms, rfc3339};
 use crate::error::{Error, Result};
 use crate::sqlite::{Limits, Reader, WriteTx};
 use crate::system::audit::Action;
@@ -62,6 +63,21 @@ pub struct TenantRow {
     pub created_at: Millis,
     pub updated_at: Millis,
     pub deleted_at: Option<Millis>,
+}
+
+impl TenantRow {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "id": self.id,
+            "slug": self.slug,
+            "name": self.name,
+            "state": self.state.as_str(),
+            "plan": self.plan,
+            "created_at": rfc3339(self.created_at),
+            "updated_at": rfc3339(self.updated_at),
+            "deleted_at": self.deleted_at.map(rfc3339),
+        })
+    }
 }
 
 /// What a tenant starts with; checked by the caller.
@@ -331,7 +347,7 @@ fn slug_free_in(tx: &WriteTx<'_>, slug: &str) -> Result<()> {
     match taken {
         None => Ok(()),
         Some(id) => Err(Error::conflict(format!("the slug `{slug}` is taken"))
-            .details(serde_json::json!({ "slug": slug, "tenant_id": id }))
+            .details(json!({ "slug": slug, "tenant_id": id }))
             .hint("Choose another slug, or delete the tenant that has it.")),
     }
 }

@@ -4,13 +4,14 @@
 //! Bound: [`LIVE_MAX`] unexpired tokens for each tenant.
 
 use rusqlite::{Row, params};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::idempotency::finish_in;
 use super::outbox::record_in;
 use super::tenants::{State, existing_in};
 use super::{Answer, App, Begun, Once};
-use crate::clock::{Millis, now_ms};
+use crate::clock::{Millis, now_ms, rfc3339};
 use crate::error::{Error, Result};
 use crate::sqlite::{Limits, WriteTx};
 use crate::system::audit::Action;
@@ -34,6 +35,20 @@ pub struct TokenRow {
     pub created_at: Millis,
     pub expires_at: Millis,
     pub revoked_at: Option<Millis>,
+}
+
+impl TokenRow {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "jti": self.jti,
+            "sub": self.sub,
+            "role": self.role,
+            "scopes": self.scopes.split_whitespace().collect::<Vec<_>>(),
+            "created_at": rfc3339(self.created_at),
+            "expires_at": rfc3339(self.expires_at),
+            "revoked_at": self.revoked_at.map(rfc3339),
+        })
+    }
 }
 
 const COLUMNS: &str = "jti, tenant_id, sub, role, scopes, created_at, expires_at, revoked_at";

@@ -8,9 +8,28 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::clock::{Millis, rfc3339};
+use crate::error::Error;
 
 /// The outcome of what succeeded; what failed has the error's code.
 pub const OK: &str = "ok";
+
+/// Who does it: an operator, in a request.
+#[derive(Clone, Debug)]
+pub struct By {
+    pub actor: String,
+    pub request_id: Uuid,
+}
+
+impl By {
+    pub fn did(&self, action: &'static str, target: Option<String>, details: Value) -> Action {
+        Action { actor: self.actor.clone(), action, target, request_id: Some(self.request_id), outcome: OK.into(), details }
+    }
+
+    pub fn failed(&self, action: &'static str, target: Option<String>, error: &Error) -> Action {
+        let outcome = error.code().as_str().into();
+        Action { outcome, ..self.did(action, target, json!({ "message": error.message() })) }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct Action {

@@ -1,0 +1,110 @@
+//! Bodies and queries, parsed once into a type. A body is bounded in bytes and in time, and is JSON by its
+//! Content-Type; what is wrong with it is said with a position.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{FromRequest, HttpRequest};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Code, Error, Result};
+
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Bounds of a request's body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    pub bytes: usize,
+}
+
+/// A JSON body.
+pub struct Json<T>(pub T);
+
+/// A JSON body with the bytes it was read from.
+pub struct JsonBytes<T> {
+    pub value: T,
+    pub bytes: Bytes,
+}
+
+/// The query string. Parameters that the type does not have are refused.
+pub struct Query<T>(pub T);
+
+type Reading<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
+
+impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let read = JsonBytes::from_request(request, payload);
+        Box::pin(async move { Ok(Json(read.await?.value)) })
+    }
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for JsonBytes<T> {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = read_json(request.clone(), payload.take());
+        Box::pin(async move {
+            let bytes = body.await?;
+            let value = serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
+            Ok(JsonBytes { value, bytes })
+        })
+    }
+}
+
+impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
+    type Error = Error;
+    type Future = std::future::Ready<Result<Self>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let parsed = web::Query::<T>::from_query(request.query_string());
+        std::future::ready(
+            parsed.map(|query| Query(query.into_inner())).map_err(|error| Error::bad_request(format!("the query string: {error}"))),
+        )
+    }
+}
+
+async fn read_json(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
+    let limit = request.app_data::<Data<BodyLimits>>().map_or(1 << 20, |limits| limits.bytes);
+    let headers = request.headers();
+    let header = |name| headers.get(name).map(|value: &actix_web::http::header::HeaderValue| value.to_str().unwrap_or_default());
+    let media_type = header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Err(Error::new(Code::UnsupportedMediaType, "the body's Content-Type is not application/json")
+            .hint("Send Content-Type: application/json."));
+    }
+    if header(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
+    }
+    if header(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);
+    match tokio::time::timeout(BODY_TIME, read).await {
+        Err(_) => Err(Error::bad_request(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))),
+        Ok(Err(_)) => Err(too_large(limit)),
+        Ok(Ok(Err(error))) => Err(cut_off(&error)),
+        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    }
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Code::PayloadTooLarge, format!("the body is larger than {limit} bytes")).hint("The bound is http.max_body_bytes.")
+}
+
+fn cut_off(error: &dyn std::fmt::Display) -> Error {
+    Error::bad_request(format!("the body did not arrive whole: {error}"))
+}
+
+fn not_json(error: &serde_json::Error) -> Error {
+    let what = if error.is_data() { "the body has the wrong form" } else { "the body is not JSON" };
+    Error::bad_request(format!("{what}: {error}")).hint("GET /openapi.json has the form.")
+}

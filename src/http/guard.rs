@@ -1,0 +1,111 @@
+//! Who calls. [`TenantCall`] is the only way from a request to a tenant's files: a token is verified, the tenant
+//! its claim names is looked up, and a lease of that tenant's triple is taken. [`Operator`] is the only way to the
+//! admin side.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::web::Data;
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use uuid::Uuid;
+
+use crate::auth::{Claims, Verifier, invalid_token, missing_token};
+use crate::error::{Error, Result};
+use crate::system::Mark;
+use crate::tenant::registry::{Registry, Tenant};
+use crate::tenant::{Lease, TenantId, Triples};
+
+/// A request of a tenant's, let in.
+pub struct TenantCall {
+    pub claims: Arc<Claims>,
+    pub tenant: Arc<Tenant>,
+    /// Keeps the tenant's files open while the request runs.
+    pub lease: Lease,
+    pub request_id: Uuid,
+}
+
+/// A request of an operator's.
+pub struct Operator {
+    pub id: Uuid,
+    pub name: String,
+    pub request_id: Uuid,
+}
+
+/// The id of a request, as its answer's `X-Request-Id` has it.
+#[derive(Clone, Copy)]
+pub struct RequestId(pub Uuid);
+
+/// Whose request it was, for the log that is written behind it.
+#[derive(Clone, Copy)]
+pub struct ByTenant(pub TenantId);
+
+type Letting<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
+
+impl FromRequest for TenantCall {
+    type Error = Error;
+    type Future = Letting<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let verifier = part::<Verifier>(&request)?;
+            let claims = verifier.verify(bearer(&request)?).await?;
+            let tenant = part::<Registry>(&request)?.active(TenantId::from(claims.tenant)).await?;
+            request.extensions_mut().insert(ByTenant(tenant.id));
+            tenant.admit()?;
+            let lease = part_arc::<Triples>(&request)?.lease(tenant.id, &tenant.plan).await?;
+            Ok(TenantCall { claims, tenant, lease, request_id: request_id(&request) })
+        })
+    }
+}
+
+impl FromRequest for Operator {
+    type Error = Error;
+    type Future = Letting<Self>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let key = bearer(&request)?;
+            if let Some(operator) = part::<Mark>(&request)?.verify_key(key) {
+                return Ok(Operator { id: operator.id, name: operator.name, request_id: request_id(&request) });
+            }
+            // A tenant's own token is told that it is on the wrong side; anything else is told nothing.
+            match part::<Verifier>(&request)?.verify(key).await {
+                Ok(_) => Err(Error::forbidden("this needs an operator's key, not a tenant's token").hint("Tenants call /v1/…")),
+                Err(_) => Err(invalid_token()),
+            }
+        })
+    }
+}
+
+/// The request's id; the middleware gives every request one.
+pub fn request_id(request: &HttpRequest) -> Uuid {
+    request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0)
+}
+
+/// What follows `Bearer ` in the Authorization header.
+pub fn bearer(request: &HttpRequest) -> Result<&str> {
+    let mut headers = request.headers().get_all(AUTHORIZATION);
+    let header = headers.next().ok_or_else(missing_token)?;
+    if headers.next().is_some() {
+        return Err(invalid_token());
+    }
+    let text = header.to_str().map_err(|_| invalid_token())?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
+        _ => Err(missing_token()),
+    }
+}
+
+fn part<T: 'static>(request: &HttpRequest) -> Result<&T> {
+    request.app_data::<Data<T>>().map(|data| &***data).ok_or_else(|| Error::internal("a part is not wired", &std::any::type_name::<T>()))
+}
+
+fn part_arc<T: 'static>(request: &HttpRequest) -> Result<Arc<T>> {
+    let data = request.app_data::<Data<T>>().map(|data| data.clone().into_inner());
+    data.ok_or_else(|| Error::internal("a part is not wired", &std::any::type_name::<T>()))
+}

@@ -1,0 +1,40 @@
+//! Answers that every route shares: errors as JSON, unknown paths, wrong methods.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+
+use crate::error::{Code, Error, Result};
+
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status_code());
+        if let Some(wait) = self.wait() {
+            // Whole seconds, rounded up.
+            answer.insert_header((RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)));
+        }
+        if self.code() == Code::Unauthenticated {
+            answer.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        }
+        answer.json(self.body())
+    }
+}
+
+/// 404 for a path that no route has.
+pub async fn no_such_path(request: HttpRequest) -> Result<HttpResponse> {
+    let path: String = request.path().chars().take(200).collect();
+    Err(Error::not_found(format!("there is nothing at {path}")).hint("GET /openapi.json lists every path."))
+}
+
+/// 405 for a path that has other methods. `methods` ends with a comma.
+pub async fn method_not_allowed(methods: &'static str) -> HttpResponse {
+    let methods = methods.trim_end_matches(", ");
+    let error = Error::new(Code::MethodNotAllowed, "this path does not take this method").hint(format!("It takes {methods}."));
+    let mut answer = error.error_response();
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+}

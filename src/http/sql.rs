@@ -1,0 +1,29 @@
+//! `POST /v1/sql`.
+
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::extract::JsonBytes;
+use super::guard::TenantCall;
+use super::watch::SlowLog;
+use crate::error::{Error, Result};
+use crate::sql::{self, Caller, IdempotencyKey, Request};
+
+pub async fn run(call: TenantCall, request: HttpRequest, body: JsonBytes<Request>, slow: Data<SlowLog>) -> Result<HttpResponse> {
+    let key = match request.headers().get("idempotency-key") {
+        None => None,
+        Some(key) => {
+            Some(IdempotencyKey::parse(key.to_str().map_err(|_| Error::bad_request("Idempotency-Key is not ASCII"))?, &body.bytes)?)
+        }
+    };
+    let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
+    let answer = sql::run(call.lease.database(), call.lease.plan(), caller, body.value, key).await?;
+    slow.note(call.tenant.id.uuid(), "database", "sql", answer.took, answer.statements, call.request_id);
+    let mut reply = HttpResponse::Ok();
+    reply.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+    if answer.replayed {
+        reply.insert_header(("idempotent-replayed", "true"));
+    }
+    Ok(reply.body(answer.body))
+}

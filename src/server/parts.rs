@@ -1,0 +1,154 @@
+//! Every part of a running server, built in the order of the layers, and closed in the opposite one.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::{Data, ServiceConfig};
+
+use super::data_dir::DataDir;
+use crate::auth::{KeyRing, Signer, Verifier};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::http::extract::BodyLimits;
+use crate::http::health::{Readiness, ScrapeKey};
+use crate::http::watch::SlowLog;
+use crate::sqlite::Engine;
+use crate::system::mark::generate_key;
+use crate::system::{Analytics, Mark, Systems};
+use crate::telemetry::Requests;
+use crate::tenant::lifecycle::{self, Lifecycle};
+use crate::tenant::registry::Registry;
+use crate::tenant::template::{Blueprint, Template};
+use crate::tenant::{Role, Triples};
+
+/// The first operator's name.
+const FIRST_OPERATOR: &str = "root";
+
+/// Clones are handles on the same parts.
+#[derive(Clone)]
+pub struct Parts {
+    pub admin_key_path: PathBuf,
+    pub engine: Arc<Engine>,
+    pub triples: Arc<Triples>,
+    pub readiness: Arc<Readiness>,
+    systems: Arc<Systems>,
+    mark: Arc<Mark>,
+    analytics: Arc<Analytics>,
+    registry: Arc<Registry>,
+    lifecycle: Arc<Lifecycle>,
+    ring: Arc<KeyRing>,
+    verifier: Arc<Verifier>,
+    requests: Arc<Requests>,
+    slow: Arc<SlowLog>,
+    scrape_key: Arc<ScrapeKey>,
+    body_limits: BodyLimits,
+    grace: Duration,
+    _data_dir: Arc<DataDir>,
+}
+
+impl Parts {
+    pub async fn build(config: Config, admin_key: Option<String>) -> Result<Parts> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let layout = data_dir.layout.clone();
+        let engine = Engine::start(&config.sqlite, &config.executor);
+        let systems = Arc::new(Systems::open(&engine, &layout.system(), &config.durability, &config.telemetry).await?);
+        let admin_key_path = layout.system().join("admin.key");
+        settle_first_operator(&systems.mark, admin_key, &admin_key_path).await?;
+
+        let ring = KeyRing::open(layout.keys(), &config.auth)?;
+        let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
+        let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
+
+        let blueprint = Blueprint::load(config.tenants.migrations_dir.as_deref())?;
+        let (folder, plan) = (layout.system().join("template"), blueprint.clone());
+        let template = engine.blocking(move || Template::build(&folder, &plan)).await?;
+        let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
+        let idle_close = Duration::from_secs(config.tenants.idle_close_s);
+        let sets = Role::ALL.map(|role| blueprint.of(role).clone());
+        let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), sets, idle_close);
+        let parts = lifecycle::Parts {
+            layout,
+            engine: engine.clone(),
+            app: systems.app.clone(),
+            audit: systems.audit.clone(),
+            registry: registry.clone(),
+            triples: triples.clone(),
+            signer,
+            verifier: verifier.clone(),
+            blueprint,
+            template,
+        };
+        let lifecycle = Lifecycle::new(parts, &config.tenants, &config.auth);
+        let recovered = lifecycle.recover().await?;
+        tracing::info!(?recovered, "what an earlier end left is settled");
+
+        let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
+        Ok(Parts {
+            admin_key_path,
+            engine,
+            triples,
+            readiness: Arc::default(),
+            mark: Arc::new(systems.mark.clone()),
+            analytics: Arc::new(systems.analytics.clone()),
+            systems,
+            registry,
+            lifecycle: Arc::new(lifecycle),
+            ring,
+            verifier,
+            requests: Arc::default(),
+            slow: Arc::new(slow),
+            scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
+            body_limits: BodyLimits { bytes: config.http.max_body_bytes },
+            grace: Duration::from_secs(config.shutdown.background_s),
+            _data_dir: Arc::new(data_dir),
+        })
+    }
+
+    /// Gives handlers what they ask for, each part by its type.
+    pub fn register(self, app: &mut ServiceConfig) {
+        app.app_data(Data::from(self.engine))
+            .app_data(Data::from(self.triples))
+            .app_data(Data::from(self.readiness))
+            .app_data(Data::from(self.systems))
+            .app_data(Data::from(self.mark))
+            .app_data(Data::from(self.analytics))
+            .app_data(Data::from(self.registry))
+            .app_data(Data::from(self.lifecycle))
+            .app_data(Data::from(self.ring))
+            .app_data(Data::from(self.verifier))
+            .app_data(Data::from(self.requests))
+            .app_data(Data::from(self.slow))
+            .app_data(Data::from(self.scrape_key))
+            .app_data(Data::new(self.body_limits));
+    }
+
+    /// Closes every file. No request runs any more.
+    pub async fn close(&self) {
+        self.triples.close(self.grace).await;
+        self.systems.close().await;
+        self.engine.stop();
+    }
+}
+
+/// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a
+/// file that only its owner can read.
+async fn settle_first_operator(mark: &Mark, given: Option<String>, path: &Path) -> Result<()> {
+    if let Some(key) = given {
+        mark.put_operator(FIRST_OPERATOR, &key).await?;
+        return Ok(());
+    }
+    if mark.has_operators() {
+        return Ok(());
+    }
+    let key = generate_key()?;
+    let failed = |error: std::io::Error| Error::internal("the operator's key cannot be written", &error);
+    // Before it counts: a crash between leaves a key in the file that the next start replaces.
+    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path).map_err(failed)?;
+    use std::io::Write;
+    writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(failed)?;
+    mark.put_operator(FIRST_OPERATOR, &key).await?;
+    eprintln!("The operator's key is in {}", path.display());
+    Ok(())
+}

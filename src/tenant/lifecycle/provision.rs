@@ -1,0 +1,213 @@
+//! Provisioning: a row, three files, a service token, all or nothing.
+//!
+//! 1. the row, `provisioning`: takes the slug, and the caller's `Idempotency-Key`
+//! 2. the files, complete under their final name at once ([`super::files::make`])
+//! 3. in one transaction: `active`, the token's row, the answer for the key, the audit entry
+//!
+//! A crash before 3 leaves a row that says `provisioning`, which start-up removes with what there is of files; a
+//! crash after 3 leaves a tenant, and an answer for whoever asks again with the key.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Value, json};
+
+use super::{Inner, Lifecycle, PROVISIONING_MAX, files, undecided};
+use crate::auth::{Mint, Minted, Scopes};
+use crate::clock::now_ms;
+use crate::error::{Error, Result};
+use crate::system::app::{Answer, Begun, NewTenant, Once, State, TenantRow, TokenRow};
+use crate::system::audit::By;
+use crate::tenant::TenantId;
+use crate::tenant::registry::DEFAULT_PLAN;
+
+/// Tenants in one batch.
+pub const BATCH_MAX: usize = 1_000;
+
+const SLUG_MAX: usize = 63;
+const NAME_MAX: usize = 200;
+
+/// `sub` and `role` of the token that a new tenant comes with.
+const SERVICE: &str = "service";
+
+/// What a tenant shall be, checked.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    slug: String,
+    name: String,
+    plan: String,
+}
+
+/// The body that answers a provisioning call.
+pub type Provisioned = Answer;
+
+impl Lifecycle {
+    /// Checks what a tenant shall be.
+    pub fn wish(&self, slug: String, name: String, plan: Option<String>) -> Result<Wish> {
+        check_slug(&slug)?;
+        check_name(&name)?;
+        let plan = plan.unwrap_or_else(|| DEFAULT_PLAN.to_owned());
+        self.inner.known_plan(&plan)?;
+        Ok(Wish { slug, name, plan })
+    }
+
+    /// Makes a tenant: 201 with it and its service token. With `once`, the answer of the first such call.
+    pub async fn provision(&self, by: By, wish: Wish, once: Option<Once>) -> Result<Provisioned> {
+        self.run(by, "tenant.create", None, move |inner, by| async move { provision(&inner, &by, wish, once).await }).await
+    }
+
+    /// Makes many tenants, each by itself: 200 with a result for each, in order, `{"tenant","token"}` or
+    /// `{"error"}`. At most [`BATCH_MAX`], some at a time.
+    pub async fn provision_batch(&self, by: By, wishes: Vec<Result<Wish>>, once: Option<Once>) -> Result<Provisioned> {
+        if wishes.is_empty() || wishes.len() > BATCH_MAX {
+            return Err(Error::bad_request(format!("a batch has 1 to {BATCH_MAX} tenants, not {}", wishes.len())));
+        }
+        let lifecycle = self.clone();
+        self.run(by, "tenant.create_batch", None, move |inner, by| async move {
+            if let Some(once) = &once
+                && let Begun::Answered(answer) = inner.app.once_begin(once).await?
+            {
+                return Ok(answer);
+            }
+            let one = |wish: Result<Wish>| {
+                let (lifecycle, by) = (lifecycle.clone(), by.clone());
+                async move {
+                    match lifecycle.one_of_batch(by, wish).await {
+                        Ok(made) => made,
+                        Err(error) => json!({ "error": error.to_json() }),
+                    }
+                }
+            };
+            let results: Vec<Value> = stream::iter(wishes).map(one).buffered(PROVISIONING_MAX).collect().await;
+            let answer = answer(200, &json!({ "results": results }));
+            if let Some(once) = &once {
+                inner.app.once_finish(once, &answer).await?;
+            }
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn one_of_batch(&self, by: By, wish: Result<Wish>) -> Result<Value> {
+        let made = self.provision(by, wish?, None).await?;
+        serde_json::from_slice(&made.body).map_err(|cause| Error::internal("an answer of ours does not parse", &cause))
+    }
+}
+
+async fn provision(inner: &Arc<Inner>, by: &By, wish: Wish, once: Option<Once>) -> Result<Provisioned> {
+    let _permit = inner.provisioning.acquire().await.map_err(|closed| Error::internal("provisioning is closed", &closed))?;
+    let id = TenantId::new_v7();
+    let new = NewTenant { id: id.uuid(), slug: wish.slug.clone(), name: wish.name.clone(), plan: wish.plan.clone() };
+    match inner.app.tenant_begin(new, once.clone()).await {
+        Ok(Begun::New) => {}
+        Ok(Begun::Answered(answer)) => return Ok(answer),
+        // The row may be there all the same.
+        Err(error) if undecided(&error) => return settle(inner, id, None, error).await,
+        Err(error) => return Err(error),
+    }
+    match complete(inner, by, id, &wish, once.clone()).await {
+        Ok(answer) => Ok(answer),
+        Err(error) => settle(inner, id, once, error).await,
+    }
+}
+
+/// Steps 2 and 3.
+async fn complete(inner: &Arc<Inner>, by: &By, id: TenantId, wish: &Wish, once: Option<Once>) -> Result<Provisioned> {
+    inner.blocking(move |inner| files::make(&inner.layout, &inner.template, id)).await?;
+    let mint = Mint {
+        tenant: id.uuid(),
+        sub: SERVICE.to_owned(),
+        role: SERVICE.to_owned(),
+        scopes: Scopes::ALL,
+        ttl_s: inner.service_token_ttl_s,
+    };
+    let minted = inner.signer.sign(mint.clone())?;
+    let token = token_row(&mint, &minted);
+    let details = json!({ "slug": wish.slug, "name": wish.name, "plan": wish.plan, "jti": minted.jti });
+    let action = by.did("tenant.create", Some(id.to_string()), details);
+    let made = move |row: &TenantRow| answer(201, &json!({ "tenant": row.to_json(), "token": minted.token }));
+    let row = {
+        let _changed = inner.changing(id);
+        inner.app.tenant_activate(id.uuid(), token, once, made.clone(), action).await?
+    };
+    Ok(made(&row))
+}
+
+/// Nothing remains of what failed. Where the last commit's outcome is not known, the row is asked.
+async fn settle(inner: &Arc<Inner>, id: TenantId, once: Option<Once>, error: Error) -> Result<Provisioned> {
+    if undecided(&error) {
+        match inner.app.tenant(id.uuid()).await {
+            Ok(Some(row)) if row.state == State::Provisioning => {}
+            // If it lives, whoever has a key asks again and gets the token.
+            _ => return Err(error),
+        }
+    }
+    let removed = inner.blocking(move |inner| files::remove(&inner.layout, id)).await;
+    let settled = match removed {
+        Ok(()) => inner.app.tenant_abandon(id.uuid(), once).await,
+        Err(error) => Err(error),
+    };
+    if let Err(left) = settled {
+        tracing::error!(error = %left, tenant = %id, "a tenant that could not be provisioned leaves a row; the next start removes it");
+    }
+    Err(error)
+}
+
+pub(super) fn token_row(mint: &Mint, minted: &Minted) -> TokenRow {
+    TokenRow {
+        jti: minted.jti,
+        tenant_id: mint.tenant,
+        sub: mint.sub.clone(),
+        role: mint.role.clone(),
+        scopes: mint.scopes.to_string(),
+        created_at: now_ms(),
+        expires_at: minted.expires_at.saturating_mul(1_000),
+        revoked_at: None,
+    }
+}
+
+pub(super) fn answer(status: u16, body: &Value) -> Answer {
+    Answer { status, body: body.to_string().into_bytes() }
+}
+
+fn check_slug(slug: &str) -> Result<()> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let fits = slug.len() <= SLUG_MAX && slug.bytes().all(|byte| plain(byte) || byte == b'-') && slug.bytes().next().is_some_and(plain);
+    if fits {
+        return Ok(());
+    }
+    Err(Error::bad_request("this is not a slug")
+        .hint(format!("1 to {SLUG_MAX} characters: lower-case letters, digits and hyphens, not starting with a hyphen.")))
+}
+
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if (1..=NAME_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Error::bad_request("this is not a name").hint(format!("1 to {NAME_MAX} characters, none of them a control character.")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slug_is_a_host_name_s_label_in_lower_case() {
+        for slug in ["a", "0", "acme", "acme-2", "a-", &"x".repeat(63)] {
+            assert!(check_slug(slug).is_ok(), "{slug}");
+        }
+        for slug in ["", "-a", "A", "a_b", "a b", "ä", "../x", "a\0", &"x".repeat(64)] {
+            assert!(check_slug(slug).is_err(), "{slug}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_any_text_without_control_characters() {
+        for name in ["Acme", "Ünïcödé & Söhne", "株式会社", &"é".repeat(200)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "a\nb", "a\u{7f}", &"x".repeat(201)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A [`Blueprint`] is what each of a tenant's three files is brought up to date with. A [`Template`] is the three
+//! files as a new tenant gets them, already migrated: made once at start from the blueprint, kept as bytes, so
+//! that provisioning copies and migrates nothing, and nothing stale is ever reused.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Role;
+use crate::error::{Error, Result};
+use crate::sqlite;
+use crate::system::{Sets, schema};
+
+/// The set name of the application's own migrations.
+pub const APPLICATION: &str = "application";
+
+#[derive(Clone)]
+pub struct Blueprint {
+    database: Sets,
+    cache: Sets,
+    queue: Sets,
+}
+
+impl Blueprint {
+    /// The product's migrations, and for the database those of the application after them.
+    pub fn load(application: Option<&Path>) -> Result<Blueprint> {
+        let schema = schema();
+        let mut database = schema.tenant_database.to_vec();
+        if let Some(folder) = application {
+            database.push(Arc::new(sqlite::Migrations::from_dir(APPLICATION, folder)?));
+        }
+        Ok(Blueprint { database: database.into(), cache: schema.tenant_cache.clone(), queue: schema.tenant_queue.clone() })
+    }
+
+    /// In the order they are applied.
+    pub fn of(&self, role: Role) -> &Sets {
+        match role {
+            Role::Database => &self.database,
+            Role::Cache => &self.cache,
+            Role::Queue => &self.queue,
+        }
+    }
+}
+
+pub struct Template {
+    files: [(Role, Vec<u8>); 3],
+}
+
+impl Template {
+    /// Makes the files in `folder`, which is emptied before and after. Blocking.
+    pub fn build(folder: &Path, blueprint: &Blueprint) -> Result<Template> {
+        let failed = |cause: std::io::Error| Error::internal("the folder for the tenants' template cannot be made", &cause);
+        empty(folder).map_err(failed)?;
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let make = |role: Role| sqlite::template(&folder.join(role.as_str()), blueprint.of(role)).map(|bytes| (role, bytes));
+        let files = [make(Role::Database)?, make(Role::Cache)?, make(Role::Queue)?];
+        empty(folder).map_err(failed)?;
+        Ok(Template { files })
+    }
+
+    /// Each file's role and content.
+    pub fn files(&self) -> &[(Role, Vec<u8>); 3] {
+        &self.files
+    }
+}
+
+fn empty(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_three_migrated_files_and_leaves_nothing_behind() {
+        let root = tempfile::tempdir().unwrap();
+        let application = root.path().join("migrations");
+        std::fs::create_dir(&application).unwrap();
+        std::fs::write(application.join("0001_notes.up.sql"), "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT) STRICT").unwrap();
+        let blueprint = Blueprint::load(Some(&application)).unwrap();
+        let folder = root.path().join("template");
+        let template = Template::build(&folder, &blueprint).unwrap();
+        assert!(!folder.exists());
+
+        for (role, bytes) in template.files() {
+            let file = root.path().join(role.as_str());
+            std::fs::write(&file, bytes).unwrap();
+            let conn = rusqlite::Connection::open(&file).unwrap();
+            let set = if *role == Role::Database { APPLICATION } else { role.as_str() };
+            let applied: i64 =
+                conn.query_row("SELECT count(*) FROM _tenantry_migrations WHERE \"set\" = ?1", [set], |row| row.get(0)).unwrap();
+            assert_eq!(applied, 1, "{set}");
+        }
+    }
+}
