@@ -2,7 +2,6 @@
 //! takes ([`guard::TenantCall`], [`guard::Operator`]). Paths, methods and Allow headers all come from the table
 //! below, and `openapi.json` is held against it by a test.
 
-
 pub mod cache;
 pub mod extract;
 pub mod guard;

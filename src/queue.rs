@@ -183,7 +183,15 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let schema = ("0001_jobs.up.sql", include_str!("../migrations/tenant/queue/0001_jobs.up.sql"));
             let migrations = Arc::new([Arc::new(Migrations::from_files("queue", [schema]).unwrap())]);
-            let options = Options { level: Level::Off, max_bytes: 0, party: Party::SYSTEM, migrations, sandboxed: false, create: true, held: Arc::default() };
+            let options = Options {
+                level: Level::Off,
+                max_bytes: 0,
+                party: Party::SYSTEM,
+                migrations,
+                sandboxed: false,
+                create: true,
+                held: Arc::default(),
+            };
             let engine = Engine::start(&Sqlite::default(), &Executor::default());
             File { db: Database::new(&engine, &Gate::new(), dir.path().join("queue.sqlite"), options), _dir: dir }
         }

@@ -107,7 +107,8 @@ impl Server {
     async fn build(config: Config, admin_key: Option<String>) -> Result<Server> {
         // The address first: taken is an error to learn at once, and nothing is touched before.
         let listener = std::net::TcpListener::bind(config.listen).map_err(|error| {
-            Error::bad_request(format!("cannot listen on {}: {error}", config.listen)).hint("Another server may have it; --listen takes another, port 0 any free one.")
+            Error::bad_request(format!("cannot listen on {}: {error}", config.listen))
+                .hint("Another server may have it; --listen takes another, port 0 any free one.")
         })?;
         let addr = listener.local_addr().map_err(|error| Error::internal("the listener has no address", &error))?;
         let limits = &config.http;

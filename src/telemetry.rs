@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 
 /// Sets up the log on stderr. A second call in one process changes nothing.
 pub fn start_log(config: &Telemetry) -> Result<()> {
-    let level: LevelFilter =
-        config.log.parse().map_err(|_| Error::bad_request(format!("telemetry.log: {:?} is not a level", config.log)).hint("error, warn, info, debug or trace"))?;
+    let level: LevelFilter = config.log.parse().map_err(|_| {
+        Error::bad_request(format!("telemetry.log: {:?} is not a level", config.log)).hint("error, warn, info, debug or trace")
+    })?;
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
     let _already = match config.log_format {
         LogFormat::Text => log.with_ansi(false).try_init(),

@@ -66,7 +66,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let parsed = web::Query::<T>::from_query(request.query_string());
-        std::future::ready(parsed.map(|query| Query(query.into_inner())).map_err(|error| Error::bad_request(format!("the query string: {error}"))))
+        std::future::ready(
+            parsed.map(|query| Query(query.into_inner())).map_err(|error| Error::bad_request(format!("the query string: {error}"))),
+        )
     }
 }
 
@@ -76,7 +78,8 @@ async fn read_json(request: HttpRequest, mut payload: Payload) -> Result<Bytes> 
     let header = |name| headers.get(name).map(|value: &actix_web::http::header::HeaderValue| value.to_str().unwrap_or_default());
     let media_type = header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(Error::new(Code::UnsupportedMediaType, "the body's Content-Type is not application/json").hint("Send Content-Type: application/json."));
+        return Err(Error::new(Code::UnsupportedMediaType, "the body's Content-Type is not application/json")
+            .hint("Send Content-Type: application/json."));
     }
     if header(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));

@@ -125,7 +125,8 @@ pub async fn admin(
     let (used, most) = engine.descriptor_use();
     let (reads, writes) = engine.load();
     let lanes = |load: crate::sqlite::Load| json!({"lanes": load.lanes, "running": load.running, "waiting": load.waiting});
-    let counters: serde_json::Map<_, _> = engine.counters().all().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let counters: serde_json::Map<_, _> =
+        engine.counters().all().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
     let state = triples.state();
     let status = match (readiness.is_ready(), healthy, state.failed.is_empty()) {
         (false, ..) => "stopping",

@@ -6,14 +6,16 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::extract::JsonBytes;
 use super::guard::TenantCall;
+use super::watch::SlowLog;
 use crate::error::{Error, Result};
 use crate::sql::{self, Caller, IdempotencyKey, Request};
-use super::watch::SlowLog;
 
 pub async fn run(call: TenantCall, request: HttpRequest, body: JsonBytes<Request>, slow: Data<SlowLog>) -> Result<HttpResponse> {
     let key = match request.headers().get("idempotency-key") {
         None => None,
-        Some(key) => Some(IdempotencyKey::parse(key.to_str().map_err(|_| Error::bad_request("Idempotency-Key is not ASCII"))?, &body.bytes)?),
+        Some(key) => {
+            Some(IdempotencyKey::parse(key.to_str().map_err(|_| Error::bad_request("Idempotency-Key is not ASCII"))?, &body.bytes)?)
+        }
     };
     let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
     let answer = sql::run(call.lease.database(), call.lease.plan(), caller, body.value, key).await?;

@@ -16,12 +16,19 @@ pub struct DataDir {
 impl DataDir {
     pub fn open(path: &Path) -> Result<DataDir> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Error::bad_request(format!("the data directory {}: cannot {what}: {error}", path.display())).hint("data_dir (--data-dir) names it.")
+            Error::bad_request(format!("the data directory {}: cannot {what}: {error}", path.display()))
+                .hint("data_dir (--data-dir) names it.")
         };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("make it", &error))?;
         let layout = Layout::of(path).map_err(|error| failed("find it", &error))?;
         let lock_path = layout.root().join("LOCK");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path).map_err(|error| failed("open LOCK", &error))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|error| failed("open LOCK", &error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
