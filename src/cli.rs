@@ -130,7 +130,9 @@ impl Global {
         })
     }
 
-    /// A client for the server these options mean. The configuration is read only for what they leave open.
+    /// A client for the server these options mean. The configuration is read only for what they leave open. The
+    /// key that lies in the data directory goes to the server of that directory only: not to another machine
+    /// that --url names, unless --data-dir names the directory too.
     fn client(&self) -> Result<Client> {
         let ambient = Ambient::read()?;
         let (url, key) = (self.url.clone().or(ambient.url.clone()), self.key.clone().or(ambient.admin_key.clone()));
@@ -138,7 +140,8 @@ impl Global {
             return Client::new(url, Some(key.clone()));
         }
         let config = self.effective(ambient)?.config;
-        let key = key.or_else(|| client::key_in(&config.data_dir));
+        let its_own = self.data_dir.is_some() || url.as_deref().is_none_or(client::is_on_this_machine);
+        let key = key.or_else(|| its_own.then(|| client::key_in(&config.data_dir)).flatten());
         let url = match url {
             Some(url) => url,
             None if config.listen.port() == 0 => {

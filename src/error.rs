@@ -195,15 +195,26 @@ impl Error {
         self.0.retry_after
     }
 
-    /// The body every failed request gets: `{"code","message","details","hint"}`.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "code": self.0.code.as_str(),
-            "message": self.0.message,
-            "details": self.0.details,
-            "hint": self.0.hint,
-        })
+    /// The body every failed request gets.
+    pub fn body(&self) -> Body<'_> {
+        let Inner { code, message, details, hint, .. } = &*self.0;
+        Body { code: code.as_str(), message, details: details.as_ref(), hint: hint.as_deref() }
     }
+
+    /// The same as a value, to put into another answer.
+    pub fn to_json(&self) -> serde_json::Value {
+        let Body { code, message, details, hint } = self.body();
+        serde_json::json!({"code": code, "message": message, "details": details, "hint": hint})
+    }
+}
+
+/// `{"code","message","details","hint"}`; what is not there is null.
+#[derive(serde::Serialize)]
+pub struct Body<'e> {
+    pub code: &'static str,
+    pub message: &'e str,
+    pub details: Option<&'e serde_json::Value>,
+    pub hint: Option<&'e str>,
 }
 
 impl fmt::Display for Error {

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
-use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use tokio::sync::oneshot;
 

@@ -181,6 +181,11 @@ pub fn url_of(addr: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, addr.port()))
 }
 
+/// Whether a URL can only mean a server on this machine.
+pub fn is_on_this_machine(url: &str) -> bool {
+    url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(is_loopback))
+}
+
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -239,6 +244,16 @@ mod tests {
         assert_eq!(error.to_json()["details"]["slug"], "a");
         let error = refusal("GET", "/x?y=1", &Answer { status: 502, content_type: String::new(), body: b"<html>".to_vec() });
         assert_eq!(error.message(), "GET /x answered 502 and nothing readable");
+    }
+
+    #[test]
+    fn a_url_that_only_looks_local_is_not_on_this_machine() {
+        assert!(
+            is_on_this_machine("http://127.0.0.1:8080") && is_on_this_machine("http://localhost") && is_on_this_machine("http://[::1]:1")
+        );
+        for url in ["http://127.0.0.1@evil.example", "http://localhost.evil.example", "https://tenantry.example"] {
+            assert!(!is_on_this_machine(url), "{url}");
+        }
     }
 
     #[test]

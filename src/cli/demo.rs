@@ -28,10 +28,11 @@ impl Demo {
     pub fn run(&self, global: &Global) -> Result<()> {
         let ambient = Ambient::read()?;
         let key = global.key.clone().or(ambient.admin_key.clone());
+        let program = ambient.program.clone();
         let config = settled(global.effective(ambient)?);
         let data_dir = config.data_dir.clone();
         let running = server::start(config, key.clone())?;
-        let told = operator(&running, key).and_then(|client| story::tell(&client, &data_dir));
+        let told = operator(&running, key).and_then(|client| story::tell(&client, &data_dir, &program));
         if told.is_err() || self.exit {
             running.stop()?;
             return told;

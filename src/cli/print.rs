@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client::Answer;
 use crate::error::Error;
@@ -90,8 +90,9 @@ fn section(text: &mut String, title: &str, value: &Value) {
         Value::Array(items) => !items.iter().any(Value::is_object),
         _ => true,
     };
+    let names = naming_first(fields);
     let plain: Vec<Vec<String>> =
-        fields.iter().filter(|(_, value)| is_plain(value)).map(|(name, value)| vec![name.clone(), cell(value)]).collect();
+        names.iter().filter(|name| is_plain(&fields[**name])).map(|name| vec![(*name).to_owned(), cell(&fields[*name])]).collect();
     if !title.is_empty() && !plain.is_empty() {
         text.push_str(&format!("{title}\n"));
     }
@@ -107,7 +108,7 @@ fn section(text: &mut String, title: &str, value: &Value) {
         match value {
             Value::Array(items) => {
                 let names: Vec<&str> = match items.first() {
-                    Some(Value::Object(first)) => first.keys().map(String::as_str).collect(),
+                    Some(Value::Object(first)) => naming_first(first),
                     _ => Vec::new(),
                 };
                 let rows = list(items, &names);
@@ -118,6 +119,13 @@ fn section(text: &mut String, title: &str, value: &Value) {
             value => section(text, &title, value),
         }
     }
+}
+
+/// An object's fields, those that say which thing it is before all others.
+fn naming_first(fields: &Map<String, Value>) -> Vec<&str> {
+    let mut names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    names.sort_by_key(|name| ["id", "slug", "name", "state"].iter().position(|first| first == name).unwrap_or(usize::MAX));
+    names
 }
 
 /// One value in a table's cell.

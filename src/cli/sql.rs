@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Call, Client};
 use super::tenant::{Live, resolve};
 use super::{print, token};
+use crate::auth::scope::{Scope, Scopes};
 use crate::error::{Error, Result};
 
 /// The token's life, in seconds.
@@ -39,8 +40,9 @@ pub struct Sql {
 impl Sql {
     pub fn run(&self, client: &Client, as_json: bool) -> Result<()> {
         let text = if self.text == "-" { from_stdin()? } else { self.text.clone() };
-        let (scopes, transaction): (&[&str], _) =
-            if self.write { (&["sql:read", "sql:write", "sql:schema"], "write") } else { (&["sql:read"], "read") };
+        let reading = Scopes::of(Scope::SqlRead);
+        let (scopes, transaction) =
+            if self.write { (reading.with(Scope::SqlWrite).with(Scope::SqlSchema), "write") } else { (reading, "read") };
         let id = resolve(client, &self.tenant, Live::Yes)?;
         let token = token::mint(client, &id, "cli", "service", scopes, TOKEN_S)?;
         let body = if self.script {

@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 use super::client::{Client, encode, query};
 use super::print;
 use super::tenant::{Live, resolve};
+use crate::auth::scope::Scopes;
 use crate::error::{Code, Error, Result};
-
-/// Every scope a tenant's token can have.
-const ALL_SCOPES: &str = "sql:read,sql:write,sql:schema,cache,queue:produce,queue:consume";
 
 #[derive(Subcommand)]
 pub enum Token {
@@ -23,8 +21,8 @@ pub enum Token {
         sub: String,
         #[arg(long, default_value = "service")]
         role: String,
-        /// What it may do, comma-separated or repeated
-        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', default_value = ALL_SCOPES)]
+        /// What it may do, comma-separated or repeated [default: everything]
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
         scopes: Vec<String>,
         /// How long it lives: seconds, or with a unit: 90s, 15m, 24h, 30d [default: auth.token_ttl_s]
         #[arg(long, value_name = "TIME", value_parser = seconds)]
@@ -55,6 +53,7 @@ impl Token {
         match self {
             Token::Create { tenant, sub, role, scopes, expires_in } => {
                 let id = resolve(client, tenant, Live::Yes)?;
+                let scopes = if scopes.is_empty() { Scopes::ALL } else { Scopes::parse(scopes.iter().map(String::as_str))? };
                 let mut body = json!({ "role": role, "sub": sub, "scopes": scopes });
                 if let Some(seconds) = expires_in {
                     body["expires_in_s"] = json!(seconds);
@@ -102,7 +101,7 @@ impl Token {
 }
 
 /// Mints a token for one use by this program: `seconds` of life, these scopes only.
-pub fn mint(client: &Client, tenant_id: &str, sub: &str, role: &str, scopes: &[&str], seconds: u64) -> Result<String> {
+pub fn mint(client: &Client, tenant_id: &str, sub: &str, role: &str, scopes: Scopes, seconds: u64) -> Result<String> {
     let body = json!({ "role": role, "sub": sub, "scopes": scopes, "expires_in_s": seconds });
     let minted = client.post(&format!("/admin/v1/tenants/{tenant_id}/tokens"), &body)?.json();
     token_in(&minted).map(str::to_owned)

@@ -50,6 +50,8 @@ pub struct Ambient {
     pub url: Option<String>,
     /// `TENANTRY_ADMIN_KEY`: the client commands' key, and the first operator's key when a server starts.
     pub admin_key: Option<String>,
+    /// What this program was started as, for showing commands that can be pasted.
+    pub program: String,
     /// `TENANTRY_CONFIG`.
     file: Option<PathBuf>,
     /// The variables that are configuration keys, by name.
@@ -71,7 +73,11 @@ impl Ambient {
             })?;
             variables.push((name.to_owned(), value));
         }
-        Ok(Ambient::of(dir, variables))
+        let mut ambient = Ambient::of(dir, variables);
+        if let Some(program) = std::env::args().next() {
+            ambient.program = program;
+        }
+        Ok(ambient)
     }
 
     /// Surroundings made of a folder and variables.
@@ -81,7 +87,7 @@ impl Ambient {
         let own = |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
         let (url, admin_key, file) = (own("TENANTRY_URL"), own("TENANTRY_ADMIN_KEY"), own("TENANTRY_CONFIG").map(PathBuf::from));
         variables.retain(|(name, _)| !NOT_KEYS.contains(&name.as_str()));
-        Ambient { url, admin_key, file, variables, dir }
+        Ambient { url, admin_key, program: "tenantry".to_owned(), file, variables, dir }
     }
 }
 

@@ -20,7 +20,7 @@ impl ResponseError for Error {
         if self.code() == Code::Unauthenticated {
             answer.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        answer.json(self.to_json())
+        answer.json(self.body())
     }
 }
 

@@ -1,1 +1,208 @@
-//! Behaviour of eviction, seen from outside.
+//! Files are opened on first use, held within a budget, closed when idle; and none of it loses, blocks or
+//! leaks anything. Also what goes back to a pool, and how long a write-ahead log may grow.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+/// Descriptors of SQLite files below `tenants` that the server holds.
+fn descriptors(server: &Server) -> Vec<String> {
+    let dir = format!("/proc/{}/fd", server.pid());
+    let links = std::fs::read_dir(dir).unwrap().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.map(|path| path.to_string_lossy().into_owned()).filter(|path| path.contains("/tenant_")).collect()
+}
+
+#[test]
+fn under_a_tiny_budget_and_many_writers_nothing_acknowledged_is_lost() {
+    let budget = 60;
+    let mut server = Server::with(|c| {
+        c.set("sqlite.descriptors", budget);
+    });
+    let tenants: Vec<_> = (0..24).map(|_| server.tenant("crowd")).collect();
+    for tenant in &tenants {
+        tenant.script("CREATE TABLE t (x INTEGER PRIMARY KEY)");
+    }
+    let until = Instant::now() + Duration::from_secs(6);
+    let results = at_once(12, |thread| {
+        let (mut acknowledged, mut refused, mut most) = (Vec::new(), 0, 0);
+        for i in 0.. {
+            if Instant::now() > until {
+                break;
+            }
+            let which = (thread * 7 + i * 5) % tenants.len();
+            let x = (thread * 1_000_000 + i) as i64;
+            let answer = tenants[which].sql("INSERT INTO t VALUES (?1)", json!([x]));
+            match answer.status {
+                200 => acknowledged.push((which, x)),
+                // At its bound the server says so; it never fails otherwise.
+                503 => refused += usize::from(answer.refused(503, "overloaded")["code"] == "overloaded"),
+                other => panic!("{other}: {}", answer.text()),
+            }
+            if thread == 0 {
+                most = most.max(descriptors(&server).len());
+            }
+        }
+        (acknowledged, refused, most)
+    });
+    let refused: usize = results.iter().map(|(_, refused, _)| refused).sum();
+    let most = results[0].2;
+    let acknowledged: Vec<_> = results.into_iter().flat_map(|(acknowledged, ..)| acknowledged).collect();
+    assert!(acknowledged.len() > 100, "only {} writes in six seconds ({refused} refused)", acknowledged.len());
+    assert!(most <= budget, "{most} descriptors held under a budget of {budget}");
+    let health = server.admin().get("/admin/v1/health").expect(200).text();
+    let metrics = server.anyone().get("/metrics").expect(200).text();
+    assert!(health.contains("evictions") && metrics.contains("evictions"), "{health}");
+    server.stop();
+    for (which, tenant) in tenants.iter().enumerate() {
+        let file = rusqlite::Connection::open(server.file(&tenant.id, "database")).unwrap();
+        let check: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok");
+        let mut there = file.prepare("SELECT x FROM t").unwrap();
+        let there: HashSet<i64> = there.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let lost = acknowledged.iter().filter(|(at, x)| *at == which && !there.contains(x)).count();
+        assert_eq!(lost, 0, "of {}", tenant.slug);
+    }
+    println!("eviction: {} writes acknowledged, 0 lost, {refused} refused, at most {most} of {budget} descriptors", acknowledged.len());
+}
+
+#[test]
+fn files_are_opened_on_first_use_each_by_itself() {
+    let server = Server::start();
+    let tenant = server.tenant("lazy");
+    let open = |role: &str| descriptors(&server).iter().any(|path| path.contains(&format!("tenant_{role}_{}", tenant.id)));
+    assert!(!open("database") && !open("cache") && !open("queue"), "{:?}", descriptors(&server));
+    tenant.sql("SELECT 1", json!([])).expect(200);
+    assert!(open("database") && !open("cache") && !open("queue"), "{:?}", descriptors(&server));
+    tenant.call("PUT", "/v1/cache/k").bytes("text/plain", "v").send();
+    assert!(open("cache") && !open("queue"), "{:?}", descriptors(&server));
+}
+
+#[test]
+fn what_nobody_uses_is_closed() {
+    let server = Server::with(|c| {
+        c.set("tenants.idle_close_s", 1);
+    });
+    let tenant = server.tenant("idle");
+    tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (1);");
+    eventually("the files are closed", || descriptors(&server).is_empty().then_some(()));
+    assert_eq!(server.admin().get(&format!("/admin/v1/tenants/{}", tenant.id)).expect(200).json()["tenant"]["open"], false);
+    assert!(!server.file(&tenant.id, "database").with_extension("sqlite-wal").exists(), "closing checkpoints");
+    assert_eq!(tenant.rows("SELECT x FROM t", json!([])), json!([[1]]));
+}
+
+#[test]
+fn a_hundred_first_requests_open_a_file_once() {
+    let server = Server::start();
+    let tenant = server.tenant("stampede");
+    let answers = at_once(100, |_| tenant.sql("SELECT 1", json!([])).status);
+    assert!(answers.iter().all(|status| [200, 429].contains(status)), "{answers:?}");
+    let files = descriptors(&server);
+    let databases = files.iter().filter(|path| path.ends_with(&format!("tenant_database_{}.sqlite", tenant.id))).count();
+    // One writer and the readers of one pool (four, by default), not of a hundred.
+    assert!(databases <= 5, "{files:?}");
+}
+
+#[test]
+fn what_a_request_leaves_on_a_connection_the_next_does_not_see() {
+    let server = Server::shared();
+    let tenant = server.tenant("clean");
+    tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (1);");
+    for round in 0..8 {
+        // Allowed or not: whatever happens, nothing of it stays.
+        tenant.sql("CREATE TEMP TABLE left_over (x)", json!([]));
+        tenant.sql("CREATE TEMP TRIGGER spy AFTER INSERT ON t BEGIN SELECT 1; END", json!([]));
+        tenant.sql("CREATE TEMP VIEW t AS SELECT 'not yours' AS x", json!([]));
+        tenant.sql("BEGIN", json!([]));
+        tenant.sql("SAVEPOINT s", json!([]));
+        tenant.post("/v1/sql", json!({ "script": "BEGIN; INSERT INTO t VALUES (2);" }));
+        tenant.post("/v1/sql", json!({ "transaction": "none", "statements": [{ "sql": "BEGIN" }, { "sql": "INSERT INTO t VALUES (3)" }] }));
+        for pragma in ["foreign_keys = OFF", "query_only = 1", "case_sensitive_like = 1", "recursive_triggers = 1", "busy_timeout = 1"] {
+            tenant.sql(&format!("PRAGMA {pragma}"), json!([]));
+        }
+        for _ in 0..4 {
+            let asked = Instant::now();
+            let seen = tenant.rows("SELECT (SELECT count(*) FROM sqlite_temp_schema), 'a' LIKE 'A', x FROM t WHERE x = 1", json!([]));
+            assert_eq!(seen, json!([[0, 1, 1]]), "round {round}");
+            tenant.sql("UPDATE t SET x = x WHERE x = 1", json!([])).expect(200);
+            assert!(asked.elapsed() < Duration::from_secs(1), "round {round}: {:?}", asked.elapsed());
+        }
+    }
+    let stray = tenant.rows("SELECT count(*) FROM t WHERE x <> 1", json!([]))[0][0].as_i64().unwrap();
+    assert!(stray == 0 || stray % 8 == 0, "a transaction left open was half kept: {stray}");
+}
+
+#[test]
+fn a_client_that_goes_away_in_the_middle_holds_nobody_up() {
+    use std::io::Write;
+    let server = Server::shared();
+    let tenant = server.tenant("rude");
+    tenant.script("CREATE TABLE t (x)");
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 100000000)";
+    for sql in [format!("INSERT INTO t {endless} SELECT x FROM c"), format!("{endless} SELECT count(*) FROM c")] {
+        let body = json!({ "statements": [{ "sql": sql }] }).to_string();
+        for _ in 0..3 {
+            let mut stream = server.connect();
+            let head = format!(
+                "POST /v1/sql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                tenant.token,
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+            // Let it begin, then vanish. (A pause, not synchronisation: any moment of the run must do.)
+            std::thread::sleep(Duration::from_millis(150));
+            drop(stream);
+        }
+        let asked = Instant::now();
+        assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[0]]));
+        tenant.sql("DELETE FROM t", json!([])).expect(200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "after {sql}: {:?}", asked.elapsed());
+    }
+}
+
+#[test]
+fn a_long_reader_does_not_let_the_log_grow() {
+    let bound = 2 << 20;
+    let server = Server::with(|c| {
+        c.set("sqlite.wal_max_bytes", bound).set("sqlite.checkpoint_bytes", 256 << 10).set("plans.default.statement_ms", 30_000);
+    });
+    let tenant = server.tenant("log");
+    tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, x BLOB); INSERT INTO t VALUES (1, zeroblob(100000));");
+    let wal = server.file(&tenant.id, "database").with_extension("sqlite-wal");
+    let length = || std::fs::metadata(&wal).map_or(0, |file| file.len());
+    let most = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c, t";
+            tenant.sql(sql, json!([]))
+        });
+        let mut most = 0;
+        let until = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < until {
+            tenant.sql("UPDATE t SET x = randomblob(100000)", json!([])).expect(200);
+            most = most.max(length());
+        }
+        let answer = reader.join().unwrap();
+        assert_ne!(answer.status, 200, "the reader held the log back and was stopped");
+        assert!([422, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
+        most
+    });
+    println!("the log beside a long reader: at most {most} bytes, bound {bound}");
+    // One more commit may be under way when the bound is seen.
+    assert!(most < 2 * bound, "{most} bytes");
+    eventually("the log is cut", || {
+        tenant.sql("UPDATE t SET x = randomblob(10)", json!([])).expect(200);
+        (length() <= bound).then_some(())
+    });
+}
+
+#[test]
+fn an_idle_files_log_is_checkpointed() {
+    let server = Server::with(|c| {
+        c.set("sqlite.idle_checkpoint_ms", 200);
+    });
+    let tenant = server.tenant("log");
+    tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(200000));");
+    let file = server.file(&tenant.id, "database");
+    eventually("the database file has the rows", || (std::fs::metadata(&file).unwrap().len() > 200_000).then_some(()));
+}

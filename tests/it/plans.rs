@@ -1,1 +1,171 @@
-//! Behaviour of plans, seen from outside.
+//! What a plan limits is limited, with a code that says which limit it was, and nothing else is.
+
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+#[test]
+fn a_full_database_refuses_writes_and_still_reads_and_deletes() {
+    let server = Server::with(|c| {
+        c.set("plans.tiny.database_bytes", 512 << 10);
+    });
+    let tenant = server.tenant_on("tiny", "full");
+    tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, x BLOB)");
+    let insert = "INSERT INTO t (x) VALUES (randomblob(20000))";
+    let refused = (0..200).map(|_| tenant.sql(insert, json!([]))).find(|answer| answer.status != 200).expect("it fills up");
+    refused.refused(507, "quota_exceeded");
+    let stored = tenant.rows("SELECT count(*) FROM t", json!([]))[0][0].as_i64().unwrap();
+    assert!(stored >= 5, "{stored} rows of 20 kB in 512 KiB");
+    assert!(std::fs::metadata(server.file(&tenant.id, "database")).unwrap().len() <= 512 << 10);
+    // A refused write leaves nothing, and its neighbours in the same script neither.
+    tenant
+        .post("/v1/sql", json!({ "script": "CREATE TABLE late (x); INSERT INTO late VALUES (randomblob(400000));" }))
+        .refused(507, "quota_exceeded");
+    tenant.sql("SELECT * FROM late", json!([])).refused(400, "sql_error");
+    tenant.sql("DELETE FROM t WHERE id <= 10", json!([])).expect(200);
+    tenant.sql(insert, json!([])).expect(200);
+    // The other two files are not full.
+    tenant.post("/v1/queues/q/jobs", json!({ "payload": 1 })).expect(201);
+}
+
+#[test]
+fn a_full_queue_says_so_and_can_still_be_worked_off() {
+    let server = Server::with(|c| {
+        c.set("plans.tiny.queue_bytes", 512 << 10);
+    });
+    let tenant = server.tenant_on("tiny", "full");
+    let payload = "x".repeat(20_000);
+    let enqueue = || tenant.post("/v1/queues/q/jobs", json!({ "payload": payload }));
+    let refused = (0..200).map(|_| enqueue()).find(|answer| answer.status != 201).expect("it fills up");
+    refused.refused(507, "quota_exceeded");
+    let claimed = tenant.post("/v1/queues/q/claim", json!({ "max": 1, "lease_s": 30 })).expect(200).json();
+    let job = &claimed["jobs"][0];
+    tenant.post(&format!("/v1/jobs/{}/ack", job["id"].as_str().unwrap()), json!({ "lease_token": job["lease_token"] })).expect(200);
+    tenant.sql("CREATE TABLE t (x)", json!([])).expect(200);
+}
+
+#[test]
+fn a_full_cache_makes_room() {
+    let server = Server::with(|c| {
+        c.set("plans.tiny.cache_bytes", 512 << 10);
+    });
+    let tenant = server.tenant_on("tiny", "full");
+    for i in 0..100 {
+        let put = tenant.call("PUT", &format!("/v1/cache/k{i}")).bytes("application/octet-stream", vec![7; 20_000]).send();
+        assert!([200, 201, 204].contains(&put.status), "put {i}: {} {}", put.status, put.text());
+    }
+    tenant.get("/v1/cache/k99").expect(200);
+    tenant.get("/v1/cache/k0").refused(404, "not_found");
+}
+
+#[test]
+fn a_statement_that_never_ends_is_stopped_in_time() {
+    let server = Server::with(|c| {
+        c.set("plans.short.statement_ms", 500);
+    });
+    let tenant = server.tenant_on("short", "bomb");
+    tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (1);");
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
+    for sql in [
+        format!("{endless} SELECT count(*) FROM c"),
+        format!("{endless} SELECT x FROM c WHERE x < 0"),
+        format!("{endless} INSERT INTO t SELECT x FROM c WHERE x < 0"),
+        format!("UPDATE t SET x = ({endless} SELECT count(*) FROM c)"),
+    ] {
+        let asked = Instant::now();
+        tenant.sql(&sql, json!([])).refused(422, "statement_timeout");
+        assert!(asked.elapsed() < Duration::from_secs(3), "{sql}: {:?}", asked.elapsed());
+        // It freed its lane and left nothing.
+        let asked = Instant::now();
+        assert_eq!(tenant.rows("SELECT x FROM t", json!([])), json!([[1]]));
+        tenant.sql("UPDATE t SET x = 1", json!([])).expect(200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "after {sql}: {:?}", asked.elapsed());
+    }
+}
+
+/// One call to a function never reaches the progress handler; what it makes must be bounded instead.
+#[test]
+fn one_huge_function_call_is_stopped_too() {
+    let server = Server::with(|c| {
+        c.set("plans.short.statement_ms", 500);
+    });
+    let tenant = server.tenant_on("short", "bomb");
+    for sql in [
+        "SELECT length(hex(randomblob(4e8)))",
+        "SELECT length(printf('%.*c', 2000000000, 'x'))",
+        "SELECT length(replace(hex(zeroblob(1e7)), '0', hex(zeroblob(1000))))",
+        "SELECT length(group_concat(hex(randomblob(1e6)))) FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 10000) SELECT x FROM c)",
+    ] {
+        let asked = Instant::now();
+        let answer = tenant.sql(sql, json!([]));
+        assert!([400, 413, 422].contains(&answer.status), "{sql}: {} {}", answer.status, answer.text());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{sql}: {:?}", asked.elapsed());
+    }
+    assert_eq!(tenant.rows("SELECT 1", json!([])), json!([[1]]));
+}
+
+#[test]
+fn an_answer_is_bounded_in_rows_and_bytes() {
+    let server = Server::with(|c| {
+        c.set("plans.narrow.result_rows", 10).set("plans.narrow.result_bytes", 20_000);
+    });
+    let tenant = server.tenant_on("narrow", "narrow");
+    let rows = |n: u32| format!("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {n}) SELECT x FROM c");
+    assert_eq!(tenant.rows(&rows(10), json!([])).as_array().unwrap().len(), 10);
+    tenant.sql(&rows(11), json!([])).refused(422, "result_too_large");
+    // All statements of a request count together.
+    let two = json!({ "statements": [{ "sql": rows(6) }, { "sql": rows(6) }] });
+    tenant.post("/v1/sql", two).refused(422, "result_too_large");
+    tenant.sql("SELECT hex(zeroblob(5000))", json!([])).expect(200);
+    tenant.sql("SELECT hex(zeroblob(15000))", json!([])).refused(422, "result_too_large");
+    // A write whose answer is too large is not done.
+    tenant.script("CREATE TABLE t (x)");
+    let sql = format!("INSERT INTO t {} RETURNING x", rows(11));
+    tenant.sql(&sql, json!([])).refused(422, "result_too_large");
+    assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[0]]));
+}
+
+#[test]
+fn requests_per_second_are_limited_after_the_burst() {
+    let server = Server::with(|c| {
+        c.set("plans.slow.requests_per_s", 2).set("plans.slow.burst", 5);
+    });
+    let (slow, other) = (server.tenant_on("slow", "slow"), server.tenant_on("slow", "other"));
+    let statuses: Vec<_> = (0..20).map(|_| slow.sql("SELECT 1", json!([])).status).collect();
+    let served = statuses.iter().filter(|&&status| status == 200).count();
+    assert!((5..=12).contains(&served), "{statuses:?}");
+    let refused = eventually("a refusal", || Some(slow.sql("SELECT 1", json!([]))).filter(|answer| answer.status == 429));
+    let wait: u64 = refused.header("retry-after").expect("Retry-After").parse().unwrap();
+    assert!((1..=5).contains(&wait), "{wait}");
+    refused.refused(429, "too_many_requests");
+    other.sql("SELECT 1", json!([])).expect(200);
+    eventually("served again", || (slow.sql("SELECT 1", json!([])).status == 200).then_some(()));
+}
+
+#[test]
+fn statements_at_once_are_limited() {
+    let server = Server::with(|c| {
+        c.set("plans.lone.concurrent_statements", 1).set("plans.lone.statement_ms", 2_000);
+    });
+    let (lone, other) = (server.tenant_on("lone", "lone"), server.tenant_on("lone", "other"));
+    let bomb = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+    let answers = at_once(12, |i| if i == 0 { other.sql("SELECT 1", json!([])) } else { lone.sql(bomb, json!([])) });
+    assert_eq!(answers[0].status, 200, "the neighbour is not counted");
+    let refused: Vec<_> = answers.into_iter().skip(1).filter(|answer| answer.status != 422).collect();
+    assert!(!refused.is_empty(), "eleven statements of two seconds cannot all run under a limit of one");
+    for answer in refused {
+        assert!(answer.header("retry-after").is_some(), "{}", answer.text());
+        answer.refused(429, "too_many_requests");
+    }
+    eventually("served again", || (lone.sql("SELECT 1", json!([])).status == 200).then_some(()));
+}
+
+#[test]
+fn the_operator_sees_the_plans() {
+    let server = Server::with(|c| {
+        c.set("plans.tiny.result_rows", 7);
+    });
+    let plans = server.admin().get("/admin/v1/plans").expect(200).json();
+    let text = plans.to_string();
+    assert!(text.contains("tiny") && text.contains("default") && text.contains("\"result_rows\":7"), "{text}");
+}

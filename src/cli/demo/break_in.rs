@@ -1,7 +1,5 @@
 //! The attempts to get at another tenant's data, each of which must fail in the way it should.
 
-use std::path::{Path, PathBuf};
-
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -11,9 +9,10 @@ use super::story::{CACHE_PATH, Guest, Job};
 use crate::cli::client::Call;
 use crate::cli::print::line;
 use crate::error::Result;
+use crate::tenant::layout::{Layout, Role};
 
 /// What the second tenant, and somebody with no token at all, try against the first.
-pub(super) fn attempts(caller: &Caller<'_>, guests: &[Guest], jobs: &[Job], data_dir: &Path) -> Result<()> {
+pub(super) fn attempts(caller: &Caller<'_>, guests: &[Guest], jobs: &[Job], layout: &Layout) -> Result<()> {
     line("\n5. Attempts to get at somebody else's data\n");
     let ([target, intruder, ..], [job, ..]) = (guests, jobs) else { return Err(wrong("there are too few tenants")) };
     let name = intruder.user.name.as_str();
@@ -24,13 +23,13 @@ pub(super) fn attempts(caller: &Caller<'_>, guests: &[Guest], jobs: &[Job], data
     let projects = "SELECT name FROM projects ORDER BY id";
 
     let plain = caller.call(name, &with(own, &[], sql(projects)), 200)?.json();
-    let headers = [("x-tenant-id", target.id.as_str()), ("tenant", target.id.as_str())];
+    let their_id = target.id.to_string();
+    let headers = [("x-tenant-id", their_id.as_str()), ("tenant", their_id.as_str())];
     let named = caller.call(name, &with(own, &headers, sql(projects)), 200)?.json();
     same("what a header with another tenant's id changes", &named["results"][0]["rows"], &plain["results"][0]["rows"])?;
     told("another tenant's id in a header", "changes nothing: only the token counts");
 
-    let file = folder(data_dir, &target.id).join(format!("tenant_database_{}.sqlite", target.id));
-    let attach = format!("ATTACH '{}' AS other", file.display());
+    let attach = format!("ATTACH '{}' AS other", layout.file(target.id, Role::Database).display());
     caller.refused(name, &with(own, &[], sql(&attach)), 403, "sql_denied")?;
     told("ATTACH of another tenant's file", "403 sql_denied");
 
@@ -40,7 +39,7 @@ pub(super) fn attempts(caller: &Caller<'_>, guests: &[Guest], jobs: &[Job], data
     told("acknowledging another tenant's job", "404 not_found");
 
     let forgeries = [
-        ("a token with another tenant's id written into it", rewritten(&intruder.user.token, &target.id)?),
+        ("a token with another tenant's id written into it", rewritten(&intruder.user.token, &their_id)?),
         ("a token that claims to need no signature (alg none)", unsigned(&target.user.token)?),
         ("a token signed with somebody else's key", foreign(&target.user.token)?),
     ];
@@ -61,11 +60,6 @@ pub(super) fn attempts(caller: &Caller<'_>, guests: &[Guest], jobs: &[Job], data
     caller.call(&target.user.name, &theirs, 200)?;
     told("deleting the cache key that another tenant uses too", "deletes one's own");
     Ok(())
-}
-
-/// Where a tenant's three files are.
-pub(super) fn folder(data_dir: &Path, id: &str) -> PathBuf {
-    data_dir.join(id.get(id.len().saturating_sub(2)..).unwrap_or_default()).join(id)
 }
 
 /// The token with another tenant in its payload and its old signature.

@@ -8,18 +8,25 @@ use serde_json::{Value, json};
 
 use super::break_in;
 use super::caller::{Caller, Visitor, same, wrong};
+use crate::auth::scope::{Scope, Scopes};
 use crate::cli::client::{Call, Client, query};
 use crate::cli::print::{line, table};
 use crate::cli::{tenant, token};
 use crate::error::Result;
+use crate::tenant::TenantId;
+use crate::tenant::layout::{Layout, Role};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The token that the account ends with lives this long, in seconds.
 const TOKEN_S: u64 = 3_600;
 
-/// What a front end's token may do: no schema changes.
-const USER_SCOPES: [&str; 5] = ["sql:read", "sql:write", "cache", "queue:produce", "queue:consume"];
+/// What a front end's token may do: everything but change the schema.
+const USER_SCOPES: Scopes =
+    Scopes::of(Scope::SqlRead).with(Scope::SqlWrite).with(Scope::Cache).with(Scope::QueueProduce).with(Scope::QueueConsume);
+
+/// What the product's own token may do: bring the schema up to date.
+const PRODUCT_SCOPES: Scopes = Scopes::of(Scope::SqlRead).with(Scope::SqlWrite).with(Scope::SqlSchema);
 
 /// One customer of the example product. The slugs are the demo's own, so that it never meets a tenant of yours.
 struct Company {
@@ -59,12 +66,14 @@ const COMPANIES: [Company; 3] = [
 /// A company that has its tenant.
 pub(super) struct Guest {
     company: &'static Company,
-    pub id: String,
+    pub id: TenantId,
     /// The person in front of the front end.
     pub user: Visitor,
 }
 
-pub fn tell(client: &Client, data_dir: &Path) -> Result<()> {
+/// `program` is how this program can be called again.
+pub fn tell(client: &Client, data_dir: &Path, program: &str) -> Result<()> {
+    let layout = Layout::of(data_dir).map_err(|e| wrong(&format!("{} cannot be seen: {e}", data_dir.display())))?;
     let start = Instant::now();
     let caller = Caller::new(client);
     line("Tenantry demo: one server, three companies, nothing shared.\n");
@@ -74,11 +83,11 @@ pub fn tell(client: &Client, data_dir: &Path) -> Result<()> {
     schema_and_data(&caller, &guests)?;
     let jobs = front_end(&caller, &guests)?;
     who_sees_what(&caller, &guests)?;
-    break_in::attempts(&caller, &guests, &jobs, data_dir)?;
-    on_disk(&guests, data_dir)?;
+    break_in::attempts(&caller, &guests, &jobs, &layout)?;
+    on_disk(&guests, &layout)?;
 
     line(&format!("\nAll {} calls were answered as they should be, in {} ms.", caller.checked(), start.elapsed().as_millis()));
-    next_steps(client, &guests, data_dir);
+    next_steps(client, &guests, data_dir, program);
     Ok(())
 }
 
@@ -93,7 +102,7 @@ fn provision(caller: &Caller<'_>) -> Result<Vec<Guest>> {
         let known = tenant::items(&found).iter().find(|t| t["slug"] == company.slug && t["state"] != "deleted");
         let (id, how) = match known {
             Some(known) => {
-                let id = text(known, "id")?;
+                let id = TenantId::parse(&text(known, "id")?)?;
                 if known["state"] == "suspended" {
                     operator.patch(&format!("/admin/v1/tenants/{id}"), &json!({ "state": "active" }))?;
                 }
@@ -102,11 +111,11 @@ fn provision(caller: &Caller<'_>) -> Result<Vec<Guest>> {
             None => {
                 let made = operator.post("/admin/v1/tenants", &json!({ "slug": company.slug, "name": company.name }))?.json();
                 text(&made, "token")?;
-                (text(&made["tenant"], "id")?, format!("three files in {} ms", start.elapsed().as_millis()))
+                (TenantId::parse(&text(&made["tenant"], "id")?)?, format!("three files in {} ms", start.elapsed().as_millis()))
             }
         };
-        let token = token::mint(operator, &id, company.user, "authenticated", &USER_SCOPES, TOKEN_S)?;
-        rows.push(vec![format!("   {}", company.slug), id.clone(), how]);
+        let token = token::mint(operator, &id.to_string(), company.user, "authenticated", USER_SCOPES, TOKEN_S)?;
+        rows.push(vec![format!("   {}", company.slug), id.to_string(), how]);
         guests.push(Guest { company, id, user: Visitor { name: company.user.to_owned(), token } });
     }
     line(&table(&["   TENANT", "ID", "HOW"], &rows));
@@ -117,8 +126,7 @@ fn schema_and_data(caller: &Caller<'_>, guests: &[Guest]) -> Result<()> {
     line("\n2. The product applies its schema, and each company its data (POST /v1/sql, a script is one transaction)\n");
     let mut rows = Vec::new();
     for guest in guests {
-        let scopes = ["sql:read", "sql:write", "sql:schema"];
-        let token = token::mint(caller.operator(), &guest.id, "demo", "service", &scopes, 60)?;
+        let token = token::mint(caller.operator(), &guest.id.to_string(), "demo", "service", PRODUCT_SCOPES, 60)?;
         let product = Visitor { name: "the product".to_owned(), token };
         for script in [SCHEMA, guest.company.data] {
             caller.json(&product, "POST", "/v1/sql", &json!({ "script": script }), 200)?;
@@ -239,14 +247,13 @@ fn who_sees_what(caller: &Caller<'_>, guests: &[Guest]) -> Result<()> {
     Ok(())
 }
 
-fn on_disk(guests: &[Guest], data_dir: &Path) -> Result<()> {
+fn on_disk(guests: &[Guest], layout: &Layout) -> Result<()> {
     line("\n6. On disk a tenant is three plain SQLite files\n");
     let mut rows = Vec::new();
     for guest in guests {
-        let folder = break_in::folder(data_dir, &guest.id);
-        let mut row = vec![format!("   {}", folder.display())];
-        for role in ["database", "cache", "queue"] {
-            let file = folder.join(format!("tenant_{role}_{}.sqlite", guest.id));
+        let mut row = vec![format!("   {}", layout.tenant(guest.id).display())];
+        for role in Role::ALL {
+            let file = layout.file(guest.id, role);
             let bytes = std::fs::metadata(&file).map_err(|e| wrong(&format!("{} cannot be seen: {e}", file.display())))?.len();
             row.push(format!("{} KiB", bytes / 1024));
         }
@@ -256,7 +263,7 @@ fn on_disk(guests: &[Guest], data_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn next_steps(client: &Client, guests: &[Guest], data_dir: &Path) {
+fn next_steps(client: &Client, guests: &[Guest], data_dir: &Path, program: &str) {
     let Some(guest) = guests.first() else { return };
     let (url, dir) = (client.base(), data_dir.display());
     line(&format!("\nTry it yourself, in another terminal ({}'s token is good for an hour):\n", guest.company.slug));
@@ -264,9 +271,9 @@ fn next_steps(client: &Client, guests: &[Guest], data_dir: &Path) {
     line(&format!("   curl -s {url}/v1/sql -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' \\"));
     line(r#"     -d '{"statements":[{"sql":"SELECT id, title, state FROM tasks WHERE state <> ?1","params":["done"]}]}'"#);
     line(&format!("   curl -s {url}{CACHE_PATH} -H \"Authorization: Bearer $TOKEN\""));
-    line(&format!("   tenantry tenant list --url {url} --data-dir {dir}"));
-    line(&format!("   tenantry sql --tenant {} 'SELECT * FROM members' --url {url} --data-dir {dir}", guest.company.slug));
-    line(&format!("   tenantry audit verify --url {url} --data-dir {dir}"));
+    line(&format!("   {program} tenant list --url {url} --data-dir {dir}"));
+    line(&format!("   {program} sql --tenant {} 'SELECT * FROM members' --url {url} --data-dir {dir}", guest.company.slug));
+    line(&format!("   {program} audit verify --url {url} --data-dir {dir}"));
 }
 
 fn text(value: &Value, field: &str) -> Result<String> {
