@@ -78,7 +78,7 @@ fn every_wrong_token_is_answered_alike() {
     }
     add("no sub", good(&tenant).without("sub").sign());
     add("another's signature", format!("{}.{}", good(&tenant).message(), good(&tenant).by("d").sign().rsplit('.').next().unwrap()));
-    for garbage in ["x", "..", "a.b.c", "…", &"a".repeat(7_000)] {
+    for garbage in ["x", "..", "a.b.c", &"a".repeat(7_000)] {
         add("garbage", garbage.to_owned());
     }
 
