@@ -27,11 +27,11 @@ pub struct Demo {
 impl Demo {
     pub fn run(&self, global: &Global) -> Result<()> {
         let ambient = Ambient::read()?;
-        let key = global.key.clone().or(ambient.admin_key.clone());
-        let program = ambient.program.clone();
+        let (first_key, program) = (ambient.admin_key.clone(), ambient.program.clone());
+        let key = global.key.clone().or(first_key.clone());
         let config = settled(global.effective(ambient)?);
         let data_dir = config.data_dir.clone();
-        let running = server::start(config, key.clone())?;
+        let running = server::start(config, first_key)?;
         let told = operator(&running, key).and_then(|client| story::tell(&client, &data_dir, &program));
         if told.is_err() || self.exit {
             running.stop()?;

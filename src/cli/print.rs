@@ -132,6 +132,7 @@ fn naming_first(fields: &Map<String, Value>) -> Vec<&str> {
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::String(text) => printable(text),
         Value::Array(items) if items.iter().all(|item| item.is_string() || item.is_number()) => {
             items.iter().map(cell).collect::<Vec<_>>().join(" ")

@@ -7,6 +7,6 @@ use crate::server;
 
 pub fn run(global: &Global) -> Result<()> {
     let ambient = Ambient::read()?;
-    let key = ambient.admin_key.clone();
-    server::run(global.effective(ambient)?.config, key)
+    let admin_key = ambient.admin_key.clone();
+    server::run(global.effective(ambient)?.config, admin_key)
 }
