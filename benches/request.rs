@@ -12,11 +12,15 @@ use futures_util::future::join_all;
 use rusqlite::{Connection, params};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
+use tenantry::auth::scope::Scopes;
+use tenantry::auth::{KeyRing, Mint, Signer, Verifier};
 use tenantry::cache::{Cache, Key};
 use tenantry::config::{self, Level};
 use tenantry::queue::{Claim, NewJob, Queue, QueueName};
+use tenantry::sql::{self, Caller, Request};
 use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party};
 use tokio::runtime::Runtime;
+use uuid::Uuid;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
      WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
@@ -47,13 +51,17 @@ impl Bench {
     }
 
     fn file(&self, name: &str, level: Level, schema: &str) -> Arc<Database> {
+        self.database(name, level, schema, false)
+    }
+
+    fn database(&self, name: &str, level: Level, schema: &str, sandboxed: bool) -> Arc<Database> {
         let migrations = Migrations::from_files("bench", [("0001_bench.up.sql", schema)]).expect("a migration");
         let options = Options {
             level,
             max_bytes: 0,
             party: Party::SYSTEM,
             migrations: Arc::new([Arc::new(migrations)]),
-            sandboxed: false,
+            sandboxed,
             create: true,
             held: Arc::default(),
         };
@@ -71,6 +79,57 @@ fn alone(path: &Path, level: &str) -> Connection {
 fn gate(c: &mut Criterion) {
     let gate = Gate::new();
     c.bench_function("gate/enter and leave", |b| b.iter(|| black_box(gate.enter())));
+}
+
+/// A token that was verified before, and one that was not: the signature is most of the difference.
+fn token(c: &mut Criterion) {
+    let bench = Bench::new();
+    let config = config::Auth::default();
+    let ring = KeyRing::open(bench.dir.path().join("keys"), &config).expect("keys");
+    let (verifier, signer) = (Verifier::new(&config, ring.clone()).expect("a verifier"), Signer::new(&config, ring).expect("a signer"));
+    let mint = Mint { tenant: Uuid::now_v7(), sub: "bench".to_owned(), role: "service".to_owned(), scopes: Scopes::ALL, ttl_s: 3_600 };
+    let token = signer.sign(mint).expect("a token").token;
+    let mut group = c.benchmark_group("token");
+    let verify = || bench.runtime.block_on(verifier.verify(&token)).expect("claims");
+    group.bench_function("remembered", |b| b.iter(verify));
+    group.bench_function("seen for the first time", |b| {
+        b.iter(|| {
+            verifier.forget_all();
+            verify()
+        })
+    });
+    group.finish();
+}
+
+/// A tenant's statements, from the request's JSON to the answer's.
+fn sql(c: &mut Criterion) {
+    let bench = Bench::new();
+    let file = bench.database("sql.sqlite", Level::Full, TABLE, true);
+    let conn = alone(&bench.dir.path().join("sql-alone.sqlite"), "FULL");
+    let plan = Arc::new(config::Plan::default());
+    let run = |body: &str| {
+        let request: Request = serde_json::from_str(body).expect("a request");
+        let caller = Caller { subject: "bench".to_owned(), scopes: Scopes::ALL };
+        bench.runtime.block_on(sql::run(&file, &plan, caller, request, None)).expect("an answer").body
+    };
+    let mut group = c.benchmark_group("sql, JSON to JSON");
+    group.bench_function("one row", |b| b.iter(|| run(r#"{"statements":[{"sql":"SELECT v FROM t WHERE id = ?1","params":[77]}]}"#)));
+    group.bench_function("one row, rusqlite and serde_json", |b| {
+        b.iter(|| {
+            let mut statement = conn.prepare_cached(POINT).expect("a statement");
+            serde_json::to_vec(&statement.query_row([77], |row| row.get::<_, String>(0)).expect("a row"))
+        })
+    });
+    group.throughput(Throughput::Elements(1_000));
+    group.bench_function("1000 rows", |b| b.iter(|| run(r#"{"statements":[{"sql":"SELECT id, v FROM t LIMIT 1000"}]}"#)));
+    group.bench_function("1000 rows, rusqlite and serde_json", |b| {
+        b.iter(|| {
+            let mut statement = conn.prepare_cached("SELECT id, v FROM t LIMIT 1000").expect("a statement");
+            let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).expect("rows");
+            serde_json::to_vec(&rows.map(Result::unwrap_or_default).collect::<Vec<_>>())
+        })
+    });
+    group.finish();
 }
 
 fn point_read(c: &mut Criterion) {
@@ -162,5 +221,5 @@ const BACKLOG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 WHERE ?2 > 0 UNION ALL S
 
 const BODIES: &str = "INSERT INTO job_bodies (seq, payload) SELECT seq, x'7b7d' FROM jobs";
 
-criterion_group!(benches, gate, point_read, insert, cache, queue);
+criterion_group!(benches, gate, token, sql, point_read, insert, cache, queue);
 criterion_main!(benches);

@@ -94,7 +94,8 @@ impl<'a> Cache<'a> {
     /// [`VALUE_BYTES`], `quota_exceeded` when the plan's bytes leave no room after evicting.
     pub async fn put(&self, key: Key, value: Bytes, content_type: Option<String>, ttl: Option<Ttl>) -> Result<Etag> {
         if value.len() > VALUE_BYTES {
-            return Err(value_too_large());
+            return Err(Error::new(Code::PayloadTooLarge, format!("a cached value has at most {VALUE_BYTES} bytes"))
+                .hint("Keep large things in an object store and cache their address."));
         }
         let content_type: Option<Arc<str>> = content_type.map(Arc::from);
         for _ in 0..ROUNDS {
@@ -113,12 +114,6 @@ impl<'a> Cache<'a> {
     pub async fn delete(&self, key: Key) -> Result<()> {
         self.file.write(self.limits, move |tx| tx.execute(DELETE, params![key.as_str()]).map(drop)).await
     }
-}
-
-/// The error for a value longer than [`VALUE_BYTES`].
-pub fn value_too_large() -> Error {
-    Error::new(Code::PayloadTooLarge, format!("a cached value has at most {VALUE_BYTES} bytes"))
-        .hint("Keep large things in an object store and cache their address.")
 }
 
 fn full() -> Error {

@@ -2,6 +2,7 @@
 //! takes ([`guard::TenantCall`], [`guard::Operator`]). Paths, methods and Allow headers all come from the table
 //! below, and `openapi.json` is held against it by a test.
 
+pub mod admin;
 pub mod cache;
 pub mod extract;
 pub mod guard;
@@ -65,6 +66,20 @@ routes! {
         "/v1/jobs/{id}/ack" [POST queue::ack]
     }
     Operator {
+        "/admin/v1/tenants" [GET admin::tenants::list, POST admin::tenants::create]
+        "/admin/v1/tenants:batch" [POST admin::tenants::create_batch]
+        "/admin/v1/tenants/{id}" [GET admin::tenants::get, PATCH admin::tenants::patch, DELETE admin::tenants::delete]
+        "/admin/v1/tenants/{id}/undelete" [POST admin::tenants::undelete]
+        "/admin/v1/tenants/{id}/purge" [POST admin::tenants::purge]
+        "/admin/v1/tenants/{id}/migrate" [POST admin::migrations::migrate]
+        "/admin/v1/tenants/{id}/tokens" [GET admin::tokens::list, POST admin::tokens::create]
+        "/admin/v1/tenants/{id}/tokens/{jti}" [DELETE admin::tokens::revoke]
+        "/admin/v1/plans" [GET admin::tenants::plans]
+        "/admin/v1/keys:rotate" [POST admin::keys::rotate]
+        "/admin/v1/migrations" [GET admin::migrations::list]
+        "/admin/v1/audit" [GET admin::audit::list]
+        "/admin/v1/audit/verify" [GET admin::audit::verify]
+        "/admin/v1/system" [GET admin::system::list]
         "/admin/v1/health" [GET health::admin]
     }
 }

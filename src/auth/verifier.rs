@@ -99,8 +99,8 @@ impl Verifier {
                 verified
             }
         };
-        // After remembering, so that a revocation meanwhile is seen here if it came too late to drop the entry.
         if verified.claims.jti.is_some_and(|jti| self.revoked.has(jti)) {
+            self.remembered.invalidate(&fingerprint);
             return Err(Refused("it was revoked"));
         }
         Ok(verified.claims)
@@ -145,17 +145,12 @@ impl Verifier {
     /// dropped. Called for each unexpired revocation at start, and when one is made, after it was stored.
     pub fn revoke(&self, jti: Uuid, exp: i64) {
         self.revoked.add(jti, exp.saturating_add(self.leeway_s), clock::now_s());
-        self.forget(jti);
     }
 
-    /// Drops the remembered token with this id; the next use verifies it anew.
-    pub fn forget(&self, jti: Uuid) {
-        self.forget_if(move |claims| claims.jti == Some(jti));
-    }
-
-    /// Drops the remembered tokens of a tenant.
+    /// Drops the remembered tokens of a tenant. It frees memory and refuses nobody: the registry does.
     pub fn forget_tenant(&self, tenant: Uuid) {
-        self.forget_if(move |claims| claims.tenant == tenant);
+        // It fails only for a cache that was not built for it; ours was.
+        let _ = self.remembered.invalidate_entries_if(move |_, token| token.claims.tenant == tenant);
     }
 
     /// Drops every remembered token, also those being verified at this moment.
@@ -169,11 +164,6 @@ impl Verifier {
     /// How many tokens are remembered, about.
     pub fn remembered(&self) -> u64 {
         self.remembered.entry_count()
-    }
-
-    fn forget_if(&self, forgotten: impl Fn(&Claims) -> bool + Send + Sync + 'static) {
-        // It fails only for a cache that was not built for it; ours was.
-        let _ = self.remembered.invalidate_entries_if(move |_, token| forgotten(&token.claims));
     }
 }
 

@@ -2,42 +2,33 @@
 //! came in, with its content type, and is never taken for anything else by a browser.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS};
-use actix_web::web::{Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
+use super::extract::{Body, Query};
 use super::guard::TenantCall;
 use crate::auth::scope::Scope;
-use crate::cache::{self, CONTENT_TYPE_BYTES, Cache, Key, Ttl, Unless, VALUE_BYTES};
+use crate::cache::{CONTENT_TYPE_BYTES, Cache, Key, Ttl, Unless};
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PutQuery {
+pub struct PutQuery {
     ttl: Option<String>,
 }
 
 /// `PUT ?ttl=` with any bytes: 204 and the new `ETag`, whether or not the key was there.
-pub async fn put(call: TenantCall, request: HttpRequest, body: Payload) -> Result<HttpResponse> {
-    call.claims.scopes.require(Scope::Cache)?;
-    let key = key(&request)?;
-    let query = Query::<PutQuery>::from_query(request.query_string()).map_err(|e| {
-        Error::bad_request(format!("the query is not understood: {e}")).hint("PUT takes ?ttl= in seconds and nothing else.")
-    })?;
-    let ttl = query.ttl.as_deref().map(Ttl::parse).transpose()?;
-    let content_type = content_type(request.headers())?;
-    let value = match body.to_bytes_limited(VALUE_BYTES).await {
-        Ok(Ok(value)) => value,
-        Ok(Err(cut_off)) => return Err(Error::bad_request(format!("the body did not arrive whole: {cut_off}"))),
-        Err(_too_long) => return Err(cache::value_too_large()),
-    };
-    let etag = Cache::new(call.lease.cache()).put(key, value, content_type, ttl).await?;
+pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>, body: Body) -> Result<HttpResponse> {
+    call.claims.require(Scope::Cache)?;
+    let ttl = query.0.ttl.as_deref().map(Ttl::parse).transpose()?;
+    let (key, content_type) = (key(&request)?, content_type(request.headers())?);
+    let etag = Cache::new(call.lease.cache()).put(key, body.0, content_type, ttl).await?;
     Ok(HttpResponse::NoContent().insert_header((ETAG, etag.to_string())).finish())
 }
 
 /// `GET`: the bytes, or 304 to a client that has them (`If-None-Match`), or 404 for a miss.
 pub async fn get(call: TenantCall, request: HttpRequest) -> Result<HttpResponse> {
-    call.claims.scopes.require(Scope::Cache)?;
+    call.claims.require(Scope::Cache)?;
     let entry = Cache::new(call.lease.cache()).get(key(&request)?).await?.ok_or_else(|| {
         Error::not_found("the cache has nothing under this key").hint("It was never set, was deleted, evicted, or has expired.")
     })?;
@@ -54,7 +45,7 @@ pub async fn get(call: TenantCall, request: HttpRequest) -> Result<HttpResponse>
 
 /// `DELETE`: 204, whether or not the key was there.
 pub async fn delete(call: TenantCall, request: HttpRequest) -> Result<HttpResponse> {
-    call.claims.scopes.require(Scope::Cache)?;
+    call.claims.require(Scope::Cache)?;
     Cache::new(call.lease.cache()).delete(key(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }

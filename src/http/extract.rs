@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{FromRequest, HttpRequest};
 use serde::de::DeserializeOwned;
@@ -30,6 +30,9 @@ pub struct JsonBytes<T> {
     pub value: T,
     pub bytes: Bytes,
 }
+
+/// A body of any bytes.
+pub struct Body(pub Bytes);
 
 /// The query string. Parameters that the type does not have are refused.
 pub struct Query<T>(pub T);
@@ -60,6 +63,16 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBytes<T> {
     }
 }
 
+impl FromRequest for Body {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = read(request.clone(), payload.take());
+        Box::pin(async move { Ok(Body(body.await?)) })
+    }
+}
+
 impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
     type Error = Error;
     type Future = std::future::Ready<Result<Self>>;
@@ -72,19 +85,21 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
     }
 }
 
-async fn read_json(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
-    let limit = request.app_data::<Data<BodyLimits>>().map_or(1 << 20, |limits| limits.bytes);
-    let headers = request.headers();
-    let header = |name| headers.get(name).map(|value: &actix_web::http::header::HeaderValue| value.to_str().unwrap_or_default());
-    let media_type = header(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+async fn read_json(request: HttpRequest, payload: Payload) -> Result<Bytes> {
+    let media_type = header(&request, CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
         return Err(Error::new(Code::UnsupportedMediaType, "the body's Content-Type is not application/json")
             .hint("Send Content-Type: application/json."));
     }
-    if header(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+    read(request, payload).await
+}
+
+async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
+    let limit = request.app_data::<Data<BodyLimits>>().map_or(1 << 20, |limits| limits.bytes);
+    if header(&request, CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
     }
-    if header(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
+    if header(&request, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
     let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);
@@ -94,6 +109,10 @@ async fn read_json(request: HttpRequest, mut payload: Payload) -> Result<Bytes> 
         Ok(Ok(Err(error))) => Err(cut_off(&error)),
         Ok(Ok(Ok(bytes))) => Ok(bytes),
     }
+}
+
+fn header(request: &HttpRequest, name: HeaderName) -> Option<&str> {
+    request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
 }
 
 fn too_large(limit: usize) -> Error {

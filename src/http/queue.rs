@@ -42,7 +42,7 @@ pub struct AckBody {
 
 /// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk.
 pub async fn enqueue(call: TenantCall, queue: Path<String>, body: Json<EnqueueBody>) -> Result<HttpResponse> {
-    call.claims.scopes.require(Scope::QueueProduce)?;
+    call.claims.require(Scope::QueueProduce)?;
     let queue = QueueName::parse(&queue)?;
     let Json(body) = body;
     let mut job = NewJob::new(body.payload)?;
@@ -70,7 +70,7 @@ pub async fn enqueue(call: TenantCall, queue: Path<String>, body: Json<EnqueueBo
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
 pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>) -> Result<HttpResponse> {
-    call.claims.scopes.require(Scope::QueueConsume)?;
+    call.claims.require(Scope::QueueConsume)?;
     let claim = Claim::new(body.0.max, body.0.lease_s)?;
     let jobs = Queue::new(call.lease.queue()).claim(&QueueName::parse(&queue)?, claim).await?;
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(claim_json(&jobs)?))
@@ -78,7 +78,7 @@ pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>)
 
 /// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, 409 `lease_lost` when it is not.
 pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Result<HttpResponse> {
-    call.claims.scopes.require(Scope::QueueConsume)?;
+    call.claims.require(Scope::QueueConsume)?;
     let id = Uuid::try_parse(&id).map_err(|_| Error::bad_request("a job's id is a UUID").hint("Take it from the claim's answer."))?;
     Queue::new(call.lease.queue()).ack(id, &body.0.lease_token).await?;
     Ok(HttpResponse::Ok().json(json!({ "job": { "id": id, "state": "done" } })))

@@ -181,7 +181,7 @@ impl Task {
     fn script(&self, reader: &Reader<'_>, script: &str, only_read: bool) -> Result<Option<usize>> {
         let mut script = reader.script(script);
         let mut ran = 0;
-        while let Some(mut prepared) = script.next().map_err(at(ran))? {
+        while let Some(mut prepared) = script.advance().map_err(at(ran))? {
             if only_read && !prepared.is_readonly() {
                 return Ok(None);
             }

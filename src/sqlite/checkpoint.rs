@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ffi};
@@ -18,6 +18,9 @@ use super::watch::Stop;
 
 /// How long a long log's checkpoint waits for readers to finish, before and again after they are stopped.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long somebody may look at the state of a file that is being closed.
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// Bytes of a log before its first frame, and of a frame before its page.
 const LOG_HEADER: u64 = 32;
@@ -100,10 +103,19 @@ pub fn truncate(session: &Session, log: &LogLength) {
 }
 
 /// The last checkpoint, and the end of the file's connections: what is left is one plain file.
-pub fn close(path: &Path, open: Arc<Open>) {
-    let Some(Open { writer, readers, .. }) = Arc::into_inner(open) else {
-        tracing::error!(path = %path.display(), "a file was to be closed while in use; it closes when its last user is done");
-        return;
+pub fn close(path: &Path, mut open: Arc<Open>) {
+    let began = Instant::now();
+    // Nobody is inside; but somebody may be looking at its state this very moment.
+    let Open { writer, readers, .. } = loop {
+        match Arc::try_unwrap(open) {
+            Ok(open) => break open,
+            Err(_) if began.elapsed() > LOOKING => {
+                tracing::error!(path = %path.display(), "a file was to be closed while in use; it closes when its last user is done");
+                return;
+            }
+            Err(again) => open = again,
+        }
+        std::thread::yield_now();
     };
     drop(readers);
     let session = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

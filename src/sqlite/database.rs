@@ -3,6 +3,8 @@
 //! the file is only ever closed with nobody inside. While a failed file still has somebody reading it, it is
 //! not opened again: a file has one writer alive.
 
+mod opening;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -11,26 +13,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::checkpoint::{self, LogLength};
-use super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
+use super::checkpoint;
 use super::engine::Engine;
-use super::executor::{Party, overloaded};
-use super::fault;
+use super::executor::Party;
 use super::gate::{Gate, Pass};
-use super::migrate::{self, Migrations};
-use super::pool::Readers;
+use super::migrate::Migrations;
 use super::reader::{Reader, WriteTx};
-use super::session::{Session, Settings};
-use super::watch::{Gone, Stop, Watch};
+use super::session::Session;
+use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
 use crate::config::Level;
 use crate::error::{Code, Error, Result};
 
+pub use opening::Open;
+
 /// A file that could not be opened is not tried again for so long.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// How long opening a file waits for descriptors.
-const ROOM_WAIT: Duration = Duration::from_secs(3);
 
 /// Writes of one file running at once are one; of a tenant, one for each of its files.
 const WRITERS_OF_A_PARTY: usize = 4;
@@ -86,31 +84,6 @@ struct Queue {
     work: VecDeque<Work>,
     /// A lane drains the queue, or is about to.
     drained: bool,
-}
-
-/// An open file: its writer and its readers.
-pub struct Open {
-    pub(super) writer: Mutex<Session>,
-    writer_watch: Arc<Watch>,
-    pub(super) readers: Readers,
-    pub(super) log: LogLength,
-    /// Milliseconds since `opened`, of the last commit.
-    wrote_ms: AtomicU64,
-    opened: Instant,
-}
-
-impl Open {
-    pub(super) fn wrote(&self) {
-        self.wrote_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
-    }
-
-    fn quiet_for(&self) -> Duration {
-        self.opened.elapsed().saturating_sub(Duration::from_millis(self.wrote_ms.load(Relaxed)))
-    }
-
-    pub(super) fn writer(&self) -> MutexGuard<'_, Session> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What shows of a file from outside.
@@ -169,7 +142,8 @@ impl Database {
         let (answer, answered) = oneshot::channel();
         let engine = self.engine.clone();
         let job = move || {
-            let _pass = pass;
+            // In this order: the pass goes last, so whoever finds nobody inside finds the file unused.
+            let (_pass, open) = (pass, open);
             if gone.load(Relaxed) {
                 return;
             }
@@ -270,76 +244,6 @@ impl Database {
         let _ = done.await;
     }
 
-    async fn opened(self: &Arc<Self>) -> Result<Arc<Open>> {
-        if let Some(open) = self.current() {
-            return Ok(open);
-        }
-        let _one = self.opening.lock().await;
-        if let Some(open) = self.current() {
-            return Ok(open);
-        }
-        if let Some((at, error)) = &*self.failed.lock().unwrap_or_else(PoisonError::into_inner)
-            && at.elapsed() < RETRY
-        {
-            return Err(error.clone());
-        }
-        let pass = self.hold()?;
-        let for_writer = self.room(WRITER_DESCRIPTORS + READER_DESCRIPTORS).await?;
-        let (answer, answered) = oneshot::channel();
-        let database = self.clone();
-        let open = move || {
-            let _pass = pass;
-            let _ = answer.send(database.open_here(for_writer));
-        };
-        self.engine.writes().submit(self.writing_party(), Box::new(open))?;
-        let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
-        let failure = outcome.as_ref().err().filter(|error| error.code() == Code::TenantUnavailable);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failure.map(|error| (Instant::now(), error.clone()));
-        outcome
-    }
-
-    /// Descriptors from the budget; waits a little for others to close.
-    async fn room(&self, wanted: u64) -> Result<Descriptors> {
-        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors().room(wanted, &self.options.held)).await;
-        taken.map_err(|_| overloaded("sqlite.descriptors"))
-    }
-
-    fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
-        let for_reader = for_writer.split(READER_DESCRIPTORS);
-        let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
-        if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
-            return Err(busy());
-        }
-        match std::fs::symlink_metadata(&self.path) {
-            Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
-            Err(error) if !self.options.create || error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(fault::unavailable(&self.path, &error));
-            }
-            _ => {}
-        }
-        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
-        let settings = Settings { level, sandboxed, max_bytes, create, writer: true };
-        let describe =
-            |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
-        let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
-        migrate::up(&session, &self.options.migrations).map_err(|error| match error {
-            migrate::Failure::Sqlite(error) => describe(error),
-            migrate::Failure::Refused(error) => error,
-        })?;
-        let open = Arc::new(Open {
-            log: LogLength::of(&session).map_err(describe)?,
-            writer_watch: session.watch.clone(),
-            writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options.held),
-            wrote_ms: AtomicU64::new(0),
-            opened: Instant::now(),
-        });
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
-        self.engine.counters().opens.fetch_add(1, Relaxed);
-        Ok(open)
-    }
-
     fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
         let mut queue = self.queue();
         if queue.work.len() >= self.engine.tuning().writes_waiting && self.options.party != Party::SYSTEM {
@@ -363,6 +267,8 @@ impl Database {
     /// Serves the queue once: a group, or one job alone. Then goes to the back of the lanes' line, so that a
     /// tenant that writes without end does not keep a lane.
     fn drain(self: Arc<Self>) {
+        // The jobs' own passes go as they are answered.
+        let Ok(_pass) = self.hold() else { return self.refuse_all() };
         let Some(open) = self.current() else { return self.refuse_all() };
         let session = open.writer();
         let end = match self.take() {
@@ -461,17 +367,17 @@ impl Database {
 
     /// Whether to ask again later.
     fn checkpoint_if_quiet(self: &Arc<Self>) -> bool {
-        let Some(open) = self.current() else {
+        let (Ok(pass), Some(open)) = (self.hold(), self.current()) else {
             self.idle_listed.store(false, Relaxed);
             return false;
         };
         if open.quiet_for() < self.engine.tuning().idle_checkpoint {
+            drop(open);
             return true;
         }
         self.idle_listed.store(false, Relaxed);
-        let Ok(pass) = self.hold() else { return false };
         let checkpoint = move || {
-            let _pass = pass;
+            let (_pass, open) = (pass, open);
             checkpoint::truncate(&open.writer(), &open.log);
         };
         self.engine.writes().submit_reserved(self.writing_party(), Box::new(checkpoint));

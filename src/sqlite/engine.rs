@@ -57,8 +57,13 @@ impl Engine {
         let read_lanes = or(executor.read_lanes, (cores * 2).max(4));
         let write_lanes = or(executor.write_lanes, 16);
         // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
-        // SAFETY: a plain setting; called before the first connection is opened, and valid at any time.
-        unsafe { ffi::sqlite3_soft_heap_limit64(i64::try_from(sqlite.page_cache_bytes).unwrap_or(i64::MAX)) };
+        // Past the hard one a statement gets no more: one that sorts gigabytes fails, the process does not.
+        let bytes = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
+        // SAFETY: plain settings, valid at any time.
+        unsafe {
+            ffi::sqlite3_soft_heap_limit64(bytes(sqlite.page_cache_bytes));
+            ffi::sqlite3_hard_heap_limit64(bytes(sqlite.heap_max_bytes));
+        }
         Arc::new(Engine {
             reads: Executor::start(
                 "read",

@@ -91,7 +91,8 @@ pub struct Script<'s, 't> {
 }
 
 impl<'s> Script<'s, '_> {
-    pub fn next(&mut self) -> Result<Option<Prepared<'s>>> {
+    /// The next statement, compiled; none after the last.
+    pub fn advance(&mut self) -> Result<Option<Prepared<'s>>> {
         let Some(sandbox) = &self.session.sandbox else {
             return Err(Error::internal("tenants' SQL on a file that is not theirs", &"a script"));
         };

@@ -49,9 +49,12 @@ impl Job {
     }
 }
 
+/// Given the writer, or the reason why it cannot have it.
+pub type RunAlone = Box<dyn FnOnce(Result<&Exclusive<'_>>) + Send>;
+
 /// A write that has the writer to itself, outside any group's transaction.
 pub struct Alone {
-    pub run: Box<dyn FnOnce(Result<&Exclusive<'_>>) + Send>,
+    pub run: RunAlone,
     pub limits: Limits,
     pub gone: Gone,
     pub _pass: Pass,

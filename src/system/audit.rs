@@ -64,11 +64,24 @@ impl Audit {
         self.app.record(action).await
     }
 
-    /// Records that `error` was all that came of the action. What cannot be recorded is logged.
-    pub async fn record_failure(&self, by: &By, action: &'static str, target: Option<String>, error: &Error) {
-        if let Err(unrecorded) = self.record(by.failed(action, target, error)).await {
-            tracing::error!(%unrecorded, action, actor = by.actor, "a failed action could not be written to the audit log");
-        }
+    /// Does an action in a task of its own, so that a client that goes away does not stop it half way, and records
+    /// its failure. If it succeeds it has left its own entry, in the transaction of what it did.
+    pub async fn attempt<T, F>(&self, by: &By, action: &'static str, target: Option<String>, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let (audit, by) = (self.clone(), by.clone());
+        let task = tokio::spawn(async move {
+            let done = work.await;
+            if let Err(error) = &done
+                && let Err(unrecorded) = audit.record(by.failed(action, target, error)).await
+            {
+                tracing::error!(%unrecorded, action, actor = by.actor, "a failed action could not be written to the audit log");
+            }
+            done
+        });
+        task.await.unwrap_or_else(|ended| Err(Error::internal("an administrative task ended early", &ended)))
     }
 
     /// Entries, newest first, with everything that was committed before the call.

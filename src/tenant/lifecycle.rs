@@ -98,12 +98,6 @@ impl Lifecycle {
     /// Changes name, plan or state. A new plan or state first empties the tenant, so that no request runs under
     /// the old one once this has returned.
     pub async fn patch(&self, by: By, id: TenantId, patch: Patch) -> Result<TenantRow> {
-        if let Some(plan) = &patch.plan {
-            self.inner.known_plan(plan)?;
-        }
-        if let Some(name) = &patch.name {
-            provision::check_name(name)?;
-        }
         let details = json!({ "name": patch.name, "plan": patch.plan, "state": patch.state.map(State::as_str) });
         let action = match patch.state {
             Some(State::Suspended) => "tenant.suspend",
@@ -111,6 +105,8 @@ impl Lifecycle {
             None => "tenant.update",
         };
         self.run(by, action, Some(id), move |inner, by| async move {
+            patch.plan.as_deref().map_or(Ok(()), |plan| inner.known_plan(plan))?;
+            patch.name.as_deref().map_or(Ok(()), provision::check_name)?;
             let _turn = inner.turn(id).await;
             let row = inner.existing(id).await?;
             let same_plan = patch.plan.as_ref().is_none_or(|plan| *plan == row.plan);
@@ -181,22 +177,14 @@ impl Lifecycle {
         .await
     }
 
-    /// Runs the work in a task of its own and leaves an audit entry if it fails; if it succeeds it has left one.
+    /// Does the work in a task of its own and leaves an audit entry if it fails ([`Audit::attempt`]).
     async fn run<T, F>(&self, by: By, action: &'static str, id: Option<TenantId>, work: impl FnOnce(Arc<Inner>, By) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let audit = self.inner.audit.clone();
         let work = work(self.inner.clone(), by.clone());
-        let task = tokio::spawn(async move {
-            let done = work.await;
-            if let Err(error) = &done {
-                audit.record_failure(&by, action, id.map(|id| id.to_string()), error).await;
-            }
-            done
-        });
-        task.await.unwrap_or_else(|ended| Err(Error::internal("an administrative task ended early", &ended)))
+        self.inner.audit.attempt(&by, action, id.map(|id| id.to_string()), work).await
     }
 }
 

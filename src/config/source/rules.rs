@@ -45,13 +45,14 @@ impl Rules<'_> {
     /// Bounds of which none would be a server that serves nothing.
     fn counts(&self, config: &Config) -> Result<()> {
         let Config { http, auth, sqlite, executor, tenants, telemetry, .. } = config;
-        let positive: [(&str, u64); 18] = [
+        let positive: [(&str, u64); 19] = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
             ("http.max_connections", http.max_connections as u64),
             ("http.header_timeout_ms", http.header_timeout_ms),
             ("auth.token_ttl_s", auth.token_ttl_s),
             ("auth.token_max_ttl_s", auth.token_max_ttl_s),
             ("sqlite.page_cache_bytes", sqlite.page_cache_bytes),
+            ("sqlite.heap_max_bytes", sqlite.heap_max_bytes),
             ("sqlite.readers_per_file", sqlite.readers_per_file.into()),
             ("sqlite.busy_timeout_ms", sqlite.busy_timeout_ms),
             ("sqlite.checkpoint_bytes", sqlite.checkpoint_bytes),

@@ -101,7 +101,7 @@ async fn a_temp_table_ends_with_its_request() {
     let run = |sql: &'static str| {
         database.write(Limits::default(), move |tx| {
             let mut script = tx.script(sql);
-            while let Some(mut prepared) = script.next()? {
+            while let Some(mut prepared) = script.advance()? {
                 prepared.run(|_| Ok(()))?;
             }
             Ok(())
@@ -119,7 +119,7 @@ async fn closing_leaves_one_plain_file() {
     let database = bench.database(&gate);
     database.write(Limits::default(), insert("kept".to_owned())).await.unwrap();
     assert_eq!(count(&database).await, 1);
-    assert!(gate.try_close());
+    assert!(gate.emptied(Duration::from_secs(5)).await && gate.try_close());
     database.close().await;
     let names: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["t.sqlite"]);

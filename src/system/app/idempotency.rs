@@ -102,7 +102,7 @@ impl App {
     /// Counting is linear in the keys held, so it is done once in [`RECOUNT`] keys; the bound is kept to that.
     fn bound_keys(&self, tx: &WriteTx<'_>) -> Result<()> {
         const RECOUNT: u64 = 1_000;
-        if self.keys.fetch_add(1, Relaxed) % RECOUNT != 0 {
+        if !self.keys.fetch_add(1, Relaxed).is_multiple_of(RECOUNT) {
             return Ok(());
         }
         let held = tx.row("SELECT count(*) FROM idempotency_keys", [], |row| column::count(row, 0))?.unwrap_or(0);

@@ -105,6 +105,8 @@ pub struct Filter {
     pub states: Vec<State>,
     /// Part of the slug or the name, in any case.
     pub search: Option<String>,
+    /// With exactly this slug.
+    pub slug: Option<String>,
     /// After this one.
     pub after: Option<Uuid>,
     pub limit: u32,
@@ -378,9 +380,10 @@ fn tenants_in(r: &Reader<'_>, filter: &Filter) -> Result<Vec<TenantRow>> {
     } else {
         sql.push_str(" AND ?3 IS NULL");
     }
+    sql.push_str(if filter.slug.is_some() { " AND slug = ?4" } else { " AND ?4 IS NULL" });
     sql.push_str(" ORDER BY id LIMIT ?2");
     let after = filter.after.map(|id| id.to_string()).unwrap_or_default();
-    r.rows(&sql, params![after, filter.limit, search], tenant_row)
+    r.rows(&sql, params![after, filter.limit, search, filter.slug], tenant_row)
 }
 
 /// `search` anywhere in a text, as a LIKE pattern that takes its `%` and `_` literally.

@@ -25,12 +25,12 @@ pub enum Problem {
 }
 
 impl Problem {
-    pub fn message(self) -> String {
+    pub fn what(self) -> &'static str {
         match self {
-            Problem::Edited { seq } => format!("entry {seq} was edited: its hash does not match"),
-            Problem::Removed { seq } => format!("entry {seq} was removed"),
-            Problem::CutOff { seq } => format!("the log was cut off: entry {seq} and what may have followed it is gone"),
-            Problem::Head => "the remembered head of the log was changed or removed, so a cut-off end would not show".to_owned(),
+            Problem::Edited { .. } => "it was edited: its hash does not match",
+            Problem::Removed { .. } => "it was removed",
+            Problem::CutOff { .. } => "the log was cut off: it and what followed it is gone",
+            Problem::Head => "the remembered head of the log was changed or removed, so a cut-off end would not show",
         }
     }
 
@@ -55,8 +55,7 @@ impl Verification {
         json!({
             "ok": self.problem.is_none(),
             "entries": self.entries,
-            "problem": self.problem.map(Problem::message),
-            "first_bad_seq": self.problem.and_then(Problem::seq),
+            "problem": self.problem.map(|problem| json!({ "seq": problem.seq(), "what": problem.what() })),
         })
     }
 }

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::{Inner, Lifecycle};
-use crate::clock::Millis;
+use crate::clock::{Millis, rfc3339};
 use crate::error::{Error, Result};
 use crate::sqlite::{self, Applied, Limits};
 use crate::system::app::{Filter, State, TenantRow};
@@ -24,7 +24,22 @@ pub struct Details {
     pub files: [FileDetails; 3],
 }
 
-#[derive(Debug, Serialize)]
+impl Details {
+    /// The tenant with `files` by role, `schema_versions` by set, `open` and `last_used_at`.
+    pub fn to_json(&self) -> Value {
+        let applied = self.files.iter().filter_map(|file| file.schema.as_ref()).flatten();
+        let versions: Map<_, _> = applied.map(|applied| (applied.set.clone(), applied.version.into())).collect();
+        let files: Map<_, _> = Role::ALL.iter().zip(&self.files).map(|(role, file)| (role.as_str().to_owned(), file.to_json())).collect();
+        let mut tenant = self.row.to_json();
+        tenant["files"] = files.into();
+        tenant["schema_versions"] = versions.into();
+        tenant["open"] = self.open.into();
+        tenant["last_used_at"] = self.last_used.map(rfc3339).into();
+        tenant
+    }
+}
+
+#[derive(Debug)]
 pub struct FileDetails {
     /// With its log. `None` if there is no such file.
     pub size_bytes: Option<u64>,
@@ -33,6 +48,13 @@ pub struct FileDetails {
     pub schema: Option<Vec<Applied>>,
     /// Why it cannot be asked.
     pub error: Option<String>,
+}
+
+impl FileDetails {
+    fn to_json(&self) -> Value {
+        let versions = self.schema.as_ref().map(|sets| sets.iter().map(|set| (set.set.clone(), set.version.into())).collect::<Map<_, _>>());
+        json!({ "size_bytes": self.size_bytes, "wal_bytes": self.wal_bytes, "schema_versions": versions, "error": self.error })
+    }
 }
 
 impl Lifecycle {
@@ -72,7 +94,7 @@ impl Lifecycle {
     }
 
     /// Brings the tenant's files up to date now, as their next use would. The first that cannot be is the error.
-    pub async fn migrate(&self, by: By, id: TenantId) -> Result<[Vec<Applied>; 3]> {
+    pub async fn migrate(&self, by: By, id: TenantId) -> Result<Details> {
         self.run(by, "tenant.migrate", Some(id), move |inner, by| async move {
             let row = inner.existing(id).await?;
             if !matches!(row.state, State::Active | State::Suspended) {
@@ -81,10 +103,11 @@ impl Lifecycle {
             // An open file is up to date already; one that failed to open is tried again.
             let [database, cache, queue] = inner.schemas(&row).await?;
             let applied = [database?, cache?, queue?];
-            inner.audit.record(by.did("tenant.migrate", Some(id.to_string()), serde_json::json!({ "schema": applied }))).await?;
-            Ok(applied)
+            inner.audit.record(by.did("tenant.migrate", Some(id.to_string()), json!({ "schema": applied }))).await?;
+            Ok(())
         })
-        .await
+        .await?;
+        self.details(id).await
     }
 }
 

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Inner, Lifecycle, PROVISIONING_MAX, files, undecided};
@@ -30,54 +31,39 @@ const NAME_MAX: usize = 200;
 /// `sub` and `role` of the token that a new tenant comes with.
 const SERVICE: &str = "service";
 
-/// What a tenant shall be, checked.
-#[derive(Clone, Debug)]
+/// What a tenant shall be, as it was asked for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wish {
-    slug: String,
-    name: String,
-    plan: String,
+    pub slug: String,
+    pub name: String,
+    /// [`DEFAULT_PLAN`] unless given.
+    pub plan: Option<String>,
 }
 
 /// The body that answers a provisioning call.
 pub type Provisioned = Answer;
 
 impl Lifecycle {
-    /// Checks what a tenant shall be.
-    pub fn wish(&self, slug: String, name: String, plan: Option<String>) -> Result<Wish> {
-        check_slug(&slug)?;
-        check_name(&name)?;
-        let plan = plan.unwrap_or_else(|| DEFAULT_PLAN.to_owned());
-        self.inner.known_plan(&plan)?;
-        Ok(Wish { slug, name, plan })
-    }
-
     /// Makes a tenant: 201 with it and its service token. With `once`, the answer of the first such call.
     pub async fn provision(&self, by: By, wish: Wish, once: Option<Once>) -> Result<Provisioned> {
         self.run(by, "tenant.create", None, move |inner, by| async move { provision(&inner, &by, wish, once).await }).await
     }
 
-    /// Makes many tenants, each by itself: 200 with a result for each, in order, `{"tenant","token"}` or
-    /// `{"error"}`. At most [`BATCH_MAX`], some at a time.
-    pub async fn provision_batch(&self, by: By, wishes: Vec<Result<Wish>>, once: Option<Once>) -> Result<Provisioned> {
-        if wishes.is_empty() || wishes.len() > BATCH_MAX {
-            return Err(Error::bad_request(format!("a batch has 1 to {BATCH_MAX} tenants, not {}", wishes.len())));
-        }
+    /// Makes many tenants, each by itself: 200 with a result for each, in order, `{"status","tenant","token"}` or
+    /// `{"status","error"}`. At most [`BATCH_MAX`], some at a time.
+    pub async fn provision_batch(&self, by: By, wishes: Vec<Wish>, once: Option<Once>) -> Result<Provisioned> {
         let lifecycle = self.clone();
         self.run(by, "tenant.create_batch", None, move |inner, by| async move {
+            if wishes.is_empty() || wishes.len() > BATCH_MAX {
+                return Err(Error::bad_request(format!("a batch has 1 to {BATCH_MAX} tenants, not {}", wishes.len())));
+            }
             if let Some(once) = &once
                 && let Begun::Answered(answer) = inner.app.once_begin(once).await?
             {
                 return Ok(answer);
             }
-            let one = |wish: Result<Wish>| {
-                let (lifecycle, by) = (lifecycle.clone(), by.clone());
-                async move {
-                    match lifecycle.one_of_batch(by, wish).await {
-                        Ok(made) => made,
-                        Err(error) => json!({ "error": error.to_json() }),
-                    }
-                }
-            };
+            let one = |wish: Wish| lifecycle.one_of_batch(by.clone(), wish);
             let results: Vec<Value> = stream::iter(wishes).map(one).buffered(PROVISIONING_MAX).collect().await;
             let answer = answer(200, &json!({ "results": results }));
             if let Some(once) = &once {
@@ -88,16 +74,25 @@ impl Lifecycle {
         .await
     }
 
-    async fn one_of_batch(&self, by: By, wish: Result<Wish>) -> Result<Value> {
-        let made = self.provision(by, wish?, None).await?;
-        serde_json::from_slice(&made.body).map_err(|cause| Error::internal("an answer of ours does not parse", &cause))
+    async fn one_of_batch(&self, by: By, wish: Wish) -> Value {
+        let made = self.provision(by, wish, None).await;
+        let made = made.and_then(|made| {
+            let body =
+                serde_json::from_slice::<Value>(&made.body).map_err(|cause| Error::internal("an answer of ours does not parse", &cause))?;
+            Ok(json!({ "status": made.status, "tenant": body["tenant"], "token": body["token"] }))
+        });
+        made.unwrap_or_else(|error| json!({ "status": error.code().status(), "error": error.to_json() }))
     }
 }
 
 async fn provision(inner: &Arc<Inner>, by: &By, wish: Wish, once: Option<Once>) -> Result<Provisioned> {
+    let plan = wish.plan.as_deref().unwrap_or(DEFAULT_PLAN);
+    check_slug(&wish.slug)?;
+    check_name(&wish.name)?;
+    inner.known_plan(plan)?;
     let _permit = inner.provisioning.acquire().await.map_err(|closed| Error::internal("provisioning is closed", &closed))?;
     let id = TenantId::new_v7();
-    let new = NewTenant { id: id.uuid(), slug: wish.slug.clone(), name: wish.name.clone(), plan: wish.plan.clone() };
+    let new = NewTenant { id: id.uuid(), slug: wish.slug.clone(), name: wish.name.clone(), plan: plan.to_owned() };
     match inner.app.tenant_begin(new, once.clone()).await {
         Ok(Begun::New) => {}
         Ok(Begun::Answered(answer)) => return Ok(answer),
@@ -176,7 +171,7 @@ fn check_slug(slug: &str) -> Result<()> {
     if fits {
         return Ok(());
     }
-    Err(Error::bad_request("this is not a slug")
+    Err(Error::bad_request("`slug` is not a slug")
         .hint(format!("1 to {SLUG_MAX} characters: lower-case letters, digits and hyphens, not starting with a hyphen.")))
 }
 
@@ -184,7 +179,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     if (1..=NAME_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Error::bad_request("this is not a name").hint(format!("1 to {NAME_MAX} characters, none of them a control character.")))
+    Err(Error::bad_request("`name` is not a name").hint(format!("1 to {NAME_MAX} characters, none of them a control character.")))
 }
 
 #[cfg(test)]

@@ -64,10 +64,13 @@ fn once(key: &str, body: u8) -> Option<Once> {
     Some(Once { scope: "tenants".to_owned(), key: key.to_owned(), body_hash: [body; 32] })
 }
 
+fn wish(slug: &str) -> Wish {
+    Wish { slug: slug.to_owned(), name: slug.to_owned(), plan: None }
+}
+
 impl Bed {
     async fn make(&self, slug: &str, once: Option<Once>) -> Result<(TenantId, String)> {
-        let wish = self.lifecycle.wish(slug.to_owned(), slug.to_owned(), None)?;
-        let answer = self.lifecycle.provision(by(), wish, once).await?;
+        let answer = self.lifecycle.provision(by(), wish(slug), once).await?;
         assert_eq!(answer.status, 201);
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         let id = TenantId::parse(body["tenant"]["id"].as_str().unwrap()).unwrap();
@@ -201,12 +204,12 @@ async fn many_at_once_with_one_slug_make_one_tenant() {
 async fn a_batch_has_a_result_for_each() {
     with_bed(|bed| async move {
         bed.make("taken", None).await.unwrap();
-        let wish = |slug: &str| bed.lifecycle.wish(slug.to_owned(), slug.to_owned(), None);
         let wishes = || vec![wish("a"), wish("taken"), wish("../x"), wish("b")];
         let answer = bed.lifecycle.provision_batch(by(), wishes(), once("k", 1)).await.unwrap();
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         let results = body["results"].as_array().unwrap();
         let codes: Vec<_> = results.iter().map(|result| result["error"]["code"].as_str().unwrap_or("made")).collect();
+        assert_eq!(results[0]["status"], 201);
         assert_eq!(codes, ["made", "conflict", "bad_request", "made"]);
         assert_eq!(results[3]["tenant"]["slug"], "b");
         assert_eq!(bed.lifecycle.provision_batch(by(), wishes(), once("k", 1)).await.unwrap(), answer);

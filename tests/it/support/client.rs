@@ -145,6 +145,13 @@ impl Answer {
         self
     }
 
+    /// Fails the test unless it succeeded, whatever there is to say beside that.
+    #[track_caller]
+    pub fn succeeds(self) -> Answer {
+        assert!((200..300).contains(&self.status), "{} answered {}: {}", self.asked, self.status, self.text());
+        self
+    }
+
     /// Fails unless the answer is our JSON error of this status and code, whole: `code`, `message`, `details`
     /// and `hint`, the message not empty. Returns it.
     #[track_caller]

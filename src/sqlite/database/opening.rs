@@ -1,0 +1,119 @@
+//! Opening a file: once however many ask, within the budget of descriptors, brought up to date before anybody
+//! uses it. What cannot be opened is remembered as such for a moment, so that a broken file costs little.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::super::checkpoint::LogLength;
+use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
+use super::super::executor::overloaded;
+use super::super::pool::Readers;
+use super::super::session::{Session, Settings};
+use super::super::watch::Watch;
+use super::super::{fault, migrate};
+use super::{Database, Options, RETRY};
+use crate::error::{Code, Error, Result};
+
+/// How long opening a file waits for descriptors.
+const ROOM_WAIT: Duration = Duration::from_secs(3);
+
+/// An open file: its writer and its readers.
+pub struct Open {
+    pub(in crate::sqlite) writer: Mutex<Session>,
+    pub(super) writer_watch: Arc<Watch>,
+    pub(in crate::sqlite) readers: Readers,
+    pub(in crate::sqlite) log: LogLength,
+    /// Milliseconds since `opened`, of the last commit.
+    wrote_ms: AtomicU64,
+    opened: Instant,
+}
+
+impl Open {
+    pub(in crate::sqlite) fn wrote(&self) {
+        self.wrote_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    pub(super) fn quiet_for(&self) -> Duration {
+        self.opened.elapsed().saturating_sub(Duration::from_millis(self.wrote_ms.load(Relaxed)))
+    }
+
+    pub(in crate::sqlite) fn writer(&self) -> MutexGuard<'_, Session> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Database {
+    /// The open file; opens it if it is not.
+    pub(super) async fn opened(self: &Arc<Self>) -> Result<Arc<Open>> {
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
+        let _one = self.opening.lock().await;
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
+        if let Some((at, error)) = &*self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+            && at.elapsed() < RETRY
+        {
+            return Err(error.clone());
+        }
+        let pass = self.hold()?;
+        let for_writer = self.room(WRITER_DESCRIPTORS + READER_DESCRIPTORS).await?;
+        let (answer, answered) = oneshot::channel();
+        let database = self.clone();
+        let open = move || {
+            let _pass = pass;
+            let _ = answer.send(database.open_here(for_writer));
+        };
+        self.engine.writes().submit(self.writing_party(), Box::new(open))?;
+        let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
+        let failure = outcome.as_ref().err().filter(|error| error.code() == Code::TenantUnavailable);
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failure.map(|error| (Instant::now(), error.clone()));
+        outcome
+    }
+
+    /// Descriptors from the budget; waits a little for others to close.
+    async fn room(&self, wanted: u64) -> Result<Descriptors> {
+        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors().room(wanted, &self.options.held)).await;
+        taken.map_err(|_| overloaded("sqlite.descriptors"))
+    }
+
+    fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
+        let for_reader = for_writer.split(READER_DESCRIPTORS);
+        let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
+        if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
+            return Err(busy());
+        }
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
+            Err(error) if !self.options.create || error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(fault::unavailable(&self.path, &error));
+            }
+            _ => {}
+        }
+        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
+        let settings = Settings { level, sandboxed, max_bytes, create, writer: true };
+        let describe =
+            |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
+        let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
+        migrate::up(&session, &self.options.migrations).map_err(|error| match error {
+            migrate::Failure::Sqlite(error) => describe(error),
+            migrate::Failure::Refused(error) => error,
+        })?;
+        let open = Arc::new(Open {
+            log: LogLength::of(&session).map_err(describe)?,
+            writer_watch: session.watch.clone(),
+            writer: Mutex::new(session),
+            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options.held),
+            wrote_ms: AtomicU64::new(0),
+            opened: Instant::now(),
+        });
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
+        self.engine.counters().opens.fetch_add(1, Relaxed);
+        Ok(open)
+    }
+}
