@@ -49,8 +49,7 @@ impl Migrate {
             Migrate::Up { tenants } => {
                 let mut run = Run::new(json);
                 for tenant in tenants {
-                    let id = resolve(client, tenant, Live::Yes)?;
-                    run.one(client, &id, tenant);
+                    run.one(client, resolve(client, tenant, Live::Yes), tenant);
                 }
                 run.finish()
             }
@@ -66,7 +65,7 @@ fn all_up(client: &Client, json: bool) -> Result<()> {
         let body = client.get(&format!("/admin/v1/tenants{page}"))?.json();
         for tenant in items(&body) {
             if let (Some(id), Some(slug)) = (tenant["id"].as_str(), tenant["slug"].as_str()) {
-                run.one(client, id, slug);
+                run.one(client, Ok(id.to_owned()), slug);
             }
         }
         let next = body["next_cursor"].as_str().map(str::to_owned);
@@ -89,8 +88,8 @@ impl Run {
         Run { json, done: 0, failed: 0 }
     }
 
-    fn one(&mut self, client: &Client, id: &str, name: &str) {
-        match client.post(&format!("/admin/v1/tenants/{id}/migrate"), &json!({})) {
+    fn one(&mut self, client: &Client, id: Result<String>, name: &str) {
+        match id.and_then(|id| client.post(&format!("/admin/v1/tenants/{id}/migrate"), &json!({}))) {
             Ok(answer) => {
                 self.done += 1;
                 let body = answer.json();
@@ -101,7 +100,7 @@ impl Run {
             }
             Err(error) => {
                 self.failed += 1;
-                print::note(&format!("{name}: {error}"));
+                print::note(&format!("{name}: {}", error.message()));
             }
         }
     }
