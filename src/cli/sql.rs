@@ -10,7 +10,7 @@ use super::client::{Call, Client};
 use super::tenant::{Live, resolve};
 use super::{print, token};
 use crate::auth::scope::{Scope, Scopes};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The token's life, in seconds.
 const TOKEN_S: u64 = 60;
@@ -52,7 +52,10 @@ impl Sql {
             json!({ "statements": [{ "sql": text, "params": params }], "transaction": transaction })
         };
         let call = Call { method: "POST", path: "/v1/sql", bearer: Some(&token), headers: &[], body: body.to_string().into_bytes() };
-        let answer = client.checked(&call)?;
+        let answer = client.checked(&call).map_err(|error| match error.code() {
+            Code::SqlDenied | Code::Forbidden if !self.write => error.hint("If it is meant to write, give --write."),
+            _ => error,
+        })?;
         if as_json {
             print::body(&answer);
             return Ok(());

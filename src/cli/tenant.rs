@@ -142,12 +142,29 @@ fn show(answer: &Answer, json: bool) {
     if json {
         return print::body(answer);
     }
-    let body = answer.json();
+    let mut body = answer.json();
+    let files = body["tenant"].as_object_mut().and_then(|tenant| {
+        tenant.remove("schema_versions");
+        tenant.remove("files")
+    });
     print::line(&print::document(&body["tenant"]));
+    if let Some(Value::Object(files)) = files {
+        print::line(&format!("\n{}", files_table(&files)));
+    }
     if let Some(token) = body["token"].as_str() {
         print::note("\nits service token, with every tenant scope:");
         print::line(token);
     }
+}
+
+fn files_table(files: &Map<String, Value>) -> String {
+    let row = |(role, file): (&String, &Value)| {
+        let versions = file["schema_versions"].as_object().into_iter().flatten();
+        let versions: Vec<String> = versions.map(|(set, version)| format!("{set} {version}")).collect();
+        let schema = if versions.is_empty() { print::cell(&file["error"]) } else { versions.join(", ") };
+        vec![role.clone(), print::cell(&file["size_bytes"]), print::cell(&file["wal_bytes"]), schema]
+    };
+    print::table(&["FILE", "SIZE_BYTES", "OF THAT IN WAL", "SCHEMA"], &files.iter().map(row).collect::<Vec<_>>())
 }
 
 fn done(answer: &Answer, json: bool, tenant: &str, what: &str) -> Result<()> {

@@ -150,7 +150,7 @@ fn front_end(caller: &Caller<'_>, guests: &[Guest]) -> Result<Vec<Job>> {
         jobs.push(queue(caller, guest)?);
         if index == 0 {
             line("   database  a task was inserted with parameters, read back and closed");
-            line("   cache     the dashboard was put for 60 s, and came back byte for byte");
+            line("   cache     the dashboard was put for an hour, and came back byte for byte");
             line("   queue     a mail was enqueued, claimed, acknowledged; a second acknowledgement was refused");
         }
     }
@@ -187,7 +187,7 @@ fn cache(caller: &Caller<'_>, guest: &Guest) -> Result<()> {
     let page = dashboard(guest);
     let put = Call {
         method: "PUT",
-        path: &format!("{CACHE_PATH}?ttl=60"),
+        path: &format!("{CACHE_PATH}?ttl=3600"),
         bearer: Some(&guest.user.token),
         headers: &[("content-type", "text/html; charset=utf-8")],
         body: page.clone().into_bytes(),
