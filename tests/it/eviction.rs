@@ -86,8 +86,8 @@ fn what_nobody_uses_is_closed() {
     let tenant = server.tenant("idle");
     tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (1);");
     eventually("the files are closed", || descriptors(&server).is_empty().then_some(()));
-    assert_eq!(server.admin().get(&format!("/admin/v1/tenants/{}", tenant.id)).expect(200).json()["tenant"]["open"], false);
     assert!(!server.file(&tenant.id, "database").with_extension("sqlite-wal").exists(), "closing checkpoints");
+    assert_eq!(server.admin().get(&format!("/admin/v1/tenants/{}", tenant.id)).expect(200).json()["tenant"]["open"], false);
     assert_eq!(tenant.rows("SELECT x FROM t", json!([])), json!([[1]]));
 }
 

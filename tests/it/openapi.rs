@@ -53,3 +53,142 @@ fn every_error_code_is_in_the_document() {
         assert!(text.contains(&format!("\"{}\"", code.as_str())), "{}", code.as_str());
     }
 }
+
+#[test]
+fn answers_have_the_form_that_the_document_promises() {
+    let server = Server::start();
+    let admin = server.admin();
+    let document = server.anyone().get("/openapi.json").expect(200).json();
+    let mut wrong = Vec::new();
+    let mut check = |method: &str, path: &str, answer: &Answer| {
+        let said = &document["paths"][path][method.to_lowercase()]["responses"][answer.status.to_string()];
+        let said = said["$ref"].as_str().map_or(said, |target| document.pointer(&target[1..]).unwrap());
+        let schema = &said["content"]["application/json"]["schema"];
+        if said.is_null() {
+            wrong.push(format!("{method} {path}: {} is not described", answer.status));
+        } else if !schema.is_null() {
+            misfits(&document, schema, &answer.json(), &format!("{method} {path} {}", answer.status), &mut wrong);
+        } else if !answer.body.is_empty() && said["content"].is_null() {
+            wrong.push(format!("{method} {path} {}: a body that is not described: {}", answer.status, answer.text()));
+        }
+    };
+
+    const TENANTS: &str = "/admin/v1/tenants";
+    const TENANT: &str = "/admin/v1/tenants/{id}";
+    let made = admin.post(TENANTS, json!({ "slug": "formed", "name": "Formed" }));
+    check("POST", TENANTS, &made);
+    let tenant = server.tenant_of(&made.json());
+    let path = format!("{TENANTS}/{}", tenant.id);
+    check("POST", TENANTS, &admin.post(TENANTS, json!({ "slug": "formed", "name": "Formed" })));
+    check("POST", TENANTS, &admin.post(TENANTS, json!({ "slug": "Formed", "name": "Formed" })));
+    let items = json!({ "tenants": [{ "slug": "one-of-two", "name": "One" }, { "slug": "formed", "name": "Two" }] });
+    check("POST", "/admin/v1/tenants:batch", &admin.post("/admin/v1/tenants:batch", items));
+    check("GET", TENANTS, &admin.get(&format!("{TENANTS}?limit=1")));
+    check("GET", TENANT, &admin.get(&path));
+    check("PATCH", TENANT, &admin.patch(&path, json!({ "name": "Reformed" })));
+    let tokens = "/admin/v1/tenants/{id}/tokens";
+    let body = json!({ "role": "r", "sub": "s", "scopes": ["cache"], "expires_in_s": 60 });
+    let token = admin.post(&format!("{path}/tokens"), body);
+    check("POST", tokens, &token);
+    check("GET", tokens, &admin.get(&format!("{path}/tokens")));
+    let jti = token.json()["jti"].as_str().unwrap().to_owned();
+    check("DELETE", "/admin/v1/tenants/{id}/tokens/{jti}", &admin.delete(&format!("{path}/tokens/{jti}")));
+    check("POST", "/admin/v1/tenants/{id}/migrate", &admin.post(&format!("{path}/migrate"), json!({})));
+    for path in ["plans", "health", "system", "migrations", "audit", "audit/verify"].map(|path| format!("/admin/v1/{path}")) {
+        check("GET", &path, &admin.get(&path));
+    }
+    check("POST", "/admin/v1/keys:rotate", &admin.post("/admin/v1/keys:rotate", json!({})));
+
+    check("POST", "/v1/sql", &tenant.sql("SELECT 1, 'a', NULL, x'00', 1.5", json!([])));
+    check("POST", "/v1/sql", &tenant.post("/v1/sql", json!({ "script": "CREATE TABLE t (x)" })));
+    check("POST", "/v1/sql", &tenant.sql("nonsense", json!([])));
+    check("POST", "/v1/sql", &server.anyone().post("/v1/sql", json!({ "script": "SELECT 1" })));
+    check("PUT", "/v1/cache/{key}", &tenant.call("PUT", "/v1/cache/k").bytes("text/plain", "v").send());
+    check("GET", "/v1/cache/{key}", &tenant.get("/v1/cache/none"));
+    check("DELETE", "/v1/cache/{key}", &tenant.delete("/v1/cache/k"));
+    check("POST", "/v1/queues/{queue}/jobs", &tenant.post("/v1/queues/q/jobs", json!({ "payload": { "a": 1 } })));
+    let claimed = tenant.post("/v1/queues/q/claim", json!({ "max": 1, "lease_s": 30 }));
+    check("POST", "/v1/queues/{queue}/claim", &claimed);
+    let job = claimed.json()["jobs"][0].clone();
+    let ack = || tenant.post(&format!("/v1/jobs/{}/ack", job["id"].as_str().unwrap()), json!({ "lease_token": job["lease_token"] }));
+    check("POST", "/v1/jobs/{id}/ack", &ack());
+    check("POST", "/v1/jobs/{id}/ack", &ack());
+
+    check("DELETE", TENANT, &admin.delete(&path));
+    check("POST", "/admin/v1/tenants/{id}/undelete", &admin.post(&format!("{path}/undelete"), json!({})));
+    check("POST", "/admin/v1/tenants/{id}/purge", &admin.post(&format!("{path}/purge"), json!({})));
+    admin.delete(&path).succeeds();
+    check("POST", "/admin/v1/tenants/{id}/purge", &admin.post(&format!("{path}/purge"), json!({})));
+    for path in ["/healthz", "/readyz", "/openapi.json", "/.well-known/jwks.json"] {
+        check("GET", path, &server.anyone().get(path));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Where `value` is not what `schema` says; of JSON Schema, the words that our document uses for answers. A
+/// member that the schema does not name is a misfit too: an answer is described whole.
+fn misfits(document: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+    if let Some(target) = schema["$ref"].as_str() {
+        return misfits(document, document.pointer(&target[1..]).unwrap_or(&Value::Null), value, at, found);
+    }
+    if let Some(choices) = schema["oneOf"].as_array().or_else(|| schema["anyOf"].as_array()) {
+        let fits = |choice: &Value| {
+            let mut found = Vec::new();
+            misfits(document, choice, value, at, &mut found);
+            found.is_empty()
+        };
+        if !choices.iter().any(fits) {
+            found.push(format!("{at}: fits none of the choices: {value}"));
+        }
+        return;
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        let mut properties = serde_json::Map::new();
+        let mut required = Vec::new();
+        for part in parts {
+            let part = part["$ref"].as_str().map_or(part, |target| document.pointer(&target[1..]).unwrap_or(&Value::Null));
+            properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
+            required.extend(part["required"].as_array().cloned().unwrap_or_default());
+        }
+        return misfits(document, &json!({ "type": "object", "properties": properties, "required": required }), value, at, found);
+    }
+    let kinds: Vec<_> = match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        kind => kind.as_str().into_iter().collect(),
+    };
+    let is = |kind: &&str| match *kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        _ => value.is_null(),
+    };
+    if !kinds.is_empty() && !kinds.iter().any(is) {
+        found.push(format!("{at}: {value} is no {}", kinds.join(" or ")));
+    }
+    if schema["enum"].as_array().is_some_and(|values| !values.contains(value)) || (!schema["const"].is_null() && schema["const"] != *value)
+    {
+        found.push(format!("{at}: {value} is none of the values"));
+    }
+    for item in value.as_array().into_iter().flatten() {
+        misfits(document, &schema["items"], item, &format!("{at}[]"), found);
+    }
+    let Some(members) = value.as_object() else { return };
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !members.contains_key(name) {
+            found.push(format!("{at}: {name} is missing"));
+        }
+    }
+    let open = schema["properties"].is_null();
+    for (name, member) in members {
+        let known = &schema["properties"][name];
+        match (known.is_null(), &schema["additionalProperties"]) {
+            (false, _) => misfits(document, known, member, &format!("{at}.{name}"), found),
+            (true, more @ Value::Object(_)) => misfits(document, more, member, &format!("{at}.{name}"), found),
+            (true, _) if !open => found.push(format!("{at}: {name} is not described")),
+            _ => {}
+        }
+    }
+}

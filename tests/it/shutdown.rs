@@ -148,3 +148,12 @@ fn ctrl_c_is_the_same() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(server.ended().code(), Some(0));
 }
+
+/// Whoever starts it may stop it as soon as it has said that it listens.
+#[test]
+fn a_signal_right_after_the_listening_line_is_heard() {
+    for _ in 0..10 {
+        let mut server = Server::start();
+        assert_eq!(server.sigterm().code(), Some(0), "{}", server.log());
+    }
+}
