@@ -16,6 +16,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
@@ -100,6 +101,7 @@ struct Server {
     parts: Parts,
     http: actix_web::dev::Server,
     handle: ServerHandle,
+    signals: Signals,
 }
 
 impl Server {
@@ -129,12 +131,14 @@ impl Server {
         http = http.workers(workers).max_connections((connections / workers).max(1));
         let http = http.listen(listener).map_err(|error| Error::internal("the listener cannot be used", &error))?.run();
         let handle = http.handle();
+        // Before anybody is told that it runs: from here on a signal stops it in good order.
+        let signals = Signals::install()?;
         parts.readiness.set(true);
-        Ok(Server { addr, parts, http, handle })
+        Ok(Server { addr, parts, http, handle, signals })
     }
 
     async fn run(self, stopping: oneshot::Receiver<()>) -> Result<()> {
-        let Server { parts, http, handle, .. } = self;
+        let Server { parts, http, handle, signals, .. } = self;
         let ticking = actix_web::rt::spawn({
             let parts = parts.clone();
             async move {
@@ -147,7 +151,7 @@ impl Server {
             }
         });
         let serving = actix_web::rt::spawn(http);
-        told_to_stop(stopping).await;
+        signals.or(stopping).await;
         tracing::info!("stopping");
         parts.readiness.set(false);
         // Balancers that ask /readyz see it before the door closes.
@@ -167,18 +171,23 @@ impl Server {
 /// Between saying "not ready" and closing the door.
 const READY_LAG: Duration = Duration::from_millis(200);
 
-async fn told_to_stop(stopping: oneshot::Receiver<()>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    match signals {
-        Ok((mut term, mut int)) => tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+/// SIGTERM and SIGINT.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Signals> {
+        let failed = |error: std::io::Error| Error::internal("signals cannot be waited for", &error);
+        Ok(Signals { term: signal(SignalKind::terminate()).map_err(failed)?, int: signal(SignalKind::interrupt()).map_err(failed)? })
+    }
+
+    async fn or(mut self, stopping: oneshot::Receiver<()>) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
             _ = stopping => {}
-        },
-        Err(error) => {
-            tracing::warn!(%error, "signals cannot be waited for");
-            let _ = stopping.await;
         }
     }
 }

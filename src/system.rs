@@ -167,7 +167,10 @@ impl Files {
             held: Arc::default(),
         };
         let database = Database::new(&self.engine, &self.gate, self.dir.join(file), options);
-        database.ensure_open().await?;
+        database.ensure_open().await.map_err(|error| {
+            Error::new(error.code(), format!("the system database {name} ({file}): {}", error.message()))
+                .hint("The log has SQLite's reason. Put back a backup of the file, or start where it was made.")
+        })?;
         let registered = Registered { name, file, description, database: database.clone() };
         self.registered.write().unwrap_or_else(PoisonError::into_inner).push(registered);
         Ok(database)

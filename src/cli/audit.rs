@@ -54,16 +54,10 @@ impl Audit {
 
 /// What the check found: a sentence, or an error that names the first entry that is wrong.
 fn verdict(body: &Value) -> Result<String> {
-    match (body["ok"].as_bool(), body["problem"].as_object()) {
+    match (body["ok"].as_bool(), body["problem"].as_str()) {
         (Some(true), _) => Ok(format!("the audit record is whole: {} entries", print::cell(&body["entries"]))),
-        (Some(false), Some(problem)) => {
-            let (seq, what) = (problem.get("seq").unwrap_or(&Value::Null), problem.get("what").unwrap_or(&Value::Null));
-            Err(Error::new(
-                Code::Internal,
-                format!("the audit record was tampered with: entry {}: {}", print::cell(seq), print::cell(what)),
-            )
-            .hint("Keep system/mark.db and system/app.db as they are, and compare them with a backup."))
-        }
+        (Some(false), Some(problem)) => Err(Error::new(Code::Internal, format!("the audit record was tampered with: {problem}"))
+            .hint("Keep system/mark.db and system/app.db as they are, and compare them with a backup.")),
         _ => Err(Error::new(Code::Internal, format!("the server's verdict cannot be read: {body}"))),
     }
 }
@@ -76,9 +70,12 @@ mod tests {
 
     #[test]
     fn a_broken_chain_is_a_failure_that_names_the_entry() {
-        assert_eq!(verdict(&json!({"ok": true, "entries": 12, "problem": null})).unwrap(), "the audit record is whole: 12 entries");
-        let error = verdict(&json!({"ok": false, "entries": 3, "problem": {"seq": 2, "what": "edited"}})).unwrap_err();
-        assert_eq!(error.message(), "the audit record was tampered with: entry 2: edited");
+        assert_eq!(
+            verdict(&json!({"ok": true, "entries": 12, "problem": null, "first_bad_seq": null})).unwrap(),
+            "the audit record is whole: 12 entries"
+        );
+        let error = verdict(&json!({"ok": false, "entries": 1, "problem": "entry 2 was edited", "first_bad_seq": 2})).unwrap_err();
+        assert_eq!(error.message(), "the audit record was tampered with: entry 2 was edited");
         assert!(verdict(&json!({})).is_err());
     }
 }

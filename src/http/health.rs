@@ -79,7 +79,7 @@ pub async fn metrics(
         ("tenantry_files_open", "Tenants' files open.", state.files_open),
         ("tenantry_readers_total", "Readers open.", state.readers_open),
         ("tenantry_readers_idle", "Readers open and idle.", state.readers_idle),
-        ("tenantry_readers_active", "Readers in use.", state.readers_open.saturating_sub(state.readers_idle)),
+        ("tenantry_readers_active", "Readers in use.", state.readers_active),
         ("tenantry_writes_waiting", "Writes waiting for their file's writer.", state.writes_waiting),
         ("tenantry_wal_bytes", "Write-ahead logs of the open files.", state.wal_bytes),
         ("tenantry_tenants_failed", "Tenants of which a file could not be opened.", state.failed.len() as u64),

@@ -19,6 +19,9 @@ impl ResponseError for Error {
         }
         if self.code() == Code::Unauthenticated {
             answer.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+            // Whether the body had been read by then would show in this header otherwise, and with it how long
+            // the refusal took to find.
+            answer.force_close();
         }
         answer.json(self.body())
     }

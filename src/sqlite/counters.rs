@@ -7,6 +7,8 @@ pub struct Counters {
     pub opens: AtomicU64,
     pub closes: AtomicU64,
     pub reads: AtomicU64,
+    /// Reads that found no idle reader.
+    pub waits: AtomicU64,
     /// Transactions committed.
     pub commits: AtomicU64,
     /// Writes that shared those commits.
@@ -24,12 +26,13 @@ impl Counters {
     }
 
     /// Each counter by its name.
-    pub fn all(&self) -> [(&'static str, u64); 8] {
+    pub fn all(&self) -> [(&'static str, u64); 9] {
         [
             ("opens", &self.opens),
             ("closes", &self.closes),
             ("reads", &self.reads),
-            ("commits", &self.commits),
+            ("waits", &self.waits),
+            ("transactions", &self.commits),
             ("writes", &self.writes),
             ("checkpoints", &self.checkpoints),
             ("readers_stopped", &self.held_back),

@@ -153,8 +153,7 @@ impl Database {
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);
         };
-        let readers = self.engine.tuning().readers_per_file as usize;
-        let party = Party { running_max: self.options.party.running_max.min(readers), ..self.options.party };
+        let party = Party { running_max: self.engine.reading_max(), ..self.options.party };
         self.engine.reads().submit(party, Box::new(job))?;
         answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
     }

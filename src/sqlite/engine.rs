@@ -24,6 +24,8 @@ pub struct Engine {
     /// One for every pool: r2d2 would start three threads for each.
     scheduler: Arc<ScheduledThreadPool>,
     descriptors: Arc<DescriptorBudget>,
+    /// The system's few files are outside the budget that tenants share.
+    system_descriptors: Arc<DescriptorBudget>,
     tuning: Tuning,
     counters: Counters,
     /// Files with a log to cut once they are quiet; each at most once.
@@ -54,7 +56,7 @@ impl Engine {
     pub fn start(sqlite: &config::Sqlite, executor: &config::Executor) -> Arc<Engine> {
         let cores = available_parallelism().map_or(2, |n| n.get());
         let or = |set: usize, derived: usize| if set == 0 { derived } else { set };
-        let read_lanes = or(executor.read_lanes, (cores * 2).max(4));
+        let read_lanes = or(executor.read_lanes, (cores * 4).max(16));
         let write_lanes = or(executor.write_lanes, 16);
         // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
         // Past the hard one a statement gets no more: one that sorts gigabytes fails, the process does not.
@@ -76,6 +78,7 @@ impl Engine {
             watchdog: Watchdog::start(),
             scheduler: Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()),
             descriptors: DescriptorBudget::new(sqlite.descriptors),
+            system_descriptors: DescriptorBudget::new(u64::MAX),
             tuning: Tuning {
                 busy_timeout_ms: sqlite.busy_timeout_ms,
                 // A connection may use a hundredth of the budget, within reason; the soft heap limit holds the sum.
@@ -144,8 +147,15 @@ impl Engine {
         self.descriptors.state()
     }
 
-    pub(super) fn descriptors(&self) -> &Arc<DescriptorBudget> {
-        &self.descriptors
+    pub(super) fn descriptors(&self, party: Party) -> &Arc<DescriptorBudget> {
+        if party == Party::SYSTEM { &self.system_descriptors } else { &self.descriptors }
+    }
+
+    /// Jobs of one party that may read at once: as many as a file has readers, so that a lane never waits for
+    /// one, and no more than a quarter of the lanes, so that no tenant has them all.
+    pub(super) fn reading_max(&self) -> usize {
+        let lanes = self.reads.load().lanes;
+        (lanes / 4).clamp(1, (self.tuning.readers_per_file as usize).max(1))
     }
 
     pub(super) fn reads(&self) -> &Executor {

@@ -27,7 +27,7 @@ pub fn unavailable(path: &std::path::Path, cause: &dyn std::fmt::Display) -> Err
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        let Some(extended) = error.sqlite_extended_error_code() else { return foreign(&error) };
+        let Some(extended) = extended(&error) else { return foreign(&error) };
         let message = message(&error);
         let details = json!({
             "sqlite_code": extended & 0xff,
@@ -83,7 +83,15 @@ fn foreign(error: &rusqlite::Error) -> Error {
 }
 
 fn primary(error: &rusqlite::Error) -> i32 {
-    error.sqlite_extended_error_code().unwrap_or(0) & 0xff
+    extended(error).unwrap_or(0) & 0xff
+}
+
+/// SQLite's own code. rusqlite keeps it elsewhere where SQLite also knows the place in the statement.
+fn extended(error: &rusqlite::Error) -> Option<i32> {
+    match error {
+        rusqlite::Error::SqlInputError { error, .. } => Some(error.extended_code),
+        other => other.sqlite_extended_error_code(),
+    }
 }
 
 fn message(error: &rusqlite::Error) -> String {
@@ -126,5 +134,19 @@ fn name(extended: i32) -> &'static str {
             ffi::SQLITE_LOCKED => "SQLITE_LOCKED",
             _ => "SQLITE_OTHER",
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_the_text_is_the_callers_with_its_place() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        for (sql, offset) in [("SELECT * FORM t", 9), ("SELECT nope", 7), ("SELECT 'open", 7)] {
+            let error = Error::from(conn.prepare(sql).unwrap_err());
+            assert_eq!((error.code(), &error.to_json()["details"]["offset"]), (Code::SqlError, &json!(offset)), "{sql}");
+        }
     }
 }

@@ -3,14 +3,16 @@
 //! closed instead of kept.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 
+use super::database::Options;
 use super::descriptors::{Descriptors, READER_DESCRIPTORS};
 use super::engine::Engine;
+use super::executor::Party;
 use super::session::{Session, Settings};
 use super::watch::{Stop, Watch};
 use crate::error::{Error, Result};
@@ -20,6 +22,7 @@ use crate::error::{Error, Result};
 const CHECKOUT: Duration = Duration::from_secs(5);
 
 pub struct Readers {
+    engine: Arc<Engine>,
     pool: r2d2::Pool<Manager>,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
 }
@@ -37,10 +40,11 @@ pub struct Manager {
     /// Taken from the budget for the first reader, when the file was opened.
     prepaid: Mutex<Option<Descriptors>>,
     held: Arc<AtomicU64>,
+    party: Party,
 }
 
 impl Readers {
-    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, prepaid: Descriptors, held: &Arc<AtomicU64>) -> Readers {
+    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, prepaid: Descriptors, options: &Options) -> Readers {
         let open = Arc::new(Mutex::new(Vec::new()));
         let manager = Manager {
             engine: engine.clone(),
@@ -49,7 +53,8 @@ impl Readers {
             plain: SqliteConnectionManager::file(path),
             open: open.clone(),
             prepaid: Mutex::new(Some(prepaid)),
-            held: held.clone(),
+            held: options.held.clone(),
+            party: options.party,
         };
         let tuning = engine.tuning();
         let pool = r2d2::Pool::builder()
@@ -62,10 +67,14 @@ impl Readers {
             .thread_pool(engine.scheduler())
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager);
-        Readers { pool, open }
+        Readers { engine: engine.clone(), pool, open }
     }
 
     pub fn get(&self) -> Result<Checkout> {
+        if let Some(idle) = self.pool.try_get() {
+            return Ok(idle);
+        }
+        self.engine.counters().waits.fetch_add(1, Relaxed);
         self.pool.get().map_err(|error| {
             tracing::warn!(%error, "no reader could be opened");
             Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
@@ -106,7 +115,7 @@ impl r2d2::ManageConnection for Manager {
         let prepaid = self.prepaid.lock().unwrap_or_else(PoisonError::into_inner).take();
         let descriptors = match prepaid {
             Some(descriptors) => descriptors,
-            None => self.engine.descriptors().take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
+            None => self.engine.descriptors(self.party).take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
         };
         let session = Session::open(&self.engine, &self.path, self.settings, descriptors)?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -47,9 +47,16 @@ pub struct Audit {
 impl Audit {
     /// Reads the chain's key (`audit.key` in `keys`, made at first start) and moves what a crash left behind.
     pub(super) async fn open(app: App, mark: Mark, keys: &Path) -> Result<Audit> {
-        let key = Arc::new(ChainKey::load_or_make(&keys.join("audit.key"))?);
-        let audit = Audit { app, mark, key, moving: Arc::new(tokio::sync::Mutex::new(())) };
-        audit.sign_first_head().await?;
+        let path = keys.join("audit.key");
+        let known = ChainKey::load(&path)?;
+        let first = known.is_none();
+        let key = known.map_or_else(ChainKey::new, Ok)?;
+        let audit = Audit { app, mark, key: Arc::new(key), moving: Arc::new(tokio::sync::Mutex::new(())) };
+        if first {
+            // The head before the key: where there is a key, a missing head means that somebody removed it.
+            audit.sign_first_head().await?;
+            audit.key.store(&path)?;
+        }
         audit.drain().await?;
         Ok(audit)
     }

@@ -1,3 +1,6 @@
+//! The system databases together, on real files: the audit chain against tampering and crashes, keys that work once,
+//! operators, measurements.
+
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -145,6 +148,16 @@ async fn a_removed_head_shows() {
     let bed = bed.tampered("app.db", "DELETE FROM audit_head").await;
     assert_eq!(bed.problem().await, Some(Problem::Head));
     bed.record(1).await;
+    assert_eq!(bed.problem().await, Some(Problem::Head));
+}
+
+#[tokio::test]
+async fn an_emptied_log_shows_also_when_its_head_went_with_it() {
+    let bed = bed().await;
+    bed.record(5).await;
+    let bed = bed.tampered("mark.db", "DELETE FROM mark_audit_logs; UPDATE mark_audit_watermark SET outbox_seq = 0").await;
+    assert_eq!(bed.problem().await, Some(Problem::CutOff { seq: 1 }));
+    let bed = bed.tampered("app.db", "DELETE FROM audit_head").await;
     assert_eq!(bed.problem().await, Some(Problem::Head));
 }
 

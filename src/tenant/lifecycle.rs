@@ -150,7 +150,11 @@ impl Lifecycle {
             let details = json!({ "slug": inner.existing(id).await?.slug });
             let _fence = inner.triples.fence(id, inner.drain).await?;
             inner.app.tenant_undelete_begin(id.uuid()).await?;
-            inner.blocking(move |inner| files::from_trash(&inner.layout, id)).await?;
+            if let Err(error) = inner.blocking(move |inner| files::from_trash(&inner.layout, id)).await {
+                // In the trash it stays, or what there is of it.
+                inner.to_trash(id).await?;
+                return Err(error);
+            }
             let _changed = inner.changing(id);
             let back = inner.app.tenant_undeleted(id.uuid(), by.did("tenant.undelete", Some(id.to_string()), details)).await;
             if back.as_ref().is_err_and(|error| !undecided(error)) {
@@ -216,6 +220,7 @@ impl Inner {
         if self.registry.plans().contains_key(plan) {
             return Ok(());
         }
+        let plan: String = plan.chars().take(64).collect();
         let names: Vec<_> = self.registry.plans().keys().map(String::as_str).collect();
         Err(Error::bad_request(format!("there is no plan `{plan}`")).hint(format!("The configuration has: {}.", names.join(", "))))
     }

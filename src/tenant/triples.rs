@@ -85,6 +85,7 @@ pub struct TriplesState {
     pub evictions: u64,
     pub files_open: u64,
     pub readers_open: u64,
+    pub readers_active: u64,
     pub readers_idle: u64,
     pub writes_waiting: u64,
     pub wal_bytes: u64,
@@ -108,6 +109,8 @@ impl Triples {
         // opened while that closes.
         let capacity = engine.descriptor_use().1 * 3 / 4;
         let lru = moka::sync::Cache::builder()
+            // Not TinyLFU, which would turn a newcomer away as it comes, and so close it after each request.
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
             .max_capacity(capacity.max(u64::from(WEIGHT_AT_FIRST)))
             .weigher(|_, triple: &Arc<Triple>| triple.weigh())
             .time_to_idle(idle_close)
@@ -259,6 +262,7 @@ impl Triples {
             for file in &files {
                 state.files_open += u64::from(file.open);
                 state.readers_open += u64::from(file.readers);
+                state.readers_active += u64::from(file.readers.saturating_sub(file.readers_idle));
                 state.readers_idle += u64::from(file.readers_idle);
                 state.writes_waiting += file.writes_waiting as u64;
                 state.wal_bytes += file.wal_bytes;

@@ -220,6 +220,21 @@ fn bytes_that_are_not_http_close_the_connection_and_nothing_else() {
 }
 
 #[test]
+fn a_client_that_never_finishes_its_headers_is_let_go() {
+    use std::io::Read;
+    let server = Server::with(|c| {
+        c.set("http.header_timeout_ms", 500);
+    });
+    let mut stream = server.connect();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost:").unwrap();
+    let begun = std::time::Instant::now();
+    // The connection ends, with or without a 408.
+    let _ = stream.read_to_end(&mut Vec::new());
+    assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_head_request_has_the_headers_and_no_body() {
     let server = Server::shared();
     let answer = server.anyone().call("HEAD", "/healthz").send();

@@ -103,6 +103,37 @@ fn a_hundred_first_requests_open_a_file_once() {
     assert!(databases <= 5, "{files:?}");
 }
 
+/// `TENANTRY_TENANTS=1000` opens as many as the report speaks of.
+#[test]
+fn many_open_tenants_cost_descriptors_and_no_threads() {
+    let count: usize = std::env::var("TENANTRY_TENANTS").map_or(100, |count| count.parse().expect("TENANTRY_TENANTS is a number"));
+    let server = Server::start();
+    let threads = || std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap().count();
+    let use_all = |tenant: &TenantClient| {
+        tenant.script("CREATE TABLE IF NOT EXISTS t (x)");
+        tenant.rows("SELECT count(*) FROM t", json!([]));
+        tenant.call("PUT", "/v1/cache/k").bytes("text/plain", "v").send().succeeds();
+        tenant.post("/v1/queues/q/jobs", json!({ "payload": 1 })).expect(201);
+    };
+    use_all(&server.tenant("first"));
+    let before = threads();
+    let mut tenants = Vec::new();
+    while tenants.len() < count {
+        let items: Vec<_> = (0..100).map(|_| json!({ "slug": unique("many"), "name": "Many" })).collect();
+        let answer = server.admin().post("/admin/v1/tenants:batch", json!({ "tenants": items })).expect(200).json();
+        tenants.extend(answer["results"].as_array().unwrap().iter().map(|result| server.tenant_of(result)));
+    }
+    at_once(8, |part| tenants.iter().skip(part).step_by(8).for_each(use_all));
+    let after = threads();
+    let all = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    let files = descriptors(&server).len();
+    println!("{count} tenants open: {all} descriptors ({files} of tenants' files), {after} threads ({before} with one tenant)");
+    assert!(after <= before + 8, "{before} threads with one tenant, {after} with {count}");
+    // Three files, each with a writer (3) and a few readers (2).
+    assert!(files <= count * 3 * (3 + 4 * 2), "{files} descriptors");
+    tenants.iter().take(20).for_each(use_all);
+}
+
 #[test]
 fn what_a_request_leaves_on_a_connection_the_next_does_not_see() {
     let server = Server::shared();

@@ -14,7 +14,7 @@ mod demo;
 mod eviction;
 mod isolation;
 mod lifecycle;
-// mod openapi;
+mod openapi;
 mod plans;
 mod provisioning;
 mod queue;

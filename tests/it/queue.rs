@@ -25,6 +25,11 @@ fn ack(tenant: &TenantClient, job: &Value) -> crate::support::Answer {
     tenant.post(&format!("/v1/jobs/{}/ack", text(&job["id"])), json!({ "lease_token": job["lease_token"] }))
 }
 
+/// Lets a lease of one second end where nothing may touch the queue to see whether it did.
+fn outlast_a_second() {
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
@@ -106,7 +111,7 @@ fn a_lease_that_ended_is_lost_also_when_nobody_took_the_job() {
     let tenant = server.tenant("queue");
     enqueue(&tenant, "q", json!({ "payload": 1 }));
     let job = claim(&tenant, "q", 1, 1).remove(0);
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    outlast_a_second();
     ack(&tenant, &job).refused(409, "lease_lost");
     assert_eq!(claim(&tenant, "q", 1, 30)[0]["id"], job["id"]);
 }
@@ -138,7 +143,7 @@ fn a_job_out_of_attempts_is_not_handed_out_again() {
     for attempt in [1, 2] {
         assert_eq!(next(&tenant, "q", 1)["attempt"], attempt);
     }
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    outlast_a_second();
     enqueue(&tenant, "q", json!({ "payload": "healthy" }));
     let jobs = claim(&tenant, "q", 10, 30);
     assert_eq!(jobs.iter().map(|job| text(&job["payload"])).collect::<Vec<_>>(), ["healthy"]);

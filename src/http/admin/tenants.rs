@@ -14,6 +14,9 @@ use crate::system::audit::By;
 use crate::tenant::lifecycle::Wish;
 use crate::tenant::{Lifecycle, Registry, TenantId};
 
+/// The longest text that is searched for, in bytes.
+const SEARCH_MAX: usize = 800;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
@@ -60,6 +63,9 @@ pub async fn create_batch(
 pub async fn list(_operator: Operator, query: Query<ListQuery>, lifecycle: Data<Lifecycle>) -> Result<HttpResponse> {
     let Query(query) = query;
     let limit = limit(query.limit)?;
+    if query.q.as_ref().is_some_and(|q| q.len() > SEARCH_MAX) {
+        return Err(Error::bad_request(format!("`q` is longer than {SEARCH_MAX} bytes")));
+    }
     let states = match query.state.as_deref() {
         None => vec![State::Provisioning, State::Active, State::Suspended],
         Some(state) => vec![State::parse(state).ok_or_else(|| unknown_state(state, &State::ALL))?],

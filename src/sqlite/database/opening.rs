@@ -77,7 +77,7 @@ impl Database {
 
     /// Descriptors from the budget; waits a little for others to close.
     async fn room(&self, wanted: u64) -> Result<Descriptors> {
-        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors().room(wanted, &self.options.held)).await;
+        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors(self.options.party).room(wanted, &self.options.held)).await;
         taken.map_err(|_| overloaded("sqlite.descriptors"))
     }
 
@@ -107,7 +107,7 @@ impl Database {
             log: LogLength::of(&session).map_err(describe)?,
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options.held),
+            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });

@@ -328,12 +328,12 @@ pub(super) fn tenant_in(r: &Reader<'_>, id: Uuid) -> Result<Option<TenantRow>> {
     r.row(&format!("SELECT {COLUMNS} FROM tenants WHERE id = ?1"), [id.to_string()], tenant_row)
 }
 
-/// The tenant, unless there is none or it is being purged, which looks the same.
+/// The tenant, or what every call about one that does not exist is told.
 pub(super) fn existing_in(r: &Reader<'_>, id: Uuid) -> Result<TenantRow> {
     tenant_in(r, id)?.ok_or_else(|| no_tenant(id))
 }
 
-/// What every call about a tenant that does not exist is told.
+/// 404 for a tenant that does not exist (any more).
 pub fn no_tenant(id: Uuid) -> Error {
     Error::not_found(format!("there is no tenant {id}")).hint("`GET /admin/v1/tenants` lists them; `?state=deleted` those in the trash.")
 }

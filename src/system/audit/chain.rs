@@ -16,18 +16,22 @@ pub const GENESIS: [u8; 32] = [0; 32];
 pub struct ChainKey([u8; 32]);
 
 impl ChainKey {
-    /// 32 bytes in a file that only its owner may read.
-    pub fn load_or_make(path: &Path) -> Result<ChainKey> {
-        if let Some(bytes) = secret::read(path)? {
-            let key = bytes.try_into().map_err(|bytes: Vec<u8>| {
-                Error::new(Code::Internal, format!("{} has {} bytes where 32 belong", path.display(), bytes.len()))
-                    .hint("Put the original file back: without it the audit log cannot be verified.")
-            })?;
-            return Ok(ChainKey(key));
-        }
-        let key = secret::random()?;
-        secret::write_new(path, &key)?;
-        Ok(ChainKey(key))
+    pub fn new() -> Result<ChainKey> {
+        secret::random().map(ChainKey)
+    }
+
+    /// From its file; `None` if there is none yet.
+    pub fn load(path: &Path) -> Result<Option<ChainKey>> {
+        let Some(bytes) = secret::read(path)? else { return Ok(None) };
+        let key = bytes.try_into().map_err(|bytes: Vec<u8>| {
+            Error::new(Code::Internal, format!("{} has {} bytes where 32 belong", path.display(), bytes.len()))
+                .hint("Put the original file back: without it the audit log cannot be verified.")
+        })?;
+        Ok(Some(ChainKey(key)))
+    }
+
+    pub fn store(&self, path: &Path) -> Result<()> {
+        secret::write_new(path, &self.0)
     }
 
     #[cfg(test)]

@@ -10,6 +10,9 @@ use uuid::Uuid;
 use crate::clock::{Millis, rfc3339};
 use crate::error::Error;
 
+/// Characters kept of a failure's message.
+const MESSAGE_MAX: usize = 500;
+
 /// The outcome of what succeeded; what failed has the error's code.
 pub const OK: &str = "ok";
 
@@ -27,7 +30,8 @@ impl By {
 
     pub fn failed(&self, action: &'static str, target: Option<String>, error: &Error) -> Action {
         let outcome = error.code().as_str().into();
-        Action { outcome, ..self.did(action, target, json!({ "message": error.message() })) }
+        let message: String = error.message().chars().take(MESSAGE_MAX).collect();
+        Action { outcome, ..self.did(action, target, json!({ "message": message })) }
     }
 }
 

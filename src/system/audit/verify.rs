@@ -25,12 +25,12 @@ pub enum Problem {
 }
 
 impl Problem {
-    pub fn what(self) -> &'static str {
+    pub fn message(self) -> String {
         match self {
-            Problem::Edited { .. } => "it was edited: its hash does not match",
-            Problem::Removed { .. } => "it was removed",
-            Problem::CutOff { .. } => "the log was cut off: it and what followed it is gone",
-            Problem::Head => "the remembered head of the log was changed or removed, so a cut-off end would not show",
+            Problem::Edited { seq } => format!("entry {seq} was edited: its hash does not match"),
+            Problem::Removed { seq } => format!("entry {seq} was removed"),
+            Problem::CutOff { seq } => format!("the log was cut off: entry {seq} and what followed it is gone"),
+            Problem::Head => "the remembered head of the log was changed or removed, so a cut-off end would not show".to_owned(),
         }
     }
 
@@ -55,7 +55,8 @@ impl Verification {
         json!({
             "ok": self.problem.is_none(),
             "entries": self.entries,
-            "problem": self.problem.map(|problem| json!({ "seq": problem.seq(), "what": problem.what() })),
+            "problem": self.problem.map(Problem::message),
+            "first_bad_seq": self.problem.and_then(Problem::seq),
         })
     }
 }

@@ -1,3 +1,5 @@
+//! The life of tenants on real files, with everything below HTTP wired as the server wires it.
+
 use serde_json::Value;
 use uuid::Uuid;
 

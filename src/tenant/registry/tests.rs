@@ -1,3 +1,5 @@
+//! The registry in front of a real `app`.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
