@@ -79,8 +79,7 @@ impl NewJob {
     }
 }
 
-/// `value`, if it lies between the two; else the error that names the field and its range.
-pub(super) /// How deep valid JSON is nested.
+/// How deep valid JSON is nested.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {
@@ -99,7 +98,8 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-fn within(field: &str, value: i64, least: i64, most: i64) -> Result<i64> {
+/// `value`, if it lies between the two; else the error that names the field and its range.
+pub(super) fn within(field: &str, value: i64, least: i64, most: i64) -> Result<i64> {
     if (least..=most).contains(&value) {
         return Ok(value);
     }
