@@ -100,7 +100,13 @@ impl Client {
                 .hint("Give it with TENANTRY_ADMIN_KEY or --key, or name the server's folder with --data-dir; `tenantry serve` prints where it keeps the key."));
         };
         let body = body.map(Value::to_string).unwrap_or_default().into_bytes();
-        self.checked(&Call { method, path, bearer: Some(key), headers, body })
+        self.checked(&Call { method, path, bearer: Some(key), headers, body }).map_err(|error| match error.code() {
+            Code::Unauthenticated => error.hint(
+                "The operator's key is not this server's. A server that was last started with a TENANTRY_ADMIN_KEY of its own wants that one, \
+                 not the one in its data directory.",
+            ),
+            _ => error,
+        })
     }
 
     /// One call; anything but a success is an error.

@@ -53,11 +53,20 @@ impl FromRequest for TenantCall {
         Box::pin(async move {
             let verifier = part::<Verifier>(&request)?;
             let claims = verifier.verify(bearer(&request)?).await?;
-            let tenant = part::<Registry>(&request)?.active(TenantId::from(claims.tenant)).await?;
+            let (registry, triples) = (part::<Registry>(&request)?, part_arc::<Triples>(&request)?);
+            let mut tenant = registry.active(TenantId::from(claims.tenant)).await?;
             request.extensions_mut().insert(ByTenant(tenant.id));
             tenant.admit()?;
-            let lease = part_arc::<Triples>(&request)?.lease(tenant.id, &tenant.plan).await?;
-            Ok(TenantCall { claims, tenant, lease, request_id: request_id(&request) })
+            loop {
+                let lease = triples.lease(tenant.id, &tenant.plan).await?;
+                // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is
+                // held, holds until it is given back. What was looked up before it may be over.
+                let now = registry.active(tenant.id).await?;
+                if Arc::ptr_eq(&now, &tenant) {
+                    return Ok(TenantCall { claims, tenant, lease, request_id: request_id(&request) });
+                }
+                tenant = now;
+            }
         })
     }
 }
