@@ -267,3 +267,73 @@ fn a_flood_of_slow_statements_leaves_the_neighbour_served() {
     println!("a read and a write beside 40 bombs took at most {slowest:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
+
+/// Megabytes of memory the server has.
+fn memory_mb(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn a_statement_that_hoards_memory_is_stopped() {
+    let server = Server::start();
+    let (greedy, quiet) = (server.tenant("greedy"), server.tenant("quiet"));
+    // Each would take 3 GB: to tell rows apart, to sort them.
+    let hoards = [
+        "WITH RECURSIVE c(x, b) AS (SELECT 1, zeroblob(5000000) UNION SELECT x + 1, zeroblob(5000000) FROM c LIMIT 600) SELECT count(*) FROM c",
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 600)
+            SELECT count(*) FROM (SELECT x, zeroblob(5000000 + x) AS b FROM c ORDER BY b DESC LIMIT -1 OFFSET 5) WHERE length(b) > 0",
+    ];
+    let most = std::thread::scope(|scope| {
+        let threads: Vec<_> = hoards
+            .iter()
+            .map(|&sql| {
+                let greedy = &greedy;
+                scope.spawn(move || {
+                    let answer = greedy.sql(sql, json!([]));
+                    assert!([400, 422, 503].contains(&answer.status), "{}: {}", answer.status, answer.text());
+                })
+            })
+            .collect();
+        let mut most = 0;
+        while !threads.iter().all(|thread| thread.is_finished()) {
+            assert_eq!(quiet.rows("SELECT 1", json!([])), json!([[1]]));
+            most = most.max(memory_mb(&server));
+        }
+        most
+    });
+    println!("two statements that hoard: at most {most} MB");
+    assert!(most < 1_000, "{most} MB");
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    use std::io::Write;
+    let server = Server::with(|c| {
+        c.set("plans.small.concurrent_statements", 4);
+    });
+    let (deaf, quiet) = (server.tenant_on("small", "deaf"), server.tenant("quiet"));
+    let body = json!({ "statements": [{ "sql": "SELECT hex(zeroblob(7000000)) UNION ALL SELECT hex(zeroblob(7000001))" }] }).to_string();
+    let mut most = 0;
+    let unread: Vec<_> = (0..120)
+        .map(|_| {
+            let mut stream = server.connect();
+            let head = format!(
+                "POST /v1/sql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                deaf.token,
+                body.len()
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            // So that they come one after the other and each could be answered.
+            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(quiet.rows("SELECT 1", json!([])), json!([[1]]));
+            most = most.max(memory_mb(&server));
+            stream
+        })
+        .collect();
+    println!("120 answers of 28 MB that nobody reads, four at once: at most {most} MB");
+    assert!(most < 600, "{most} MB");
+    drop(unread);
+    eventually("served again", || (deaf.sql("SELECT 1", json!([])).status == 200).then_some(()));
+}
