@@ -91,23 +91,21 @@ fn unknown_and_deleted_take_the_same_time() {
     let server = server_with_issuer();
     let deleted = server.tenant("deleted");
     server.admin().delete(&format!("/admin/v1/tenants/{}", deleted.id)).expect(200);
-    let median = |token: &str| {
-        let client = server.anyone().bearer(token);
-        let mut times: Vec<_> = (0..101)
-            .map(|_| {
-                let asked = Instant::now();
-                client.post("/v1/sql", json!({ "script": "SELECT 1" })).refused(401, "unauthenticated");
-                asked.elapsed()
-            })
-            .collect();
+    let client = |id: Value| server.anyone().bearer(&claim(id));
+    let clients = [client(json!("0195f000-0000-7000-8000-000000000000")), client(json!(deleted.id))];
+    // In turns, so that whatever else the machine does meets both.
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..202 {
+        let asked = Instant::now();
+        clients[round % 2].post("/v1/sql", json!({ "script": "SELECT 1" })).refused(401, "unauthenticated");
+        times[round % 2].push(asked.elapsed());
+    }
+    let [unknown, known] = times.map(|mut times| {
         times.sort();
-        times[50]
-    };
-    let (one, other) = (claim(json!("0195f000-0000-7000-8000-000000000000")), claim(json!(deleted.id)));
-    median(&one);
-    let (unknown, known) = (median(&one), median(&other));
+        times[times.len() / 2]
+    });
     println!("401 for an unknown tenant in {unknown:?}, for a deleted one in {known:?}");
-    assert!(unknown.abs_diff(known) < unknown.max(known) / 2 + Duration::from_millis(1), "{unknown:?} and {known:?}");
+    assert!(unknown.abs_diff(known) < unknown.max(known) / 2 + Duration::from_micros(500), "{unknown:?} and {known:?}");
 }
 
 #[test]
