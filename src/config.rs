@@ -174,7 +174,7 @@ pub struct Plan {
     pub database_bytes: u64,
     pub cache_bytes: u64,
     pub queue_bytes: u64,
-    /// Statements of the tenant running at once.
+    /// Requests of the tenant in flight at once, running or waiting their turn.
     pub concurrent_statements: u32,
     pub requests_per_s: u32,
     /// Requests that may come at once before `requests_per_s` bites.
@@ -300,7 +300,7 @@ impl Default for Plan {
             database_bytes: 10 << 30,
             cache_bytes: 1 << 30,
             queue_bytes: 2 << 30,
-            concurrent_statements: 32,
+            concurrent_statements: 1_000,
             requests_per_s: 0,
             burst: 0,
             statement_ms: 10_000,
