@@ -277,7 +277,9 @@ fn memory_mb(server: &Server) -> u64 {
 
 #[test]
 fn a_statement_that_hoards_memory_is_stopped() {
-    let server = Server::start();
+    let server = Server::with(|c| {
+        c.set("sqlite.heap_max_bytes", 256 << 20);
+    });
     let (greedy, quiet) = (server.tenant("greedy"), server.tenant("quiet"));
     // Each would take 3 GB: to tell rows apart, to sort them.
     let hoards = [
