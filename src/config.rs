@@ -36,6 +36,8 @@ pub struct Http {
     pub workers: usize,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of large answers that clients have not read yet, over all tenants; one tenant has a quarter.
+    pub unread_bytes: u64,
     /// Connections accepted at once, over all workers.
     pub max_connections: usize,
     /// How long a client may take to send its headers, in milliseconds.
@@ -240,7 +242,14 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { workers: 0, max_body_bytes: 4 << 20, max_connections: 10_000, header_timeout_ms: 5_000, keep_alive_s: 75 }
+        Http {
+            workers: 0,
+            max_body_bytes: 4 << 20,
+            unread_bytes: 256 << 20,
+            max_connections: 10_000,
+            header_timeout_ms: 5_000,
+            keep_alive_s: 75,
+        }
     }
 }
 

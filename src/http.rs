@@ -10,6 +10,7 @@ pub mod health;
 pub mod queue;
 pub mod reply;
 pub mod sql;
+pub mod unread;
 pub mod watch;
 
 use actix_web::web::{self, ServiceConfig};

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
+use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::sqlite::Engine;
 use crate::system::audit::By;
@@ -47,6 +48,7 @@ pub struct Parts {
     slow: Arc<SlowLog>,
     scrape_key: Arc<ScrapeKey>,
     body_limits: BodyLimits,
+    unread: Arc<UnreadAnswers>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
 }
@@ -103,6 +105,7 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
+            unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             body_limits: BodyLimits { bytes: config.http.max_body_bytes },
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -124,6 +127,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.scrape_key))
+            .app_data(Data::from(self.unread))
             .app_data(Data::new(self.body_limits));
     }
 

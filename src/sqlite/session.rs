@@ -105,6 +105,18 @@ impl Session {
         f()
     }
 
+    /// Runs `f` where it must not take long: stopped after `time`, and values no larger than `length` bytes, since
+    /// one call of a function on a large value never reaches the progress handler.
+    pub(super) fn briefly<T>(&self, time: Duration, length: i32, f: impl FnOnce() -> T) -> rusqlite::Result<T> {
+        self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, length)?;
+        let outcome = {
+            let _armed = self.watch.arm_brief(time);
+            f()
+        };
+        self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX)?;
+        Ok(outcome)
+    }
+
     /// Remembers what a cached statement needs.
     pub(super) fn remember(&self, sql: &str, needs: Needs) {
         let mut known = self.needs.borrow_mut();
