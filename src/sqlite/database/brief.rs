@@ -1,6 +1,8 @@
 //! Brief reads. Most reads take a few microseconds, and handing one to a lane and its answer back takes several
-//! times that. So a read is tried where it is asked for, on the async worker, on a reader that is idle, for at most
-//! [`BRIEF`]; what does not fit is started again on a lane, and its kind goes there directly for a while.
+//! times that. So a read is tried where it is asked for, on the async worker, on a connection that is idle, for at
+//! most [`BRIEF`]; what does not fit is started again on a lane, and its kind goes there directly for a while.
+//!
+//! The writer's connection serves too when no reader is idle: a tenant that is hardly used has no other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::super::reader::Reader;
+use super::super::session::Session;
 use super::{Database, Limits};
 use crate::error::Result;
 
@@ -54,6 +57,7 @@ impl Database {
         T: Send + 'static,
         F: Fn(&Reader<'_>) -> Result<T> + Send + 'static,
     {
+        self.opened().await?;
         if self.heavy.may_be_brief(kind)
             && let Some(outcome) = self.here(&f, kind)
         {
@@ -62,12 +66,20 @@ impl Database {
         self.read(limits, f).await
     }
 
-    /// `None` when it has to be done on a lane: the file is not open, no reader is idle, or it was not brief. An
+    /// `None` when it has to be done on a lane: the file is not open, no connection is idle, or it was not brief. An
     /// error too, so that it is the lane's.
     fn here<T>(&self, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
         let open = self.current()?;
-        let session = open.readers.idle()?;
-        let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(&session)))));
+        if let Some(reader) = open.readers.idle() {
+            return self.on(&reader, f, kind);
+        }
+        let writer = open.writer.try_lock().ok()?;
+        // A job that panicked left it in a transaction: the next group ends that.
+        if writer.is_clean() { self.on(&writer, f, kind) } else { None }
+    }
+
+    fn on<T>(&self, session: &Session, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
+        let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(session)))));
         if session.watch.stopped().is_some() {
             self.heavy.was_not_brief(kind);
         }
