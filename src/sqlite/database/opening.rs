@@ -107,7 +107,7 @@ impl Database {
             }
         })?;
         let open = Arc::new(Open {
-            log: LogLength::of(&session).map_err(describe)?,
+            log: LogLength::of(&session),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
             readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),
