@@ -71,13 +71,12 @@ struct Clock {
     until: Instant,
     rate: Option<f64>,
     next: AtomicU64,
-    done: AtomicU64,
 }
 
 pub fn run(plan: &Plan<'_>, shared: &Shared<'_>) -> Result<Outcome> {
     let start = Instant::now();
     let from = start + plan.warmup;
-    let clock = Clock { start, from, until: from + plan.duration, rate: plan.rate, next: AtomicU64::new(0), done: AtomicU64::new(0) };
+    let clock = Clock { start, from, until: from + plan.duration, rate: plan.rate, next: AtomicU64::new(0) };
     let (tallies, timeline) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..plan.threads)
             .map(|thread| {
@@ -118,7 +117,6 @@ async fn connection_of(connection: usize, plan: &Plan<'_>, shared: &Shared<'_>, 
         let began = Began { at, counts: at >= clock.from };
         let (op, tenant) = (plan.mix.draw(&mut dice), plan.spread.draw(&mut dice));
         let wait = worker.run(op, tenant, dice.below(usize::MAX), began).await;
-        clock.done.fetch_add(1, Relaxed);
         // With a rate, what is due is due: being refused is part of what is measured.
         if let (Some(wait), None) = (wait, clock.rate) {
             tokio::time::sleep(wait.min(clock.until.saturating_duration_since(Instant::now()))).await;
@@ -153,7 +151,7 @@ fn watch(plan: &Plan<'_>, shared: &Shared<'_>, clock: &Clock, is_over: impl Fn()
     let whole = clock.until.duration_since(clock.start);
     let every = (whole / POINTS).max(SHORTEST);
     let bar = Bar::new(if plan.warmup.is_zero() { "measuring" } else { "running" }, whole.as_secs_f64());
-    let look = || (Instant::now(), clock.done.load(Relaxed), plan.pid.and_then(usage));
+    let look = || (Instant::now(), shared.done.load(Relaxed), plan.pid.and_then(usage));
     let mut before = look();
     let mut timeline = Vec::new();
     let mut due = clock.start + every;

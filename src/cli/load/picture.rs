@@ -7,7 +7,7 @@ use super::drive::Point;
 use super::report::{Report, milliseconds};
 
 const WIDTH: f64 = 1200.0;
-const HEIGHT: f64 = 860.0;
+const HEIGHT: f64 = 884.0;
 
 const INK: &str = "#1f2933";
 const FAINT: &str = "#7b8794";
@@ -25,21 +25,23 @@ pub fn draw(report: &Report) -> String {
 "##
     );
     let settings = &report.settings;
-    let title = format!("{:.0} operations a second over {} tenants", report.total.per_s, grouped(settings.tenants as f64));
+    let title = format!("{} operations a second over {} tenants", grouped(report.total.per_s.round()), grouped(settings.tenants as f64));
     text(&mut out, 32.0, 42.0, &title, "font-size=\"22\" font-weight=\"600\"");
-    let about = format!(
-        "{} · {} · {} · {} connections · {:.0} s · durability {} · p50 {} ms, p99 {} ms, p99.9 {} ms",
+    let total = &report.total;
+    let latency = [("p50", total.p50_ms), ("p90", total.p90_ms), ("p99", total.p99_ms), ("p99.9", total.p999_ms)];
+    let latency = latency.map(|(name, ms)| format!("{name} {} ms", milliseconds(ms))).join(", ");
+    let asked = format!(
+        "{} · {} · {} · {} connections · {:.0} s",
         settings.mix,
         settings.skew,
         report.pace(),
         settings.connections,
-        report.measured_s,
-        report.server.durability,
-        milliseconds(report.total.p50_ms),
-        milliseconds(report.total.p99_ms),
-        milliseconds(report.total.p999_ms),
+        report.measured_s
     );
-    text(&mut out, 32.0, 66.0, &about, &format!("fill=\"{FAINT}\" font-size=\"13\""));
+    let got = format!("{latency} · durability: {} · tenantry {}", report.server.durability, report.server.version);
+    for (line, about) in [(66.0, asked), (86.0, got)] {
+        text(&mut out, 32.0, line, &about, &format!("fill=\"{FAINT}\" font-size=\"13\""));
+    }
 
     let timeline = &report.timeline;
     let over_time =
@@ -47,37 +49,32 @@ pub fn draw(report: &Report) -> String {
     let ends = (-settings.warmup_s, report.measured_s.max(1.0));
     let panel = |x: f64, y: f64, width: f64, height: f64| Frame { x, y, width, height };
 
-    panel(24.0, 88.0, 1152.0, 250.0).over_time(
+    panel(24.0, 108.0, 1152.0, 250.0).over_time(
         &mut out,
         "Operations a second",
         ends,
         &[("", COLOURS[0], over_time(&|p| Some(p.per_s)))],
         grouped,
     );
-    panel(24.0, 354.0, 700.0, 482.0).latency(&mut out, report);
-    panel(740.0, 354.0, 436.0, 150.0).over_time(
+    panel(24.0, 374.0, 700.0, 486.0).latency(&mut out, report);
+    panel(740.0, 374.0, 436.0, 150.0).over_time(
         &mut out,
-        "Server: memory, MB",
+        "Memory of the server, MB",
         ends,
         &[("", COLOURS[4], over_time(&|p| Some(p.usage?.rss_bytes as f64 / 1e6)))],
         grouped,
     );
     let descriptors = over_time(&|p| Some(p.usage?.descriptors as f64));
     let threads = over_time(&|p| Some(p.usage?.threads as f64));
-    panel(740.0, 520.0, 436.0, 150.0).over_time(
+    panel(740.0, 542.0, 436.0, 150.0).over_time(
         &mut out,
-        "Server: descriptors and threads",
+        "Descriptors and threads",
         ends,
         &[("descriptors", COLOURS[6], descriptors), ("threads", COLOURS[8], threads)],
         grouped,
     );
-    panel(740.0, 686.0, 436.0, 150.0).over_time(
-        &mut out,
-        "Server: processors busy",
-        ends,
-        &[("", COLOURS[2], over_time(&|p| p.cpu))],
-        |value| format!("{value:.1}"),
-    );
+    panel(740.0, 710.0, 436.0, 150.0)
+        .over_time(&mut out, "Processors busy", ends, &[("", COLOURS[2], over_time(&|p| p.cpu))], |value| format!("{value:.1}"));
     out.push_str("</svg>\n");
     out
 }
@@ -133,7 +130,7 @@ impl Frame {
                 self.top(),
                 until - from
             );
-            if until - from > 52.0 {
+            if until - from > 52.0 && height > 100.0 {
                 text(out, from + 6.0, self.top() + 14.0, "warm-up", &format!("fill=\"{FAINT}\" font-size=\"11\""));
             }
         }
@@ -156,7 +153,7 @@ impl Frame {
             }
             polyline(out, colour, &points);
         }
-        self.legend(out, lines.iter().filter(|line| !line.0.is_empty()).map(|line| (line.0, line.1)));
+        self.legend(out, self.y + 22.0, lines.iter().filter(|line| !line.0.is_empty()).map(|line| (line.0, line.1)));
     }
 
     /// A line for each operation, over the share of its answers; both axes logarithmic, so that the slow end is seen.
@@ -168,39 +165,28 @@ impl Frame {
         if rows.is_empty() || !least.is_finite() {
             return;
         }
-        let (low, high) = (least.log10().floor(), most.log10().ceil().max(least.log10().floor() + 1.0));
-        // The share that is slower: 1 on the left, a ten thousandth on the right.
-        let x = |share: f64| self.left() - (1.0 - share).max(1e-4).log10() / 4.0 * (self.right() - self.left());
-        let y = |ms: f64| self.bottom() - (ms.max(1e-3).log10() - low) / (high - low) * (self.bottom() - self.top() - 22.0);
-        let mut decade = low as i32;
-        while f64::from(decade) <= high {
-            let ms = 10_f64.powi(decade);
-            self.level(out, y(ms), &if ms < 1.0 { format!("{ms}") } else { grouped(ms) });
-            decade += 1;
+        let levels = levels(least, most);
+        let (low, high) = (levels[0].log10(), levels[levels.len() - 1].log10());
+        let top = self.top() + 24.0;
+        // By the share that is slower: a half on the left, a ten thousandth on the right.
+        let from = 0.5_f64.log10();
+        let x = |share: f64| self.left() + ((1.0 - share).max(1e-4).log10() - from) / (-4.0 - from) * (self.right() - self.left());
+        let y = |ms: f64| self.bottom() - (ms.max(1e-3).log10() - low) / (high - low) * (self.bottom() - top);
+        for ms in levels {
+            self.level(out, y(ms), &if ms < 1.0 { format!("{}", (ms * 1e3).round() / 1e3) } else { grouped(ms) });
         }
-        for share in [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999] {
+        for share in [0.5, 0.9, 0.99, 0.999, 0.9999] {
             let at = x(share);
-            let _ = writeln!(
-                out,
-                r##"<line x1="{at:.1}" y1="{:.1}" x2="{at:.1}" y2="{:.1}" stroke="{GRID}"/>"##,
-                self.top() + 22.0,
-                self.bottom()
-            );
-            let name = if share == 0.0 { "fastest".to_owned() } else { format!("{} %", (share * 1e4).round() / 100.0) };
-            let anchor = if share == 0.0 {
-                "start"
-            } else if share > 0.9995 {
-                "end"
-            } else {
-                "middle"
-            };
+            let _ = writeln!(out, r##"<line x1="{at:.1}" y1="{top:.1}" x2="{at:.1}" y2="{:.1}" stroke="{GRID}"/>"##, self.bottom());
+            let name = format!("{} %", (share * 1e4).round() / 100.0);
+            let anchor = if share > 0.9995 { "end" } else { "middle" };
             text(out, at, self.bottom() + 18.0, &name, &format!("fill=\"{FAINT}\" font-size=\"11\" text-anchor=\"{anchor}\""));
         }
         let coloured: Vec<_> = rows.iter().map(|row| (row, colour(&row.operation))).collect();
         for (row, colour) in &coloured {
             polyline(out, colour, &row.curve.iter().map(|(share, ms)| (x(*share), y(*ms))).collect::<Vec<_>>());
         }
-        self.legend(out, coloured.iter().map(|(row, colour)| (row.operation.as_str(), *colour)));
+        self.legend(out, self.y + 48.0, coloured.iter().map(|(row, colour)| (row.operation.as_str(), *colour)));
     }
 
     /// A grid line and what it stands for.
@@ -209,13 +195,12 @@ impl Frame {
         text(out, self.left() - 8.0, y + 4.0, label, &format!("fill=\"{FAINT}\" font-size=\"11\" text-anchor=\"end\""));
     }
 
-    /// Names behind dots of their colour, right of the title.
-    fn legend<'a>(&self, out: &mut String, names: impl Iterator<Item = (&'a str, &'a str)>) {
+    /// Names behind dots of their colour, to the right.
+    fn legend<'a>(&self, out: &mut String, y: f64, names: impl Iterator<Item = (&'a str, &'a str)>) {
         const LETTER: f64 = 6.6;
         let names: Vec<_> = names.collect();
         let mut x = self.right() - names.iter().map(|(name, _)| name.len() as f64 * LETTER + 24.0).sum::<f64>() + 12.0;
         for (name, colour) in names {
-            let y = self.y + 22.0;
             let _ = writeln!(out, r#"<circle cx="{x:.1}" cy="{y:.1}" r="4" fill="{colour}"/>"#);
             text(out, x + 8.0, y + 4.0, name, "font-size=\"11.5\"");
             x += name.len() as f64 * LETTER + 24.0;
@@ -267,6 +252,15 @@ fn round_step(step: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|round| *round >= step).unwrap_or(10.0 * power)
 }
 
+/// 1, 2 and 5 times powers of ten, from the last one that is below all to the first one above.
+fn levels(least: f64, most: f64) -> Vec<f64> {
+    let decades = (least.log10().floor() as i32 - 1)..=(most.log10().ceil() as i32 + 1);
+    let all: Vec<f64> = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|times| times * 10_f64.powi(decade))).collect();
+    let first = all.iter().rposition(|level| *level <= least).unwrap_or(0);
+    let last = all.iter().position(|level| *level >= most && *level > all[first]).unwrap_or(all.len() - 1);
+    all[first..=last].to_vec()
+}
+
 /// `12 300`; parts of one only where there is no whole.
 fn grouped(value: f64) -> String {
     if value != value.round() {
@@ -291,6 +285,15 @@ mod tests {
     fn axes_have_round_steps_and_grouped_numbers() {
         assert_eq!([0.03, 1.0, 1.1, 340.0, 0.0].map(round_step), [0.05, 1.0, 2.0, 500.0, 1.0]);
         assert_eq!([0.0, 999.0, 12_300.0, 0.5].map(grouped), ["0", "999", "12\u{202f}300", "0.5"]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_holds_what_is_on_it() {
+        let close = |(one, other): (&f64, &f64)| (one / other - 1.0).abs() < 1e-9;
+        for (least, most, expected) in [(3.4, 30.1, vec![2.0, 5.0, 10.0, 20.0, 50.0]), (0.4, 0.4, vec![0.2, 0.5])] {
+            let levels = levels(least, most);
+            assert!(levels.len() == expected.len() && levels.iter().zip(&expected).all(close), "{levels:?}");
+        }
     }
 
     #[test]

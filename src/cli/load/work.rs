@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -33,13 +34,15 @@ pub struct Shared<'a> {
     pub claim_path: String,
     /// Whether the first tenant is the hot one.
     pub has_hot: bool,
+    /// Operations answered rightly so far.
+    pub done: AtomicU64,
 }
 
 impl<'a> Shared<'a> {
     pub fn new(fleet: &'a Fleet, truth: &'a Truth, trouble: &'a Trouble, connections: usize, batch: usize, has_hot: bool) -> Self {
         let queue = truth.queue();
         let (jobs_path, claim_path) = (format!("/v1/queues/{queue}/jobs"), format!("/v1/queues/{queue}/claim"));
-        Shared { fleet, truth, trouble, connections, batch, jobs_path, claim_path, has_hot }
+        Shared { fleet, truth, trouble, connections, batch, jobs_path, claim_path, has_hot, done: AtomicU64::new(0) }
     }
 }
 
@@ -324,6 +327,7 @@ impl<'a> Worker<'a> {
     fn settle(&self, op: Op, tenant: usize, began: Began, verdict: Verdict) -> Option<Duration> {
         match verdict {
             Verdict::Right => {
+                self.shared.done.fetch_add(1, Relaxed);
                 if began.counts {
                     let hot = self.shared.has_hot.then_some(tenant == 0);
                     self.tally.borrow_mut().answered(op, began.at.elapsed(), hot);
