@@ -10,6 +10,7 @@ mod rows;
 mod served;
 mod site;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -81,15 +82,22 @@ fn main() {
     let mut results = Results::default();
     for round in 0..args.rounds {
         for row in ROWS.iter().filter(|row| args.wants(row.name)) {
-            eprint!("\rround {} of {}: {:<24}", round + 1, args.rounds, row.name);
+            tell(&format!("round {} of {}: {}", round + 1, args.rounds, row.name));
             // Every other round begins with the other side.
             results.add(row.name, (row.measure)(&mut site, round));
         }
     }
-    eprintln!("\r{:<60}", "");
+    tell("");
     println!("{}", results.table());
     println!("\n{} rounds of {} ms a side in {:.0} s", args.rounds, args.slice_ms, began.elapsed().as_secs_f64());
     if let Some(file) = &args.json {
         std::fs::write(file, results.json(&args)).expect("the file for the results can be written");
+    }
+}
+
+/// How far it is, on one line of a terminal that is written over.
+fn tell(text: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r{text}\x1b[K");
     }
 }

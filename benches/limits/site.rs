@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tenantry::cli::load::wire::{self, Caller, Target};
 
-use crate::Args;
 use crate::client::{Client, ask};
 use crate::local::Files;
 use crate::rows;
 use crate::served::{Answers, Canned, KEY, Served};
+use crate::{Args, tell};
 
 /// Rows in table `t` of every tenant.
 pub const ROWS: usize = 1_000;
@@ -52,7 +52,7 @@ pub struct Member {
 impl Site {
     pub fn build(args: &Args) -> Site {
         let scratch = tempfile::Builder::new().prefix("limits-").tempdir_in(target_dir()).expect("a folder");
-        eprint!("\rprovisioning {} tenants", args.tenants);
+        tell(&format!("provisioning {} tenants", args.tenants));
         let tenantry = Tenantry::build(scratch.path().join("full"), "full", args.tenants);
         let normal = args.wants("insert-many-normal").then(|| Tenantry::build(scratch.path().join("normal"), "normal", args.tenants));
         let answers: Answers = rows::canned(&tenantry);
