@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod demo;
 mod health;
+pub mod load;
 mod migrate;
 mod print;
 mod serve;
@@ -56,6 +57,8 @@ enum Command {
     /// The record of what operators did
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Put many tenants under load, check every answer, and report
+    Load(load::Load),
     /// What the server says of itself: system databases, pools, bounds
     Health(health::Health),
     /// The effective configuration, and where each value came from
@@ -115,6 +118,7 @@ fn run(command: &Command, global: &Global) -> Result<()> {
         Command::Migrate(migrate) => migrate.run(&global.client()?, global.json),
         Command::Sql(sql) => sql.run(&global.client()?, global.json),
         Command::Audit(audit) => audit.run(&global.client()?, global.json),
+        Command::Load(load) => load.run(global),
         Command::Health(health) => health.run(&global.client()?, global.json),
     }
 }
@@ -130,14 +134,20 @@ impl Global {
         })
     }
 
-    /// A client for the server these options mean. The configuration is read only for what they leave open. The
-    /// key that lies in the data directory goes to the server of that directory only: not to another machine
-    /// that --url names, unless --data-dir names the directory too.
+    /// A client for the server these options mean.
     fn client(&self) -> Result<Client> {
+        let (url, key) = self.server()?;
+        Client::new(&url, key)
+    }
+
+    /// The server these options mean, and the operator's key for it. The configuration is read only for what they
+    /// leave open. The key that lies in the data directory goes to the server of that directory only: not to another
+    /// machine that --url names, unless --data-dir names the directory too.
+    fn server(&self) -> Result<(String, Option<String>)> {
         let ambient = Ambient::read()?;
         let (url, key) = (self.url.clone().or(ambient.url.clone()), self.key.clone().or(ambient.admin_key.clone()));
         if let (Some(url), Some(key)) = (&url, &key) {
-            return Client::new(url, Some(key.clone()));
+            return Ok((url.clone(), Some(key.clone())));
         }
         let config = self.effective(ambient)?.config;
         let its_own = self.data_dir.is_some() || url.as_deref().is_none_or(client::is_on_this_machine);
@@ -150,7 +160,7 @@ impl Global {
             }
             None => client::url_of(config.listen),
         };
-        Client::new(&url, key)
+        Ok((url, key))
     }
 }
 

@@ -13,6 +13,7 @@ mod demo;
 mod eviction;
 mod isolation;
 mod lifecycle;
+mod load;
 mod openapi;
 mod plans;
 mod provisioning;

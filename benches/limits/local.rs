@@ -1,0 +1,125 @@
+//! The same work in process: rusqlite on files with the same settings and content, and plain files.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+use tenantry::tenant::template::{Blueprint, Template};
+
+use crate::site::{ROWS, SCHEMA};
+
+/// Files like a tenant's database, each opened by rusqlite only.
+pub struct Files {
+    paths: Vec<PathBuf>,
+}
+
+impl Files {
+    pub fn make(folder: &Path, count: usize) -> Files {
+        std::fs::create_dir_all(folder).expect("a folder");
+        let paths: Vec<PathBuf> = (0..count).map(|at| folder.join(format!("{at}.sqlite"))).collect();
+        for path in &paths {
+            open(path).execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).expect("a schema");
+        }
+        Files { paths }
+    }
+
+    /// Statements a second, one thread for each core on the first file (`one`) or each on files of its own; `work` runs
+    /// one, given its number.
+    pub fn rate(&self, slice: Duration, one: bool, threads: usize, work: impl Fn(&Connection, usize) + Sync) -> f64 {
+        let work = &work;
+        // Opened before the clock runs, as the server's are.
+        let sets: Vec<Vec<Connection>> = (0..threads)
+            .map(|thread| match one {
+                true => vec![open(&self.paths[0])],
+                false => self.paths.iter().skip(thread).step_by(threads).map(|path| open(path)).collect(),
+            })
+            .collect();
+        let began = Instant::now();
+        let done: usize = std::thread::scope(|scope| {
+            let run = |conns: Vec<Connection>| {
+                move || {
+                    let mut done = 0;
+                    while began.elapsed() < slice {
+                        work(&conns[done % conns.len()], done);
+                        done += 1;
+                    }
+                    done
+                }
+            };
+            let threads: Vec<_> = sets.into_iter().map(|conns| scope.spawn(run(conns))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        done as f64 / began.elapsed().as_secs_f64()
+    }
+}
+
+pub fn read_point(conn: &Connection, number: usize) {
+    let mut statement = conn.prepare_cached("SELECT v FROM t WHERE id = ?1").expect("a statement");
+    let v: String = statement.query_row([(1 + number % ROWS) as i64], |row| row.get(0)).expect("a row");
+    std::hint::black_box(v);
+}
+
+pub fn read_page(conn: &Connection, number: usize) {
+    let mut statement = conn.prepare_cached("SELECT id, v FROM t WHERE id > ?1 ORDER BY id LIMIT 20").expect("a statement");
+    let rows =
+        statement.query_map([(number % (ROWS - 20)) as i64], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).expect("rows");
+    assert_eq!(rows.map(Result::unwrap).map(std::hint::black_box).count(), 20);
+}
+
+pub fn insert(conn: &Connection, _number: usize) {
+    conn.prepare_cached("INSERT INTO w (v) VALUES (?1)").expect("a statement").execute(["the quick brown fox"]).expect("a row");
+}
+
+/// How long it takes to open each file with the settings a tenant's has and run one statement, one after the other.
+pub fn cold_opens<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<Duration> {
+    let open_and_read = |path: &PathBuf| {
+        let began = Instant::now();
+        let conn = open(path);
+        read_point(&conn, 7);
+        began.elapsed()
+    };
+    paths.map(open_and_read).collect()
+}
+
+/// Tenants' files made a second, each three copies of the templates, flushed, by one thread for each core.
+pub fn copies(folder: &Path, count: usize) -> f64 {
+    let template = Template::build(&folder.join("template"), &Blueprint::load(None).expect("migrations")).expect("a template");
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..cores() {
+            let template = &template;
+            scope.spawn(move || {
+                for at in (thread..count).step_by(cores()) {
+                    let own = folder.join(format!("copy-{at}"));
+                    std::fs::create_dir_all(&own).expect("a folder");
+                    for (role, bytes) in template.files() {
+                        let mut file = File::create_new(own.join(role.as_str())).expect("a new file");
+                        file.write_all(bytes).and_then(|()| file.sync_all()).expect("a flushed file");
+                    }
+                }
+            });
+        }
+    });
+    let rate = count as f64 / began.elapsed().as_secs_f64();
+    std::fs::remove_dir_all(folder).expect("the copies can be removed");
+    rate
+}
+
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get())
+}
+
+/// As a tenant's file is opened.
+fn open(path: &Path) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NOFOLLOW).expect("a file");
+    conn.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+    conn.execute_batch(
+        "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON;
+         PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=4194304;",
+    )
+    .expect("settings");
+    conn
+}

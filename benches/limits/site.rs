@@ -1,0 +1,128 @@
+//! The [`Site`]: both servers running, tenants with rows in Tenantry, and beside them files of the same content that only
+//! rusqlite opens.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tenantry::cli::load::wire::{self, Caller, Target};
+
+use crate::client::{Client, ask};
+use crate::local::Files;
+use crate::rows;
+use crate::served::{Answers, Canned, KEY, Served};
+use crate::{Args, tell};
+
+/// Rows in table `t` of every tenant.
+pub const ROWS: usize = 1_000;
+
+/// Tenants made by one call while the site is built.
+const BATCH: usize = 50;
+
+/// A tenant's schema and rows: `t` is read, `w` is written.
+pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     CREATE TABLE w (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+       SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
+
+pub struct Site {
+    pub client: Client,
+    pub tenantry: Tenantry,
+    /// The same with files that commit at NORMAL.
+    pub normal: Option<Tenantry>,
+    pub bare: Served,
+    /// Files like the tenants' databases.
+    pub files: Files,
+    pub scratch: TempDir,
+}
+
+/// A Tenantry with its tenants.
+pub struct Tenantry {
+    served: Option<Served>,
+    dir: PathBuf,
+    level: &'static str,
+    pub tenants: Vec<Member>,
+}
+
+pub struct Member {
+    pub caller: Caller,
+    pub database: PathBuf,
+}
+
+impl Site {
+    pub fn build(args: &Args) -> Site {
+        let scratch = tempfile::Builder::new().prefix("limits-").tempdir_in(target_dir()).expect("a folder");
+        tell(&format!("provisioning {} tenants", args.tenants));
+        let tenantry = Tenantry::build(scratch.path().join("full"), "full", args.tenants);
+        let normal = args.wants("insert-many-normal").then(|| Tenantry::build(scratch.path().join("normal"), "normal", args.tenants));
+        let answers: Answers = rows::canned(&tenantry);
+        let file = scratch.path().join("answers.json");
+        std::fs::write(&file, serde_json::to_vec(&answers).expect("JSON")).expect("a file");
+        let bare = Served::start(&["--serve-bare", path(&file)]);
+        let files = Files::make(&scratch.path().join("local"), args.tenants);
+        Site { client: Client { connections: args.connections, slice: args.slice() }, tenantry, normal, bare, files, scratch }
+    }
+}
+
+impl Tenantry {
+    fn build(dir: PathBuf, level: &'static str, tenants: usize) -> Tenantry {
+        let mut tenantry = Tenantry { served: None, dir, level, tenants: Vec::new() };
+        tenantry.start();
+        for from in (0..tenants).step_by(BATCH) {
+            let slugs: Vec<String> = (from..tenants.min(from + BATCH)).map(|at| format!("bench-{at}")).collect();
+            for (id, token) in tenantry.provision(&slugs) {
+                let caller = Caller::new(tenantry.target(), &token);
+                let body = json!({ "script": SCHEMA }).to_string();
+                let made = ask(tenantry.target(), |request| wire::post(request, &caller, "/v1/sql", body.as_bytes()));
+                assert_eq!(made.0, 200, "{}", String::from_utf8_lossy(&made.1));
+                let database = tenantry.dir.join(&id[id.len() - 2..]).join(&id).join(format!("tenant_database_{id}.sqlite"));
+                tenantry.tenants.push(Member { caller, database });
+            }
+        }
+        tenantry
+    }
+
+    pub fn start(&mut self) {
+        self.served = Some(Served::start(&["--serve-tenantry", path(&self.dir), "--level", self.level]));
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(served) = self.served.take() {
+            served.stop();
+        }
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.served.as_ref().expect("it runs").target
+    }
+
+    /// Makes tenants in one call: their ids and tokens.
+    pub fn provision(&self, slugs: &[String]) -> Vec<(String, String)> {
+        let wishes: Vec<_> = slugs.iter().map(|slug| json!({ "slug": slug, "name": slug })).collect();
+        let body = json!({ "tenants": wishes }).to_string();
+        let operator = Caller::new(self.target(), KEY);
+        let (status, body) = ask(self.target(), |request| wire::post(request, &operator, "/admin/v1/tenants:batch", body.as_bytes()));
+        let answer: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(status, 200, "{answer}");
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+        let results = answer["results"].as_array().expect("results");
+        results.iter().map(|result| (text(&result["tenant"]["id"]), text(&result["token"]))).collect()
+    }
+
+    /// What it answers to the request, for the bare server to answer the same.
+    pub fn sample(&self, content_type: &str, build: impl FnOnce(&mut Vec<u8>)) -> Canned {
+        let (status, body) = ask(self.target(), build);
+        assert!(status < 300, "{status} {}", String::from_utf8_lossy(&body));
+        Canned { status, content_type: content_type.to_owned(), body: String::from_utf8(body).expect("text") }
+    }
+}
+
+/// On the disk that builds are on: a folder for temporary files may be memory, which flushes nothing.
+fn target_dir() -> PathBuf {
+    let exe = std::env::current_exe().expect("this program has a path");
+    exe.parent().and_then(Path::parent).expect("it is in target/release/deps").to_owned()
+}
+
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("a path of plain text")
+}

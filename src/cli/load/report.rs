@@ -1,0 +1,258 @@
+//! The [`Report`] of a run: as a table for a person, as JSON for a program, and the numbers the picture is drawn from.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::drive::Point;
+use super::mix::Op;
+use super::tally::{Latency, Tally};
+use super::verify::Verified;
+use crate::cli::print;
+
+/// What the curve of latencies is made of: shares of the answers, denser towards the end.
+const CURVE: [f64; 12] = [0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999];
+
+#[derive(Serialize)]
+pub struct Report {
+    pub tenantry: &'static str,
+    /// RFC 3339.
+    pub started_at: String,
+    pub settings: Settings,
+    pub server: Server,
+    pub measured_s: f64,
+    pub total: Row,
+    pub operations: Vec<Row>,
+    /// With a hot tenant: it, and all others.
+    pub hot: Option<Row>,
+    pub quiet: Option<Row>,
+    /// Operations that were due by the rate and never begun.
+    pub never_begun: u64,
+    pub wrong: Wrong,
+    pub verified: Verified,
+    pub usage: Option<Summary>,
+    pub timeline: Vec<Point>,
+}
+
+#[derive(Serialize)]
+pub struct Settings {
+    pub tenants: usize,
+    pub provisioned: usize,
+    pub rows: usize,
+    pub mix: String,
+    pub skew: String,
+    /// Operations a second; null for as fast as it goes.
+    pub rate: Option<f64>,
+    pub connections: usize,
+    pub threads: usize,
+    pub batch: usize,
+    pub warmup_s: f64,
+    pub duration_s: f64,
+}
+
+#[derive(Serialize)]
+pub struct Server {
+    pub url: String,
+    pub version: String,
+    /// The level each file commits with, by role; `unknown` where the server does not say.
+    pub durability: String,
+    pub pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub struct Wrong {
+    pub count: u64,
+    pub examples: Vec<String>,
+}
+
+/// One operation, or several as one. Latencies in milliseconds.
+#[derive(Serialize)]
+pub struct Row {
+    pub operation: String,
+    pub count: u64,
+    pub per_s: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+    pub p999_ms: f64,
+    pub max_ms: f64,
+    /// Answers 429 and 503, by code.
+    pub refused: BTreeMap<String, u64>,
+    /// Other errors, by code.
+    pub failed: BTreeMap<String, u64>,
+    /// Share of the answers, and the milliseconds they took at most.
+    pub curve: Vec<(f64, f64)>,
+}
+
+/// What the server's process took while it was measured.
+#[derive(Serialize)]
+pub struct Summary {
+    pub rss_first_bytes: u64,
+    pub rss_last_bytes: u64,
+    pub rss_max_bytes: u64,
+    pub cpu_mean: f64,
+    pub cpu_max: f64,
+    pub descriptors_max: u64,
+    pub threads_max: u64,
+}
+
+impl Row {
+    pub fn of(operation: &str, latency: &Latency, seconds: f64) -> Row {
+        let count = latency.count();
+        Row {
+            operation: operation.to_owned(),
+            count,
+            per_s: if seconds > 0.0 { count as f64 / seconds } else { 0.0 },
+            p50_ms: latency.at(0.5),
+            p90_ms: latency.at(0.9),
+            p99_ms: latency.at(0.99),
+            p999_ms: latency.at(0.999),
+            max_ms: latency.max(),
+            refused: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            curve: if count == 0 { Vec::new() } else { CURVE.iter().map(|share| (*share, latency.at(*share))).collect() },
+        }
+    }
+
+    /// A row for each operation that was done, and one for all together.
+    pub fn all(tally: &Tally, seconds: f64) -> (Vec<Row>, Row) {
+        let mut total = Row::of("total", &tally.latency(), seconds);
+        let mut rows = Vec::new();
+        for op in Op::ALL {
+            let of = tally.of(op);
+            if of.latency.count() == 0 && of.refused.is_empty() && of.failed.is_empty() {
+                continue;
+            }
+            for (sum, codes) in [(&mut total.refused, &of.refused), (&mut total.failed, &of.failed)] {
+                codes.iter().for_each(|(code, count)| *sum.entry(code.clone()).or_default() += count);
+            }
+            rows.push(Row { refused: of.refused.clone(), failed: of.failed.clone(), ..Row::of(op.name(), &of.latency, seconds) });
+        }
+        (rows, total)
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let codes = self.refused.iter().chain(&self.failed).map(|(code, count)| format!("{count} {code}"));
+        let latencies = [self.p50_ms, self.p90_ms, self.p99_ms, self.p999_ms, self.max_ms].map(milliseconds);
+        let errors = codes.collect::<Vec<_>>().join(", ");
+        let errors = if errors.is_empty() { "-".to_owned() } else { errors };
+        [self.operation.clone(), self.count.to_string(), format!("{:.0}", self.per_s)]
+            .into_iter()
+            .chain(latencies)
+            .chain([errors])
+            .collect()
+    }
+}
+
+impl Summary {
+    /// Over the points that were measured; `None` when the server's process was not looked at.
+    pub fn of(timeline: &[Point]) -> Option<Summary> {
+        let measured = || timeline.iter().filter(|point| point.t_s >= 0.0);
+        let usages: Vec<_> = measured().filter_map(|point| point.usage).collect();
+        let cpus: Vec<f64> = measured().filter_map(|point| point.cpu).collect();
+        let (first, last) = (usages.first()?, usages.last()?);
+        let most = |of: fn(&super::host::Usage) -> u64| usages.iter().map(of).max().unwrap_or(0);
+        Some(Summary {
+            rss_first_bytes: first.rss_bytes,
+            rss_last_bytes: last.rss_bytes,
+            rss_max_bytes: most(|usage| usage.rss_bytes),
+            cpu_mean: cpus.iter().sum::<f64>() / cpus.len().max(1) as f64,
+            cpu_max: cpus.iter().copied().fold(0.0, f64::max),
+            descriptors_max: most(|usage| usage.descriptors),
+            threads_max: most(|usage| usage.threads),
+        })
+    }
+}
+
+impl Report {
+    /// For a person, on a page.
+    pub fn page(&self) -> String {
+        let Settings { tenants, rows, mix, skew, connections, .. } = &self.settings;
+        let mut lines = vec![
+            format!(
+                "{tenants} tenants with {rows} rows, {mix}, {skew}, {}, {connections} connections, {:.0} s",
+                self.pace(),
+                self.measured_s
+            ),
+            format!("tenantry {} on {}, durability {}", self.server.version, self.server.url, self.server.durability),
+            String::new(),
+        ];
+        let headings = ["OPERATION", "COUNT", "PER S", "P50 MS", "P90", "P99", "P99.9", "MAX", "ERRORS"];
+        let cells: Vec<_> = self.operations.iter().chain([&self.total]).chain(&self.hot).chain(&self.quiet).map(Row::cells).collect();
+        lines.push(print::table(&headings, &cells));
+        lines.push(String::new());
+        lines.push(match &self.usage {
+            Some(usage) => format!(
+                "server     {} in memory ({} at first, at most {}), {:.2} processors, {} descriptors, {} threads",
+                megabytes(usage.rss_last_bytes),
+                megabytes(usage.rss_first_bytes),
+                megabytes(usage.rss_max_bytes),
+                usage.cpu_mean,
+                usage.descriptors_max,
+                usage.threads_max
+            ),
+            None => "server     its process was not looked at; --pid names it".to_owned(),
+        });
+        if self.never_begun > 0 {
+            lines.push(format!("behind     {} operations were due and never begun: the rate is more than it can do", self.never_begun));
+        }
+        let Verified { tenants, inserts, updates, jobs, unknown, queues_left } = self.verified;
+        lines.push(format!("verified   {inserts} inserts, {updates} updates and {jobs} jobs in {tenants} tenants are there, once each"));
+        if unknown > 0 {
+            lines.push(format!("unknown    {unknown} writes got no answer and may have happened or not"));
+        }
+        if queues_left > 0 {
+            lines.push(format!("left       {queues_left} queues could not be emptied in time, so their jobs are not verified"));
+        }
+        if self.wrong.count > 0 {
+            lines.push(format!("WRONG      {} answers", self.wrong.count));
+            lines.extend(self.wrong.examples.iter().map(|what| format!("  {what}")));
+        }
+        lines.join("\n")
+    }
+
+    pub fn pace(&self) -> String {
+        self.settings.rate.map_or("as fast as it goes".to_owned(), |rate| format!("{rate}/s"))
+    }
+}
+
+/// With three digits that mean something.
+pub fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms >= 100.0 => format!("{ms:.0}"),
+        ms if ms >= 10.0 => format!("{ms:.1}"),
+        ms if ms >= 1.0 => format!("{ms:.2}"),
+        ms => format!("{ms:.3}"),
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tally::Miss;
+    use super::*;
+
+    #[test]
+    fn rows_tell_operations_apart_and_the_total_adds_them_up() {
+        let mut tally = Tally::default();
+        (0..10).for_each(|_| tally.answered(Op::Read, Duration::from_millis(2), None));
+        tally.answered(Op::Insert, Duration::from_millis(40), None);
+        tally.missed(Op::Insert, Miss::Refused, "overloaded");
+        tally.missed(Op::Claim, Miss::Failed, "no_answer");
+        let (rows, total) = Row::all(&tally, 2.0);
+        assert_eq!(rows.iter().map(|row| row.operation.as_str()).collect::<Vec<_>>(), ["read", "insert", "claim"]);
+        assert_eq!((total.count, total.per_s, total.refused["overloaded"], total.failed["no_answer"]), (11, 5.5, 1, 1));
+        assert_eq!(rows[1].cells().last().map(String::as_str), Some("1 overloaded"));
+        assert!(rows[2].curve.is_empty() && rows[0].curve.len() == CURVE.len());
+    }
+
+    #[test]
+    fn a_latency_has_three_digits() {
+        assert_eq!([0.1234, 1.234, 12.34, 123.4].map(milliseconds), ["0.123", "1.23", "12.3", "123"]);
+    }
+}

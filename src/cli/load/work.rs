@@ -1,0 +1,484 @@
+//! A [`Worker`] is one connection that does operations and checks their answers: it draws nothing and waits for
+//! nobody, it is told what to do and from when on to count.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::fleet::Fleet;
+use super::mix::Op;
+use super::tally::{Miss, Tally, Trouble};
+use super::truth::{self, PAGE, Truth};
+use super::wire::{self, Answer, Broken, Wire};
+
+/// How long a claimed job belongs to its worker: longer than any run, so that none comes back.
+const LEASE_S: u32 = 43_200;
+
+const SQL: &str = "/v1/sql";
+
+/// What all workers of a run share.
+pub struct Shared<'a> {
+    pub fleet: &'a Fleet,
+    pub truth: &'a Truth,
+    pub trouble: &'a Trouble,
+    pub connections: usize,
+    /// Jobs in one claim.
+    pub batch: usize,
+    /// Path of the run's queue for adding, and for claiming.
+    pub jobs_path: String,
+    pub claim_path: String,
+    /// Whether the first tenant is the hot one.
+    pub has_hot: bool,
+    /// Operations answered rightly so far.
+    pub done: AtomicU64,
+}
+
+impl<'a> Shared<'a> {
+    pub fn new(fleet: &'a Fleet, truth: &'a Truth, trouble: &'a Trouble, connections: usize, batch: usize, has_hot: bool) -> Self {
+        let queue = truth.queue();
+        let (jobs_path, claim_path) = (format!("/v1/queues/{queue}/jobs"), format!("/v1/queues/{queue}/claim"));
+        Shared { fleet, truth, trouble, connections, batch, jobs_path, claim_path, has_hot, done: AtomicU64::new(0) }
+    }
+}
+
+pub struct Worker<'a> {
+    shared: &'a Shared<'a>,
+    tally: &'a RefCell<Tally>,
+    /// Which connection this is: it alone writes what is its own.
+    connection: usize,
+    wire: Wire,
+    request: Vec<u8>,
+    body: Vec<u8>,
+    expected: Vec<u8>,
+    /// By tenant and row: the counter's value, and additions to it that nobody knows of.
+    counters: HashMap<(usize, usize), (u64, u64)>,
+    /// Jobs claimed and not acknowledged yet: id and lease token.
+    claimed: Vec<(String, String)>,
+    /// The next row of its own to be counted up.
+    turn: usize,
+}
+
+/// When an operation began, and whether it counts.
+#[derive(Clone, Copy)]
+pub struct Began {
+    pub at: Instant,
+    pub counts: bool,
+}
+
+/// What an answer turned out to be.
+enum Verdict {
+    Right,
+    Wrong(String),
+    Missed { miss: Miss, code: String, wait: Option<Duration>, sure: bool },
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(shared: &'a Shared<'a>, tally: &'a RefCell<Tally>, connection: usize, patience: Duration) -> Worker<'a> {
+        let wire = Wire::new(&shared.fleet.target, patience);
+        let (request, body, expected) = (Vec::new(), Vec::new(), Vec::new());
+        Worker { shared, tally, connection, wire, request, body, expected, counters: HashMap::new(), claimed: Vec::new(), turn: 0 }
+    }
+
+    /// Does one operation on one tenant; `pick` chooses among its rows or keys. Returns how long the server asked to
+    /// be left alone. A claim's jobs are acknowledged at once, each as an operation of its own.
+    pub async fn run(&mut self, op: Op, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
+        let mut wait = match op {
+            Op::Read => self.read(tenant, pick, began).await,
+            Op::Page => self.page(tenant, pick, began).await,
+            Op::Insert => self.insert(tenant, began).await,
+            Op::Update => self.update(tenant, began).await,
+            Op::CacheGet => self.cache_get(tenant, pick, began).await,
+            Op::CacheSet => self.cache_set(tenant, began).await,
+            Op::Enqueue => self.enqueue(tenant, began).await,
+            Op::Claim | Op::Ack => self.claim(tenant, self.shared.batch, began).await,
+        };
+        while let Some((id, lease)) = self.claimed.pop() {
+            let began = Began { at: Instant::now(), ..began };
+            wait = self.ack(tenant, &id, &lease, began).await.or(wait);
+        }
+        wait
+    }
+
+    async fn read(&mut self, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
+        let row = 1 + pick % self.shared.truth.rows;
+        let number = self.number(tenant);
+        self.statement(tenant, "SELECT v FROM load_items WHERE id = ?1", |body| write!(body, "{row}"));
+        self.expected.clear();
+        self.expected.extend_from_slice(br#"{"results":[{"columns":["v"],"rows":[[""#);
+        truth::item(&mut self.expected, number, row);
+        self.expected.extend_from_slice(br#""]],"#);
+        self.rows(Op::Read, tenant, began).await
+    }
+
+    async fn page(&mut self, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
+        let rows = self.shared.truth.rows;
+        let after = pick % rows.saturating_sub(PAGE).max(1);
+        let number = self.number(tenant);
+        self.statement(tenant, "SELECT id, v FROM load_items WHERE id > ?1 ORDER BY id LIMIT 20", |body| write!(body, "{after}"));
+        self.expected.clear();
+        self.expected.extend_from_slice(br#"{"results":[{"columns":["id","v"],"rows":["#);
+        for row in (after + 1..=rows).take(PAGE) {
+            let comma = if row == after + 1 { "" } else { "," };
+            let _ = write!(self.expected, "{comma}[{row},\"");
+            truth::item(&mut self.expected, number, row);
+            self.expected.extend_from_slice(b"\"]");
+        }
+        self.expected.extend_from_slice(b"],");
+        self.rows(Op::Page, tenant, began).await
+    }
+
+    /// Sends the statement, whose answer begins with what is expected.
+    async fn rows(&mut self, op: Op, tenant: usize, began: Began) -> Option<Duration> {
+        let expected = &self.expected;
+        let verdict = judge(self.wire.call(&self.request).await, 200, |body| match has_rows(body, expected) {
+            true => Ok(()),
+            false => Err(format!("expected {}…, got {}", shown(expected), shown(body))),
+        });
+        self.settle(op, tenant, began, verdict)
+    }
+
+    async fn insert(&mut self, tenant: usize, began: Began) -> Option<Duration> {
+        let stamp = self.shared.truth.stamp();
+        let id = self.shared.truth.first_id() + stamp as i64;
+        let text = truth::inserted(self.number(tenant), stamp);
+        self.statement(tenant, "INSERT INTO load_inserts VALUES (?1, ?2)", |body| write!(body, "{id},\"{text}\""));
+        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
+            match number_at(body, &["results", "0", "rows_affected"], br#"{"results":[{"columns":[],"rows":[],"rows_affected":"#) {
+                Some(1) => Ok(()),
+                _ => Err(format!("expected one row affected, got {}", shown(body))),
+            }
+        });
+        let inserts = &self.shared.truth.of(tenant).inserts;
+        note(&verdict, || inserts.acknowledge(stamp), || inserts.lose_sight_of(stamp));
+        self.settle(Op::Insert, tenant, began, verdict)
+    }
+
+    async fn update(&mut self, tenant: usize, began: Began) -> Option<Duration> {
+        let (connections, rows) = (self.shared.connections, self.shared.truth.rows);
+        let own = (rows - self.connection).div_ceil(connections);
+        let row = 1 + self.connection + connections * (self.turn % own);
+        self.turn = self.turn.wrapping_add(1);
+        self.statement(tenant, "UPDATE load_items SET n = n + 1 WHERE id = ?1 RETURNING n", |body| write!(body, "{row}"));
+        let (value, unknown) = self.counters.get(&(tenant, row)).copied().unwrap_or_default();
+        let mut now = None;
+        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
+            now = number_at(body, &["results", "0", "rows", "0", "0"], br#"{"results":[{"columns":["n"],"rows":[["#);
+            match now.and_then(|now| u64::try_from(now).ok()) {
+                Some(now) if (value + 1..=value + 1 + unknown).contains(&now) => Ok(()),
+                _ => Err(format!("row {row} was {value}, so it is {} now, got {}", value + 1, shown(body))),
+            }
+        });
+        let updates = &self.shared.truth.of(tenant).updates;
+        let counter = self.counters.entry((tenant, row)).or_default();
+        note(
+            &verdict,
+            || {
+                // What nobody knew of and is not in there yet may still come.
+                let now = now.and_then(|now| u64::try_from(now).ok()).unwrap_or(value + 1);
+                *counter = (now, unknown.saturating_sub(now - value - 1));
+                updates.acknowledge(1);
+            },
+            || updates.lose_sight_of(1),
+        );
+        if let Verdict::Missed { sure: false, .. } = verdict {
+            self.counters.entry((tenant, row)).or_default().1 += 1;
+        }
+        self.settle(Op::Update, tenant, began, verdict)
+    }
+
+    async fn cache_get(&mut self, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
+        let truth = self.shared.truth;
+        // Seeding has set some.
+        let key = truth.cached_key(tenant, pick % self.shared.connections)?;
+        let at_least = truth.cached(tenant, key);
+        let number = self.number(tenant);
+        wire::get(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &cache_path(key));
+        let verdict = judge(self.wire.call(&self.request).await, 200, |body| match truth.cached_stamp(number, key, body) {
+            Some(stamp) if stamp >= at_least => Ok(()),
+            Some(stamp) => Err(format!("key {key} held stamp {at_least} when it was asked for, got the older {stamp}")),
+            None => Err(format!("key {key} never held {}", shown(body))),
+        });
+        // Nothing here expires, and no plan is so small that it had to make room: a miss loses what was acknowledged.
+        let verdict = match verdict {
+            Verdict::Missed { code, .. } if code == "not_found" => {
+                Verdict::Wrong(format!("key {key} holds stamp {at_least} and was not found"))
+            }
+            other => other,
+        };
+        self.settle(Op::CacheGet, tenant, began, verdict)
+    }
+
+    async fn cache_set(&mut self, tenant: usize, began: Began) -> Option<Duration> {
+        let verdict = self.set(tenant, self.connection).await;
+        self.settle(Op::CacheSet, tenant, began, verdict)
+    }
+
+    async fn set(&mut self, tenant: usize, key: usize) -> Verdict {
+        let truth = self.shared.truth;
+        let stamp = truth.stamp();
+        let text = truth.cached_text(self.number(tenant), key, stamp);
+        wire::put(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &cache_path(key), text.as_bytes());
+        let verdict = judge(self.wire.call(&self.request).await, 204, |_| Ok(()));
+        // One that got no answer may come to pass at any later time, so of its key nothing is known any more.
+        note(&verdict, || truth.cache(tenant, key, stamp), || truth.give_up_cached(tenant, key));
+        verdict
+    }
+
+    async fn enqueue(&mut self, tenant: usize, began: Began) -> Option<Duration> {
+        let stamp = self.shared.truth.stamp();
+        let number = self.number(tenant);
+        self.body.clear();
+        let _ = write!(self.body, "{{\"payload\":{{\"tenant\":{number},\"stamp\":{stamp},\"to\":\"somebody@example.com\"}}}}");
+        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &self.shared.jobs_path, &self.body);
+        let verdict = judge(self.wire.call(&self.request).await, 201, |_| Ok(()));
+        let jobs = &self.shared.truth.of(tenant).jobs;
+        note(&verdict, || jobs.acknowledge(stamp), || jobs.lose_sight_of(stamp));
+        self.settle(Op::Enqueue, tenant, began, verdict)
+    }
+
+    /// Claims up to `max` jobs and keeps them for acknowledging.
+    pub async fn claim(&mut self, tenant: usize, max: usize, began: Began) -> Option<Duration> {
+        let truth = self.shared.truth;
+        self.body.clear();
+        let _ = write!(self.body, "{{\"max\":{max},\"lease_s\":{LEASE_S}}}");
+        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &self.shared.claim_path, &self.body);
+        let number = self.number(tenant);
+        let claimed = &mut self.claimed;
+        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
+            let jobs = serde_json::from_slice::<Claimed>(body).map_err(|error| format!("{error} in {}", shown(body)))?.jobs;
+            if jobs.len() > max {
+                return Err(format!("asked for {max} jobs, got {}", jobs.len()));
+            }
+            for Job { id, attempt, lease_token, payload } in jobs {
+                if payload.tenant != number {
+                    return Err(format!("job {id} is of tenant {}", payload.tenant));
+                }
+                if attempt != 1 || !truth.hand_out(tenant, payload.stamp) {
+                    return Err(format!("job {id} was handed out twice (try {attempt})"));
+                }
+                claimed.push((id, lease_token));
+            }
+            Ok(())
+        });
+        if let Verdict::Missed { sure: false, .. } = verdict {
+            // Up to so many jobs are leased and nobody knows which.
+            (0..max).for_each(|_| truth.of(tenant).handed_out.lose_sight_of(0));
+        }
+        self.settle(Op::Claim, tenant, began, verdict)
+    }
+
+    async fn ack(&mut self, tenant: usize, id: &str, lease: &str, began: Began) -> Option<Duration> {
+        self.body.clear();
+        let _ = write!(self.body, "{{\"lease_token\":\"{lease}\"}}");
+        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &format!("/v1/jobs/{id}/ack"), &self.body);
+        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
+            let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+            let done = answer["job"]["id"] == id && answer["job"]["state"] == "done";
+            if done { Ok(()) } else { Err(format!("job {id} should be done, got {}", shown(body))) }
+        });
+        self.settle(Op::Ack, tenant, began, verdict)
+    }
+
+    /// Claims and acknowledges what is left of the tenant's jobs; true when nothing is.
+    pub async fn drain(&mut self, tenant: usize) -> bool {
+        let began = || Began { at: Instant::now(), counts: false };
+        let wait = self.claim(tenant, 100, began()).await;
+        if let Some(wait) = wait {
+            tokio::time::sleep(wait).await;
+        }
+        let dry = self.claimed.is_empty() && wait.is_none();
+        while let Some((id, lease)) = self.claimed.pop() {
+            self.ack(tenant, &id, &lease, began()).await;
+        }
+        dry
+    }
+
+    /// Sets the connection's own cache key, before the run.
+    pub async fn warm_cache(&mut self, tenant: usize) -> Result<(), String> {
+        match self.set(tenant, self.connection).await {
+            Verdict::Right => Ok(()),
+            Verdict::Wrong(what) => Err(what),
+            Verdict::Missed { code, .. } => Err(code),
+        }
+    }
+
+    fn number(&self, tenant: usize) -> usize {
+        self.shared.fleet.tenants[tenant].number
+    }
+
+    /// Puts one statement into the request; `params` writes what stands between the brackets.
+    fn statement(&mut self, tenant: usize, sql: &str, params: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) {
+        self.body.clear();
+        self.body.extend_from_slice(br#"{"statements":[{"sql":""#);
+        self.body.extend_from_slice(sql.as_bytes());
+        self.body.extend_from_slice(br#"","params":["#);
+        // Into a vector, which takes everything.
+        let _ = params(&mut self.body);
+        self.body.extend_from_slice(b"]}]}");
+        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, SQL, &self.body);
+    }
+
+    /// Counts how it went.
+    fn settle(&self, op: Op, tenant: usize, began: Began, verdict: Verdict) -> Option<Duration> {
+        match verdict {
+            Verdict::Right => {
+                self.shared.done.fetch_add(1, Relaxed);
+                if began.counts {
+                    let hot = self.shared.has_hot.then_some(tenant == 0);
+                    self.tally.borrow_mut().answered(op, began.at.elapsed(), hot);
+                }
+                None
+            }
+            Verdict::Wrong(what) => {
+                self.shared.trouble.wrong(format!("{} of {}: {what}", op.name(), self.shared.fleet.tenants[tenant].slug()));
+                None
+            }
+            Verdict::Missed { miss, code, wait, .. } => {
+                // A failure matters whenever it happens; a refusal is part of what is measured.
+                if began.counts || miss == Miss::Failed {
+                    self.tally.borrow_mut().missed(op, miss, &code);
+                }
+                wait
+            }
+        }
+    }
+}
+
+fn cache_path(key: usize) -> String {
+    format!("/v1/cache/load-{key}")
+}
+
+/// What an answer is worth. `check` looks at the body of one with the right status.
+fn judge(answer: Result<Answer<'_>, Broken>, status: u16, check: impl FnOnce(&[u8]) -> Result<(), String>) -> Verdict {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(Broken::NotHttp(why)) => return Verdict::Wrong(format!("not an HTTP answer: {why}")),
+        Err(broken) => {
+            let code = if matches!(broken, Broken::TimedOut(_)) { "timed_out" } else { "no_answer" };
+            // Without a pause, a server that is gone would be asked a million times.
+            let wait = Some(Duration::from_millis(100));
+            return Verdict::Missed { miss: Miss::Failed, code: code.to_owned(), wait, sure: false };
+        }
+    };
+    if answer.status == status {
+        return match check(answer.body) {
+            Ok(()) => Verdict::Right,
+            Err(what) => Verdict::Wrong(what),
+        };
+    }
+    let code = serde_json::from_slice::<Value>(answer.body).ok().and_then(|body| Some(body.get("code")?.as_str()?.to_owned()));
+    let code = code.unwrap_or_else(|| format!("status {}", answer.status));
+    let refused = matches!(answer.status, 429 | 503);
+    Verdict::Missed {
+        miss: if refused { Miss::Refused } else { Miss::Failed },
+        code,
+        wait: refused.then(|| Duration::from_secs(answer.retry_after.unwrap_or(1).min(1))),
+        sure: answer.status < 500 || matches!(answer.status, 503 | 507),
+    }
+}
+
+/// Calls the one or the other where a write is known to have happened, or not known.
+fn note(verdict: &Verdict, happened: impl FnOnce(), unknown: impl FnOnce()) {
+    match verdict {
+        Verdict::Right => happened(),
+        Verdict::Missed { sure: false, .. } => unknown(),
+        _ => {}
+    }
+}
+
+/// Whether a body begins with what is expected, up to the end of the first result's rows; in other words of JSON it
+/// may say the same.
+fn has_rows(body: &[u8], expected: &[u8]) -> bool {
+    if body.starts_with(expected) {
+        return true;
+    }
+    let whole = serde_json::from_slice::<Value>(&[expected, br#""more":null}]}"#].concat());
+    let (Ok(whole), Ok(body)) = (whole, serde_json::from_slice::<Value>(body)) else { return false };
+    ["columns", "rows"].iter().all(|part| body["results"][0][part] == whole["results"][0][part])
+}
+
+/// The whole number in a JSON body, found without parsing when it stands behind `head`, else by its path.
+fn number_at(body: &[u8], path: &[&str], head: &[u8]) -> Option<i64> {
+    if let Some(rest) = body.strip_prefix(head) {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        return std::str::from_utf8(&rest[..digits]).ok()?.parse().ok();
+    }
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body.pointer(&format!("/{}", path.join("/")))?.as_i64()
+}
+
+/// The beginning of a body, for a person.
+fn shown(body: &[u8]) -> String {
+    const SHOWN: usize = 300;
+    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]).into_owned();
+    if body.len() > SHOWN { format!("{text}…") } else { text }
+}
+
+#[derive(Deserialize)]
+struct Claimed {
+    jobs: Vec<Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    id: String,
+    attempt: u32,
+    lease_token: String,
+    payload: Payload,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    tenant: usize,
+    stamp: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &[u8]) -> Result<Answer<'_>, Broken> {
+        Ok(Answer { status, retry_after: Some(9), body })
+    }
+
+    #[test]
+    fn an_answer_is_right_wrong_or_not_there() {
+        let fits = |body: &[u8]| if body == b"ok" { Ok(()) } else { Err("no".to_owned()) };
+        assert!(matches!(judge(answer(200, b"ok"), 200, fits), Verdict::Right));
+        assert!(matches!(judge(answer(200, b"ko"), 200, fits), Verdict::Wrong(_)));
+        assert!(matches!(judge(Err(Broken::NotHttp("x")), 200, fits), Verdict::Wrong(_)));
+        let missed = |answer| match judge(answer, 200, fits) {
+            Verdict::Missed { miss, code, wait, sure } => (miss, code, wait, sure),
+            _ => panic!("an answer"),
+        };
+        let overloaded = missed(answer(503, br#"{"code":"overloaded"}"#));
+        assert_eq!(overloaded, (Miss::Refused, "overloaded".to_owned(), Some(Duration::from_secs(1)), true));
+        assert_eq!(missed(answer(500, b"<html>")), (Miss::Failed, "status 500".to_owned(), None, false));
+        let gone = missed(Err(Broken::Closed));
+        assert_eq!((gone.0, gone.1.as_str(), gone.3), (Miss::Failed, "no_answer", false));
+    }
+
+    #[test]
+    fn rows_are_compared_as_bytes_and_where_those_differ_as_json() {
+        let expected = br#"{"results":[{"columns":["v"],"rows":[["x"]],"#;
+        assert!(has_rows(br#"{"results":[{"columns":["v"],"rows":[["x"]],"rows_affected":0}]}"#, expected));
+        assert!(has_rows(br#"{ "results": [ {"rows":[["x"]], "columns":["v"]} ] }"#, expected));
+        assert!(!has_rows(br#"{"results":[{"columns":["v"],"rows":[["y"]],"rows_affected":0}]}"#, expected));
+        assert!(!has_rows(br#"{"results":[{"columns":["v"],"rows":[["x"],["x"]]}]}"#, expected));
+        assert!(!has_rows(b"", expected) && !has_rows(b"{}", expected));
+    }
+
+    #[test]
+    fn a_number_is_found_with_and_without_parsing() {
+        let body = br#"{"results":[{"columns":["n"],"rows":[[17]],"rows_affected":1}]}"#;
+        let path = ["results", "0", "rows", "0", "0"];
+        assert_eq!(number_at(body, &path, br#"{"results":[{"columns":["n"],"rows":[["#), Some(17));
+        assert_eq!(number_at(body, &path, b"{}"), Some(17));
+        assert_eq!(number_at(b"{}", &path, b"x"), None);
+    }
+}
