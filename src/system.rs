@@ -169,7 +169,7 @@ impl Files {
         let database = Database::new(&self.engine, &self.gate, self.dir.join(file), options);
         database.ensure_open().await.map_err(|error| {
             Error::new(error.code(), format!("the system database {name} ({file}): {}", error.message()))
-                .hint("The log has SQLite's reason. Put back a backup of the file, or start where it was made.")
+                .hint("The log has SQLite's reason. Put back a backup of the whole `system` folder, made while the server was stopped: its files belong together.")
         })?;
         let registered = Registered { name, file, description, database: database.clone() };
         self.registered.write().unwrap_or_else(PoisonError::into_inner).push(registered);
