@@ -149,7 +149,12 @@ impl Load {
         let started_at = rfc3339(now_ms());
         let Outcome { tally, measured, never_begun, timeline } = drive::run(&plan, &shared)?;
         let tally = RefCell::new(tally);
-        let verified = if trouble.stops() { Verified::default() } else { runtime.block_on(self.verify(&shared, &tally))? };
+        // A server that is gone by now is told of by the report.
+        let verified = match trouble.stops() {
+            true => Err("not verified after a wrong answer".to_owned()),
+            false => runtime.block_on(self.verify(&shared, &tally)).map_err(|error| error.message().to_owned()),
+        };
+        let (verified, unverified) = verified.map_or_else(|why| (Verified::default(), Some(why)), |verified| (verified, None));
         let tally = tally.into_inner();
 
         let seconds = measured.as_secs_f64();
@@ -185,6 +190,7 @@ impl Load {
             never_begun,
             wrong: Wrong { count: trouble.count(), examples: trouble.examples() },
             verified,
+            unverified,
             usage: Summary::of(&timeline),
             timeline,
         })
@@ -276,6 +282,10 @@ fn judge(report: &Report) -> Result<()> {
     if failed > 0 {
         return Err(Error::new(Code::Internal, format!("{failed} operations failed"))
             .hint("The table has them by code. 429 and 503 are the server keeping its bounds and are no failures; these are."));
+    }
+    if let Some(why) = &report.unverified {
+        return Err(Error::new(Code::Unknown, format!("what was written could not be verified: {why}"))
+            .hint("Is the server still running, and was it the same all the time?"));
     }
     if report.total.count == 0 {
         return Err(Error::new(Code::Internal, "nothing was measured: no operation was answered").hint("The table says why, by code."));

@@ -63,11 +63,19 @@ pub struct Worker<'a> {
     turn: usize,
 }
 
-/// When an operation began, and whether it counts.
+/// When an operation began (with a rate: when it was due), and whether it counts: what is answered from an instant on
+/// does, wherever it began. So throughput is what came out, and an operation that was due long ago brings all its
+/// lateness along.
 #[derive(Clone, Copy)]
 pub struct Began {
     pub at: Instant,
-    pub counts: bool,
+    pub counts_from: Option<Instant>,
+}
+
+impl Began {
+    fn counts(&self) -> bool {
+        self.counts_from.is_some_and(|from| Instant::now() >= from)
+    }
 }
 
 /// What an answer turned out to be.
@@ -286,7 +294,7 @@ impl<'a> Worker<'a> {
 
     /// Claims and acknowledges what is left of the tenant's jobs; true when nothing is.
     pub async fn drain(&mut self, tenant: usize) -> bool {
-        let began = || Began { at: Instant::now(), counts: false };
+        let began = || Began { at: Instant::now(), counts_from: None };
         let wait = self.claim(tenant, 100, began()).await;
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
@@ -328,7 +336,7 @@ impl<'a> Worker<'a> {
         match verdict {
             Verdict::Right => {
                 self.shared.done.fetch_add(1, Relaxed);
-                if began.counts {
+                if began.counts() {
                     let hot = self.shared.has_hot.then_some(tenant == 0);
                     self.tally.borrow_mut().answered(op, began.at.elapsed(), hot);
                 }
@@ -340,7 +348,7 @@ impl<'a> Worker<'a> {
             }
             Verdict::Missed { miss, code, wait, .. } => {
                 // A failure matters whenever it happens; a refusal is part of what is measured.
-                if began.counts || miss == Miss::Failed {
+                if began.counts() || miss == Miss::Failed {
                     self.tally.borrow_mut().missed(op, miss, &code);
                 }
                 wait
