@@ -14,6 +14,7 @@ mod progress;
 mod report;
 mod tally;
 mod truth;
+mod verdict;
 mod verify;
 pub mod wire;
 mod work;
