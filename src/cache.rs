@@ -77,7 +77,7 @@ impl<'a> Cache<'a> {
     /// What `key` holds, if it is there and not expired.
     pub async fn get(&self, key: Key) -> Result<Option<Entry>> {
         self.file
-            .read(self.limits, move |r| {
+            .read_brief(self.limits, 0, move |r| {
                 r.row(GET, params![key.as_str(), now_ms()], |row| {
                     Ok(Entry {
                         etag: Etag { version: row.get(0)?, created_at: row.get(1)? },

@@ -36,6 +36,8 @@ pub struct Http {
     pub workers: usize,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of large answers that clients have not read yet, over all tenants; one tenant has a quarter.
+    pub unread_bytes: u64,
     /// Connections accepted at once, over all workers.
     pub max_connections: usize,
     /// How long a client may take to send its headers, in milliseconds.
@@ -174,7 +176,7 @@ pub struct Plan {
     pub database_bytes: u64,
     pub cache_bytes: u64,
     pub queue_bytes: u64,
-    /// Statements of the tenant running at once.
+    /// Requests of the tenant in flight at once, running or waiting their turn.
     pub concurrent_statements: u32,
     pub requests_per_s: u32,
     /// Requests that may come at once before `requests_per_s` bites.
@@ -240,7 +242,14 @@ impl Default for Config {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { workers: 0, max_body_bytes: 4 << 20, max_connections: 10_000, header_timeout_ms: 5_000, keep_alive_s: 75 }
+        Http {
+            workers: 0,
+            max_body_bytes: 4 << 20,
+            unread_bytes: 256 << 20,
+            max_connections: 10_000,
+            header_timeout_ms: 5_000,
+            keep_alive_s: 75,
+        }
     }
 }
 
@@ -300,7 +309,7 @@ impl Default for Plan {
             database_bytes: 10 << 30,
             cache_bytes: 1 << 30,
             queue_bytes: 2 << 30,
-            concurrent_statements: 32,
+            concurrent_statements: 1_000,
             requests_per_s: 0,
             burst: 0,
             statement_ms: 10_000,

@@ -126,6 +126,7 @@ impl Server {
         .keep_alive(keep_alive)
         .shutdown_timeout(grace)
         .h1_allow_half_closed(false)
+        .on_connect(bound_stall)
         .disable_signals();
         let workers = if workers == 0 { std::thread::available_parallelism().map_or(2, |cores| cores.get()) } else { workers };
         http = http.workers(workers).max_connections((connections / workers).max(1));
@@ -189,6 +190,15 @@ impl Signals {
             _ = self.int.recv() => {}
             _ = stopping => {}
         }
+    }
+}
+
+/// Has the kernel give up on a client that does not take what it is sent.
+fn bound_stall(io: &dyn std::any::Any, _: &mut actix_web::dev::Extensions) {
+    if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
+        let millis = u32::try_from(http::unread::STALL.as_millis()).unwrap_or(u32::MAX);
+        // Without it the client costs what it has not read, which is bounded all the same.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
     }
 }
 

@@ -57,7 +57,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBytes<T> {
         let body = read_json(request.clone(), payload.take());
         Box::pin(async move {
             let bytes = body.await?;
-            let value = serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
+            let value = parse(&bytes)?;
             Ok(JsonBytes { value, bytes })
         })
     }
@@ -123,7 +123,22 @@ fn cut_off(error: &dyn std::fmt::Display) -> Error {
     Error::bad_request(format!("the body did not arrive whole: {error}"))
 }
 
-fn not_json(error: &serde_json::Error) -> Error {
-    let what = if error.is_data() { "the body has the wrong form" } else { "the body is not JSON" };
-    Error::bad_request(format!("{what}: {error}")).hint("GET /openapi.json has the form.")
+/// Reads JSON of a body; an error says where.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| not_json::<T>(bytes, &error))
+}
+
+/// Reads the body once more, now to know which member is wrong.
+fn not_json<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Error {
+    if !error.is_data() {
+        return Error::bad_request(format!("the body is not JSON: {error}"));
+    }
+    let path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(bytes))
+        .err()
+        .map(|error| error.path().to_string());
+    match path.filter(|path| path != ".") {
+        Some(path) => Error::bad_request(format!("{path}: {error}")).detail("member", path),
+        None => Error::bad_request(format!("the body has the wrong form: {error}")),
+    }
+    .hint("GET /openapi.json has the form.")
 }

@@ -1,5 +1,5 @@
 //! Who calls. [`TenantCall`] is the only way from a request to a tenant's files: a token is verified, the tenant
-//! its claim names is looked up, and a lease of that tenant's triple is taken. [`Operator`] is the only way to the
+//! its claim names is looked up, and [`TenantCall::lease`] gives that tenant's triple, no other. [`Operator`] is the only way to the
 //! admin side.
 
 use std::future::Future;
@@ -22,9 +22,9 @@ use crate::tenant::{Lease, TenantId, Triples};
 pub struct TenantCall {
     pub claims: Arc<Claims>,
     pub tenant: Arc<Tenant>,
-    /// Keeps the tenant's files open while the request runs.
-    pub lease: Lease,
     pub request_id: Uuid,
+    registry: Arc<Registry>,
+    triples: Arc<Triples>,
 }
 
 /// A request of an operator's.
@@ -53,12 +53,31 @@ impl FromRequest for TenantCall {
         Box::pin(async move {
             let verifier = part::<Verifier>(&request)?;
             let claims = verifier.verify(bearer(&request)?).await?;
-            let tenant = part::<Registry>(&request)?.active(TenantId::from(claims.tenant)).await?;
+            let registry = part_arc::<Registry>(&request)?;
+            let tenant = registry.active(TenantId::from(claims.tenant)).await?;
             request.extensions_mut().insert(ByTenant(tenant.id));
             tenant.admit()?;
-            let lease = part_arc::<Triples>(&request)?.lease(tenant.id, &tenant.plan).await?;
-            Ok(TenantCall { claims, tenant, lease, request_id: request_id(&request) })
+            let triples = part_arc::<Triples>(&request)?;
+            Ok(TenantCall { claims, tenant, request_id: request_id(&request), registry, triples })
         })
+    }
+}
+
+impl TenantCall {
+    /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
+    /// wait for leases, and should not wait for a client that dribbles.
+    pub async fn lease(&self) -> Result<Lease> {
+        let mut tenant = self.tenant.clone();
+        loop {
+            let lease = self.triples.lease(tenant.id, &tenant.plan).await?;
+            // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
+            // holds until it is given back. What was looked up before may be over.
+            let now = self.registry.active(tenant.id).await?;
+            if Arc::ptr_eq(&now, &tenant) {
+                return Ok(lease);
+            }
+            tenant = now;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
-use actix_web::web::Path;
+use actix_web::web::{Data, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::extract::Json;
 use super::guard::TenantCall;
+use super::unread::UnreadAnswers;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ pub async fn enqueue(call: TenantCall, queue: Path<String>, body: Json<EnqueueBo
         job = job.with_max_attempts(max_attempts)?;
     }
     let (priority, max_attempts) = (job.priority(), job.max_attempts());
-    let made = Queue::new(call.lease.queue()).enqueue(&queue, job, &call.claims.sub).await?;
+    let made = Queue::new(call.lease().await?.queue()).enqueue(&queue, job, &call.claims.sub).await?;
     Ok(HttpResponse::Created().json(json!({
         "id": made.id,
         "queue": queue.as_str(),
@@ -69,18 +70,19 @@ pub async fn enqueue(call: TenantCall, queue: Path<String>, body: Json<EnqueueBo
 }
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
-pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>) -> Result<HttpResponse> {
+pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let claim = Claim::new(body.0.max, body.0.lease_s)?;
-    let jobs = Queue::new(call.lease.queue()).claim(&QueueName::parse(&queue)?, claim).await?;
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(claim_json(&jobs)?))
+    let lease = call.lease().await?;
+    let jobs = Queue::new(lease.queue()).claim(&QueueName::parse(&queue)?, claim).await?;
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.hold(&lease, claim_json(&jobs)?)?))
 }
 
 /// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, 409 `lease_lost` when it is not.
 pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let id = Uuid::try_parse(&id).map_err(|_| Error::bad_request("a job's id is a UUID").hint("Take it from the claim's answer."))?;
-    Queue::new(call.lease.queue()).ack(id, &body.0.lease_token).await?;
+    Queue::new(call.lease().await?.queue()).ack(id, &body.0.lease_token).await?;
     Ok(HttpResponse::Ok().json(json!({ "job": { "id": id, "state": "done" } })))
 }
 

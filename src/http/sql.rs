@@ -6,11 +6,18 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::extract::JsonBytes;
 use super::guard::TenantCall;
+use super::unread::UnreadAnswers;
 use super::watch::SlowLog;
 use crate::error::{Error, Result};
 use crate::sql::{self, Caller, IdempotencyKey, Request};
 
-pub async fn run(call: TenantCall, request: HttpRequest, body: JsonBytes<Request>, slow: Data<SlowLog>) -> Result<HttpResponse> {
+pub async fn run(
+    call: TenantCall,
+    request: HttpRequest,
+    body: JsonBytes<Request>,
+    slow: Data<SlowLog>,
+    unread: Data<UnreadAnswers>,
+) -> Result<HttpResponse> {
     let key = match request.headers().get("idempotency-key") {
         None => None,
         Some(key) => {
@@ -18,12 +25,13 @@ pub async fn run(call: TenantCall, request: HttpRequest, body: JsonBytes<Request
         }
     };
     let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
-    let answer = sql::run(call.lease.database(), call.lease.plan(), caller, body.value, key).await?;
+    let lease = call.lease().await?;
+    let answer = sql::run(lease.database(), lease.plan(), caller, body.value, key).await?;
     slow.note(call.tenant.id.uuid(), "database", "sql", answer.took, answer.statements, call.request_id);
     let mut reply = HttpResponse::Ok();
     reply.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")));
     if answer.replayed {
         reply.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(reply.body(answer.body))
+    Ok(reply.body(unread.hold(&lease, answer.body)?))
 }

@@ -9,6 +9,9 @@ use crate::error::{Code, Error, Result};
 /// The longest payload, in bytes of JSON.
 pub const PAYLOAD_BYTES: usize = 256 << 10;
 
+/// The deepest nesting of a payload: what serde_json and others read by default.
+pub const DEPTH_MAX: usize = 128;
+
 /// Priorities go from minus this to this; 0 is the usual one.
 pub const PRIORITY_MAX: i64 = 1_000_000;
 
@@ -30,11 +33,15 @@ pub struct NewJob {
 }
 
 impl NewJob {
-    /// A job to do at once. Errors: `payload_too_large` past [`PAYLOAD_BYTES`].
+    /// A job to do at once. Errors: `payload_too_large` past [`PAYLOAD_BYTES`], `bad_request` past [`DEPTH_MAX`].
     pub fn new(payload: Box<RawValue>) -> Result<NewJob> {
         if payload.get().len() > PAYLOAD_BYTES {
             return Err(Error::new(Code::PayloadTooLarge, format!("a payload has at most {PAYLOAD_BYTES} bytes"))
                 .hint("Enqueue the address of large data instead of the data."));
+        }
+        if depth(payload.get()) > DEPTH_MAX {
+            return Err(Error::bad_request(format!("the payload is nested deeper than {DEPTH_MAX} levels"))
+                .hint("Most JSON readers, and so most workers, refuse it."));
         }
         Ok(NewJob { payload, priority: 0, delay_ms: 0, max_attempts: ATTEMPTS_DEFAULT })
     }
@@ -72,6 +79,25 @@ impl NewJob {
     }
 }
 
+/// How deep valid JSON is nested.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// `value`, if it lies between the two; else the error that names the field and its range.
 pub(super) fn within(field: &str, value: i64, least: i64, most: i64) -> Result<i64> {
     if (least..=most).contains(&value) {
@@ -105,5 +131,13 @@ mod tests {
         assert!(job("1").unwrap().with_max_attempts(0).is_err());
         assert!(job("1").unwrap().with_priority(PRIORITY_MAX + 1).is_err());
         assert_eq!(job("1").unwrap().with_priority(-3).unwrap().priority(), -3);
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_strings() {
+        assert_eq!(depth(r#"{"a":[1,{"b":"[[[\"[["}],"c":[]}"#), 3);
+        assert_eq!(depth("1"), 0);
+        let deep = format!("{}{}", "[".repeat(DEPTH_MAX + 1), "]".repeat(DEPTH_MAX + 1));
+        assert!(NewJob::new(RawValue::from_string(deep).unwrap()).is_err());
     }
 }

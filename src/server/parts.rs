@@ -1,20 +1,24 @@
 //! Every part of a running server, built in the order of the layers, and closed in the opposite one.
 
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::{Data, ServiceConfig};
+use uuid::Uuid;
 
 use super::data_dir::DataDir;
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
+use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::sqlite::Engine;
+use crate::system::audit::By;
 use crate::system::mark::generate_key;
 use crate::system::{Analytics, Mark, Systems};
 use crate::telemetry::Requests;
@@ -44,6 +48,7 @@ pub struct Parts {
     slow: Arc<SlowLog>,
     scrape_key: Arc<ScrapeKey>,
     body_limits: BodyLimits,
+    unread: Arc<UnreadAnswers>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
 }
@@ -55,7 +60,7 @@ impl Parts {
         let engine = Engine::start(&config.sqlite, &config.executor);
         let systems = Arc::new(Systems::open(&engine, &layout.system(), &config.durability, &config.telemetry).await?);
         let admin_key_path = layout.system().join("admin.key");
-        settle_first_operator(&systems.mark, admin_key, &admin_key_path).await?;
+        settle_first_operator(&systems, admin_key, &admin_key_path).await?;
 
         let ring = KeyRing::open(layout.keys(), &config.auth)?;
         let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
@@ -100,6 +105,7 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
+            unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             body_limits: BodyLimits { bytes: config.http.max_body_bytes },
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -121,6 +127,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.scrape_key))
+            .app_data(Data::from(self.unread))
             .app_data(Data::new(self.body_limits));
     }
 
@@ -134,21 +141,34 @@ impl Parts {
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a
 /// file that only its owner can read.
-async fn settle_first_operator(mark: &Mark, given: Option<String>, path: &Path) -> Result<()> {
-    if let Some(key) = given {
-        mark.put_operator(FIRST_OPERATOR, &key).await?;
-        return Ok(());
+async fn settle_first_operator(systems: &Systems, given: Option<String>, path: &Path) -> Result<()> {
+    let mark = &systems.mark;
+    let failed = |error: std::io::Error| Error::internal("the file of the operator's key cannot be changed", &error);
+    match given {
+        Some(key) if mark.verify_key(&key).is_some() => return Ok(()),
+        Some(key) => {
+            mark.put_operator(FIRST_OPERATOR, &key).await.map_err(|error| match error.code() {
+                Code::BadRequest => {
+                    Error::bad_request(format!("TENANTRY_ADMIN_KEY: {}", error.message())).hint("Leave it unset to have one generated.")
+                }
+                _ => error,
+            })?;
+            // What an earlier start left there is void now.
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        None if mark.has_operators() => return Ok(()),
+        None => {
+            let key = generate_key()?;
+            // Before it counts: a crash between leaves a key in the file that the next start replaces.
+            let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path).map_err(failed)?;
+            writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(failed)?;
+            mark.put_operator(FIRST_OPERATOR, &key).await?;
+            eprintln!("The operator's key is in {}", path.display());
+        }
     }
-    if mark.has_operators() {
-        return Ok(());
-    }
-    let key = generate_key()?;
-    let failed = |error: std::io::Error| Error::internal("the operator's key cannot be written", &error);
-    // Before it counts: a crash between leaves a key in the file that the next start replaces.
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path).map_err(failed)?;
-    use std::io::Write;
-    writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(failed)?;
-    mark.put_operator(FIRST_OPERATOR, &key).await?;
-    eprintln!("The operator's key is in {}", path.display());
-    Ok(())
+    let by = By { actor: "server".to_owned(), request_id: Uuid::now_v7() };
+    systems.audit.record(by.did("operator.key", Some(FIRST_OPERATOR.to_owned()), serde_json::json!({}))).await
 }

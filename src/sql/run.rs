@@ -1,6 +1,7 @@
 //! Running a [`Request`](super::Request): which connection it goes to, what its statements may do, and its
 //! answer.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,7 +84,7 @@ pub async fn run(
 
 async fn read(database: &Arc<Database>, limits: Limits, task: &Arc<Task>) -> Result<Read> {
     let task = task.clone();
-    database.read(limits, move |reader| task.read(reader)).await
+    database.read_brief(limits, task.kind(), move |reader| task.read(reader)).await
 }
 
 async fn write(database: &Arc<Database>, limits: Limits, task: Arc<Task>) -> Result<Answer> {
@@ -158,6 +159,16 @@ impl Task {
             }
         }
         Ok(self.answer(answering, statements.len(), began))
+    }
+
+    /// Tells tasks apart that take differently long.
+    fn kind(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match &self.work {
+            Work::Statements(statements) => statements.iter().for_each(|statement| statement.sql.hash(&mut hasher)),
+            Work::Script(script) => script.hash(&mut hasher),
+        }
+        hasher.finish()
     }
 
     /// Whether it ran: a statement that writes does not where `only_read`.

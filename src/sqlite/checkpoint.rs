@@ -50,9 +50,8 @@ pub struct LogLength {
 }
 
 impl LogLength {
-    pub fn of(session: &Session) -> rusqlite::Result<LogLength> {
-        let page_bytes: i64 = session.conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-        Ok(LogLength { frames: session.frames.clone(), page_bytes: page_bytes.unsigned_abs(), next: AtomicU64::new(0) })
+    pub fn of(session: &Session) -> LogLength {
+        LogLength { frames: session.frames.clone(), page_bytes: session.page_bytes, next: AtomicU64::new(0) }
     }
 
     pub fn bytes(&self) -> u64 {

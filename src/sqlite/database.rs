@@ -3,6 +3,7 @@
 //! the file is only ever closed with nobody inside. While a failed file still has somebody reading it, it is
 //! not opened again: a file has one writer alive.
 
+mod brief;
 mod opening;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
 use crate::config::Level;
 use crate::error::{Code, Error, Result};
 
+use brief::Heavy;
 pub use opening::Open;
 
 /// A file that could not be opened is not tried again for so long.
@@ -77,6 +79,7 @@ pub struct Database {
     queue: Mutex<Queue>,
     /// Whether a checkpoint of the idle file is due.
     idle_listed: AtomicBool,
+    heavy: Heavy,
 }
 
 #[derive(Default)]
@@ -121,6 +124,7 @@ impl Database {
             failed: Mutex::default(),
             queue: Mutex::default(),
             idle_listed: AtomicBool::default(),
+            heavy: Heavy::default(),
         })
     }
 

@@ -83,6 +83,11 @@ impl Readers {
         })
     }
 
+    /// A reader that is open and idle, if there is one.
+    pub fn idle(&self) -> Option<Checkout> {
+        self.pool.try_get()
+    }
+
     /// Stops what runs on every reader.
     pub fn stop(&self, why: Stop) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -72,6 +72,11 @@ impl<'a> WriteTx<'a> {
         Ok(self.reader.session.conn.execute_batch(sql)?)
     }
 
+    /// (bytes of a page, the most pages the file may have)
+    pub(super) fn page_bounds(&self) -> (u64, u64) {
+        (self.reader.session.page_bytes, self.reader.session.max_pages)
+    }
+
     pub fn last_insert_rowid(&self) -> i64 {
         self.reader.session.conn.last_insert_rowid()
     }

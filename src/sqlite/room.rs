@@ -1,6 +1,6 @@
 //! [`Room`] is how far a file is from its plan's bytes, in pages, as the transaction that asks sees it.
 
-use super::Reader;
+use super::WriteTx;
 use crate::error::Result;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +13,11 @@ pub struct Room {
 }
 
 impl Room {
-    /// Three header fields, no I/O.
-    pub fn of(reader: &Reader<'_>) -> Result<Room> {
-        let field = |pragma: &str| -> Result<u64> { Ok(reader.row(pragma, [], |row| row.get::<_, i64>(0))?.unwrap_or(0).max(0) as u64) };
-        let max_pages = field("PRAGMA max_page_count")?;
-        let made = field("PRAGMA page_count")?;
-        let given_back = field("PRAGMA freelist_count")?;
-        Ok(Room { page_bytes: field("PRAGMA page_size")?, max_pages, free_pages: max_pages.saturating_sub(made) + given_back })
+    /// Two fields of the file's head, no I/O.
+    pub fn of(tx: &WriteTx<'_>) -> Result<Room> {
+        let field = |pragma: &str| -> Result<u64> { Ok(tx.row(pragma, [], |row| row.get::<_, i64>(0))?.unwrap_or(0).unsigned_abs()) };
+        let (page_bytes, max_pages) = tx.page_bounds();
+        let free = max_pages.saturating_sub(field("PRAGMA page_count")?) + field("PRAGMA freelist_count")?;
+        Ok(Room { page_bytes, max_pages, free_pages: free })
     }
 }

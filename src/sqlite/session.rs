@@ -34,6 +34,9 @@ pub struct Session {
     /// the statement cache.
     pub(super) needs: RefCell<HashMap<Box<str>, Needs>>,
     statements: usize,
+    pub(super) page_bytes: u64,
+    /// The most pages the file may have; of the writer.
+    pub(super) max_pages: u64,
     /// Frames in the log; SQLite's hook points at it, so it is dropped after `conn`.
     pub(super) frames: Frames,
     _descriptors: Descriptors,
@@ -72,12 +75,15 @@ impl Session {
              PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=0;",
             tuning.cache_kib
         ))?;
+        let (mut page_bytes, mut max_pages) = (0, 0);
         if settings.writer {
             conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA journal_size_limit={};", tuning.checkpoint_bytes))?;
-            if settings.max_bytes > 0 {
-                let page: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-                conn.execute_batch(&format!("PRAGMA max_page_count={}", (settings.max_bytes / page.unsigned_abs().max(512)).max(1)))?;
-            }
+            let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
+            page_bytes = number("PRAGMA page_size")?;
+            max_pages = match settings.max_bytes {
+                0 => number("PRAGMA max_page_count")?,
+                bytes => number(&format!("PRAGMA max_page_count={}", (bytes / page_bytes).max(1)))?,
+            };
         } else {
             conn.execute_batch("PRAGMA query_only=ON")?;
         }
@@ -86,6 +92,7 @@ impl Session {
         if settings.writer {
             count_frames(&conn, &frames);
         }
+        small_lookaside(&conn);
         let watch = Watch::install(&conn)?;
         let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
         Ok(Session {
@@ -94,6 +101,8 @@ impl Session {
             sandbox,
             needs: RefCell::default(),
             statements: tuning.statement_cache,
+            page_bytes,
+            max_pages,
             frames,
             _descriptors: descriptors,
         })
@@ -103,6 +112,18 @@ impl Session {
     pub(super) fn watched<T>(&self, engine: &Engine, time: Duration, gone: Gone, f: impl FnOnce() -> T) -> T {
         let _armed = self.watch.arm(engine.watchdog(), time, gone);
         f()
+    }
+
+    /// Runs `f` where it must not take long: stopped after `time`, and values no larger than `length` bytes, since
+    /// one call of a function on a large value never reaches the progress handler.
+    pub(super) fn briefly<T>(&self, time: Duration, length: i32, f: impl FnOnce() -> T) -> rusqlite::Result<T> {
+        self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, length)?;
+        let outcome = {
+            let _armed = self.watch.arm_brief(time);
+            f()
+        };
+        self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX)?;
+        Ok(outcome)
     }
 
     /// Remembers what a cached statement needs.
@@ -142,6 +163,15 @@ impl Session {
     pub(super) fn is_clean(&self) -> bool {
         self.conn.is_autocommit() && !self.sandbox.as_ref().is_some_and(|sandbox| sandbox.took_temp())
     }
+}
+
+/// SQLite sets 48 KB aside for each connection's small allocations, which is half of what an idle one takes.
+fn small_lookaside(conn: &Connection) {
+    const SLOT: std::ffi::c_int = 512;
+    const SLOTS: std::ffi::c_int = 32;
+    // SAFETY: the handle is the open connection's, with no statement yet; SQLite allocates the memory itself.
+    // Refused, it keeps what it has.
+    unsafe { ffi::sqlite3_db_config(conn.handle(), ffi::SQLITE_DBCONFIG_LOOKASIDE, std::ptr::null_mut::<std::ffi::c_void>(), SLOT, SLOTS) };
 }
 
 /// What no connection may do or be made to do, whoever's SQL it runs.

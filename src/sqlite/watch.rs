@@ -39,7 +39,7 @@ pub struct Watch {
 
 struct Run {
     deadline: Instant,
-    gone: Gone,
+    gone: Option<Gone>,
 }
 
 impl Watch {
@@ -54,9 +54,16 @@ impl Watch {
     /// Watches until the returned guard is dropped.
     pub fn arm<'a>(self: &'a Arc<Self>, watchdog: &'a Watchdog, time: Duration, gone: Gone) -> Armed<'a> {
         self.stopped.store(0, Relaxed);
-        *self.lock() = Some(Run { deadline: Instant::now() + time, gone });
+        *self.lock() = Some(Run { deadline: Instant::now() + time, gone: Some(gone) });
         watchdog.lock().running.push(self.clone());
         Armed { watch: self, watchdog }
+    }
+
+    /// Watches a read that is run where it must not take long; the watchdog is not told.
+    pub fn arm_brief(&self, time: Duration) -> ArmedBrief<'_> {
+        self.stopped.store(0, Relaxed);
+        *self.lock() = Some(Run { deadline: Instant::now() + time, gone: None });
+        ArmedBrief(self)
     }
 
     /// Stops what runs now, if anything does.
@@ -77,7 +84,7 @@ impl Watch {
             return true;
         }
         let why = match &*self.lock() {
-            Some(run) if run.gone.load(Relaxed) => Stop::Gone,
+            Some(run) if run.gone.as_ref().is_some_and(|gone| gone.load(Relaxed)) => Stop::Gone,
             Some(run) if Instant::now() >= run.deadline => Stop::Deadline,
             _ => return false,
         };
@@ -109,6 +116,14 @@ impl Drop for Armed<'_> {
         }
         drop(watched);
         *self.watch.lock() = None;
+    }
+}
+
+pub struct ArmedBrief<'a>(&'a Watch);
+
+impl Drop for ArmedBrief<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
     }
 }
 

@@ -66,6 +66,8 @@ struct Inner {
     parts: Parts,
     /// How long a fence waits for what runs.
     drain: Duration,
+    /// How long after its end a token is still taken.
+    leeway: Duration,
     /// Lives of tokens, in seconds: when nothing is asked for, and of the service token.
     token_ttl_s: u64,
     service_token_ttl_s: u64,
@@ -87,6 +89,7 @@ impl Lifecycle {
             inner: Arc::new(Inner {
                 parts,
                 drain: Duration::from_millis(tenants.drain_ms),
+                leeway: Duration::from_secs(auth.leeway_s),
                 token_ttl_s: auth.token_ttl_s.min(auth.token_max_ttl_s),
                 service_token_ttl_s: auth.token_max_ttl_s,
                 provisioning: Semaphore::new(PROVISIONING_MAX),

@@ -41,6 +41,8 @@ pub struct Triple {
     /// Descriptors its connections hold, and what the LRU was last told of them.
     held: Arc<AtomicU64>,
     weighed: AtomicU64,
+    /// Bytes of its answers that clients have not read yet.
+    unread: Arc<AtomicU64>,
     /// The LRU has let it go; it closes when nobody uses it.
     evicted: AtomicBool,
     fenced: AtomicBool,
@@ -303,6 +305,7 @@ impl Triples {
             last_used: AtomicI64::default(),
             held,
             weighed: AtomicU64::default(),
+            unread: Arc::default(),
             evicted: AtomicBool::default(),
             fenced: AtomicBool::default(),
             gone: Notify::new(),
@@ -389,6 +392,11 @@ impl Lease {
 
     pub fn file(&self, role: Role) -> &Arc<Database> {
         &self.triple.files[role as usize]
+    }
+
+    /// Bytes of the tenant's answers that clients have not read yet; outlives the lease, as the answers do.
+    pub fn unread(&self) -> &Arc<AtomicU64> {
+        &self.triple.unread
     }
 
     pub fn states(&self) -> [FileState; 3] {

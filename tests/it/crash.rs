@@ -18,8 +18,8 @@ const TENANTS: usize = 5;
 struct Ledger {
     /// Rows of `t` by tenant, acknowledged.
     rows: BTreeMap<String, BTreeSet<i64>>,
-    /// Jobs acknowledged, by tenant.
-    jobs: BTreeMap<String, u64>,
+    /// The ids of jobs acknowledged, by tenant.
+    jobs: BTreeMap<String, BTreeSet<String>>,
     /// Writes under an idempotency key that got no answer: (tenant's index, key, x).
     open: Vec<(usize, String, i64)>,
     /// Rows of `once`: written under keys, each exactly once.
@@ -71,7 +71,8 @@ fn what_was_acknowledged_survives_kill_9() {
     let checked = check_files(server.dir());
     let rows: usize = ledger.rows.values().map(BTreeSet::len).sum();
     let once: usize = ledger.once.values().map(BTreeSet::len).sum();
-    let jobs: u64 = ledger.jobs.values().sum();
+    let jobs: usize = ledger.jobs.values().map(BTreeSet::len).sum();
+    assert_eq!(lost_jobs(&server, &ledger), 0, "acknowledged jobs are not in their queues");
     println!(
         "kill -9 × {kills} in {:.0} s: {rows} rows, {jobs} jobs and {once} keyed writes acknowledged, 0 lost, 0 twice ({} unanswered); \
          {} of {} tenants acknowledged, 0 half provisioned; {checked} files, 0 integrity failures; slowest start {slowest_start:?}",
@@ -101,7 +102,10 @@ fn write(writer: usize, tenants: &[TenantClient], ledger: &Mutex<Ledger>, next: 
             Ok(answer) if answer.status == 200 || answer.status == 201 => match writer % 3 {
                 0 => _ = ledger.rows.entry(tenant.id.clone()).or_default().insert(x),
                 1 => _ = ledger.once.entry(tenant.id.clone()).or_default().insert(x),
-                _ => *ledger.jobs.entry(tenant.id.clone()).or_default() += 1,
+                _ => {
+                    let id = answer.json()["id"].as_str().unwrap().to_owned();
+                    ledger.jobs.entry(tenant.id.clone()).or_default().insert(id);
+                }
             },
             Ok(answer) => panic!("{}: {}", answer.status, answer.text()),
             Err(_) => {
@@ -158,6 +162,17 @@ fn lost(tenants: &[TenantClient], ledger: &Ledger) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Acknowledged jobs that their queue's file does not hold. The server is stopped.
+fn lost_jobs(server: &Server, ledger: &Ledger) -> usize {
+    let lost = |(tenant, acknowledged): (&String, &BTreeSet<String>)| {
+        let file = rusqlite::Connection::open(server.file(tenant, "queue")).unwrap();
+        let mut ids = file.prepare("SELECT id FROM jobs").unwrap();
+        let there: BTreeSet<String> = ids.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        acknowledged.difference(&there).count()
+    };
+    ledger.jobs.iter().map(lost).sum()
 }
 
 /// Rows without files, files without rows, acknowledged tenants that are not there.

@@ -35,8 +35,7 @@ fn the_demo_serves_until_it_is_stopped() {
     let address = eventually("the demo names its address", || {
         let text = said();
         let from = text.find("http://127.0.0.1:")?;
-        let address: String = text[from..].chars().take_while(|c| !c.is_whitespace() && *c != '/' || *c == '/').collect();
-        let port: String = address.trim_start_matches("http://127.0.0.1:").chars().take_while(char::is_ascii_digit).collect();
+        let port: String = text[from..].trim_start_matches("http://127.0.0.1:").chars().take_while(char::is_ascii_digit).collect();
         (text.contains("curl") && !port.is_empty()).then(|| format!("http://127.0.0.1:{port}"))
     });
     let mut answer = ureq::get(format!("{address}/readyz")).call().unwrap();

@@ -135,6 +135,26 @@ fn many_open_tenants_cost_descriptors_and_no_threads() {
 }
 
 #[test]
+fn a_process_that_may_have_few_descriptors_keeps_within_them() {
+    let server = Server::with(|c| {
+        c.descriptor_limit(700);
+    });
+    let items: Vec<_> = (0..120).map(|_| json!({ "slug": unique("few"), "name": "Few" })).collect();
+    let answer = server.admin().post("/admin/v1/tenants:batch", json!({ "tenants": items })).expect(200).json();
+    let tenants: Vec<_> = answer["results"].as_array().unwrap().iter().map(|result| server.tenant_of(result)).collect();
+    at_once(6, |part| {
+        for tenant in tenants.iter().skip(part).step_by(6) {
+            tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (1);");
+            assert_eq!(tenant.rows("SELECT x FROM t", json!([])), json!([[1]]));
+            tenant.post("/v1/queues/q/jobs", json!({ "payload": 1 })).expect(201);
+        }
+    });
+    let all = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
+    println!("120 tenants under a limit of 700 descriptors: {all} held");
+    assert!(!server.log().contains("Too many open files"), "{}", server.log());
+}
+
+#[test]
 fn what_a_request_leaves_on_a_connection_the_next_does_not_see() {
     let server = Server::shared();
     let tenant = server.tenant("clean");

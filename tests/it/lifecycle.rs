@@ -276,3 +276,28 @@ fn a_token_asked_for_with_nonsense_is_refused() {
     server.admin().delete(&format!("{tokens}/0195f000-0000-7000-8000-000000000000")).refused(404, "not_found");
     server.admin().delete(&format!("{tokens}/nonsense")).refused(400, "bad_request");
 }
+
+#[test]
+fn a_client_that_drips_its_body_cannot_hold_off_a_suspension() {
+    use std::io::Write;
+    let server = Server::shared();
+    let tenant = server.tenant("dripping");
+    tenant.script("CREATE TABLE t (x)");
+    let dripping: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = server.connect();
+            let head = format!(
+                "POST /v1/sql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{",
+                tenant.token
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // They are inside before the operator comes.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    server.admin().patch(&path(&tenant), json!({ "state": "suspended" })).expect(200);
+    tenant.sql("SELECT 1", json!([])).refused(403, "tenant_suspended");
+    server.admin().delete(&path(&tenant)).expect(200);
+    drop(dripping);
+}

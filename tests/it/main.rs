@@ -1,7 +1,6 @@
 //! Tenantry seen from outside: every test starts the real binary on a directory of its own (or shares one
 //! server, with tenants of its own), and speaks HTTP to it. `docs/testing.md` says how to write one.
 
-#[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
 mod support;
 
 mod audit;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, TenantClient, segment};
 pub use serde_json::{Value, json};
-pub use server::{ADMIN_KEY, Server, Settings, Shared};
+pub use server::{ADMIN_KEY, Server, Settings};
 
 /// How long a test waits for something that must happen soon: generous, for slow machines.
 pub const SOON: Duration = Duration::from_secs(30);

@@ -45,8 +45,9 @@ impl Rules<'_> {
     /// Bounds of which none would be a server that serves nothing.
     fn counts(&self, config: &Config) -> Result<()> {
         let Config { http, auth, sqlite, executor, tenants, telemetry, .. } = config;
-        let positive: [(&str, u64); 19] = [
+        let positive: [(&str, u64); 20] = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
+            ("http.unread_bytes", http.unread_bytes),
             ("http.max_connections", http.max_connections as u64),
             ("http.header_timeout_ms", http.header_timeout_ms),
             ("auth.token_ttl_s", auth.token_ttl_s),

@@ -2,23 +2,37 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::Data;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::auth::KeyRing;
 use crate::error::Result;
+use crate::http::extract::{Body, parse};
 use crate::http::guard::Operator;
 use crate::system::Systems;
 use crate::system::audit::By;
 
-/// `POST /admin/v1/keys:rotate`: from now on a new key signs; what the old one signed stays good.
-pub async fn rotate(operator: Operator, ring: Data<KeyRing>, systems: Data<Systems>) -> Result<HttpResponse> {
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateBody {
+    /// Whether the older keys are deleted: tokens that they signed are refused from then on.
+    #[serde(default)]
+    retire_older: bool,
+}
+
+/// `POST /admin/v1/keys:rotate`: from now on a new key signs; what the old one signed stays good, unless older keys
+/// are retired with it. The body may be left out.
+pub async fn rotate(operator: Operator, body: Body, ring: Data<KeyRing>, systems: Data<Systems>) -> Result<HttpResponse> {
+    let body: RotateBody = if body.0.is_empty() { RotateBody::default() } else { parse(&body.0)? };
     let by = By::from(&operator);
     let (ring, audit, who) = (ring.into_inner(), systems.audit.clone(), by.clone());
     let rotate = async move {
         let kid = ring.rotate().await?;
-        audit.record(who.did("keys.rotate", Some(kid.clone()), json!({ "kid": kid }))).await?;
-        Ok(kid)
+        let retired = if body.retire_older { ring.retire_older().await? } else { Vec::new() };
+        let done = json!({ "kid": kid, "retired": retired });
+        audit.record(who.did("keys.rotate", Some(kid), done.clone())).await?;
+        Ok(done)
     };
-    let kid = systems.audit.attempt(&by, "keys.rotate", None, rotate).await?;
-    Ok(HttpResponse::Ok().json(json!({ "kid": kid })))
+    let done = systems.audit.attempt(&by, "keys.rotate", None, rotate).await?;
+    Ok(HttpResponse::Ok().json(done))
 }

@@ -101,10 +101,13 @@ impl Database {
         let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
         migrate::up(&session, &self.options.migrations).map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
-            migrate::Failure::Refused(error) => error,
+            migrate::Failure::Refused(error) => {
+                tracing::error!(path = %self.path.display(), %error, "a database is refused");
+                error
+            }
         })?;
         let open = Arc::new(Open {
-            log: LogLength::of(&session).map_err(describe)?,
+            log: LogLength::of(&session),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
             readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),

@@ -3,6 +3,8 @@
 //!
 //! Bound: [`LIVE_MAX`] unexpired tokens for each tenant.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -121,11 +123,13 @@ impl App {
         self.told(done.await)
     }
 
-    /// Every revoked token that would still be valid otherwise: its `jti` and when it expires.
-    pub async fn tokens_revoked(&self) -> Result<Vec<(Uuid, Millis)>> {
+    /// Every revoked token that would still be valid otherwise, for a verifier that allows `leeway`: its `jti` and
+    /// when it expires.
+    pub async fn tokens_revoked(&self, leeway: Duration) -> Result<Vec<(Uuid, Millis)>> {
+        let since = now_ms() - leeway.as_millis() as Millis;
         self.db
-            .read(Limits::default(), |r| {
-                r.rows("SELECT jti, expires_at FROM tenant_tokens WHERE revoked_at IS NOT NULL AND expires_at > ?1", [now_ms()], |row| {
+            .read(Limits::default(), move |r| {
+                r.rows("SELECT jti, expires_at FROM tenant_tokens WHERE revoked_at IS NOT NULL AND expires_at > ?1", [since], |row| {
                     Ok((column::uuid(row, 0)?, row.get(1)?))
                 })
             })

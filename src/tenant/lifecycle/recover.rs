@@ -26,7 +26,7 @@ impl Lifecycle {
     /// Settles what is not settled and tells the verifier which tokens are revoked. Called once, before the first
     /// request.
     pub async fn recover(&self) -> Result<Recovered> {
-        for (jti, expires_at) in self.inner.app.tokens_revoked().await? {
+        for (jti, expires_at) in self.inner.app.tokens_revoked(self.inner.leeway).await? {
             self.inner.verifier.revoke(jti, expires_at / 1_000);
         }
         let mut recovered = Recovered::default();
