@@ -19,11 +19,12 @@ mod verify;
 pub mod wire;
 mod work;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use self::drive::{Outcome, Plan};
@@ -261,15 +262,22 @@ async fn warm_caches(shared: &Shared<'_>) -> Result<()> {
     let tenants = shared.fleet.tenants.len();
     let bar = progress::Bar::new("caches", tenants as f64);
     let tally = RefCell::new(Tally::default());
-    let keys = WARM_KEYS.min(shared.connections);
-    fleet::in_turn(&shared.fleet.target, tenants, &bar, async |_, tenant| {
-        for key in 0..keys {
-            let set = Worker::new(shared, &tally, key, drive::PATIENCE).warm_cache(tenant).await;
-            set.map_err(|why| Error::new(Code::Internal, format!("a cache could not be filled: {why}")))?;
+    let next = Cell::new(0);
+    let one = async || {
+        // Each key is written by the connection whose it is in the run.
+        let mut owners: Vec<Worker<'_>> =
+            (0..WARM_KEYS.min(shared.connections)).map(|key| Worker::new(shared, &tally, key, drive::PATIENCE)).collect();
+        while next.get() < tenants {
+            let tenant = next.replace(next.get() + 1);
+            for owner in &mut owners {
+                let set = owner.warm_cache(tenant).await;
+                set.map_err(|why| Error::new(Code::Internal, format!("a cache could not be filled: {why}")))?;
+            }
+            bar.advance();
         }
         Ok(())
-    })
-    .await
+    };
+    try_join_all((0..fleet::CREW.min(tenants)).map(|_| one())).await.map(|_: Vec<()>| ())
 }
 
 /// Whether the run can be relied on.
