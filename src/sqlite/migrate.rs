@@ -6,6 +6,7 @@
 //! this binary does not know: it was written by a newer one.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -108,11 +109,8 @@ impl Migrations {
 }
 
 /// Applies what the file does not have yet, each migration in a transaction of its own together with its record.
-pub(super) fn up(session: &Session, sets: &[std::sync::Arc<Migrations>]) -> Result<(), Failure> {
-    for set in sets {
-        apply(&session.conn, set)?;
-    }
-    Ok(())
+pub(super) fn up(session: &Session, sets: &[Arc<Migrations>]) -> Result<(), Failure> {
+    apply_all(&session.conn, sets)
 }
 
 /// The versions a file is at, one for each set.
@@ -123,13 +121,11 @@ pub fn applied(reader: &super::reader::Reader<'_>) -> Result<Vec<Applied>> {
 }
 
 /// A new file at `path` with these migrations applied, as bytes: what a tenant's file starts as. Blocking.
-pub fn template(path: &Path, sets: &[std::sync::Arc<Migrations>]) -> Result<Vec<u8>> {
+pub fn template(path: &Path, sets: &[Arc<Migrations>]) -> Result<Vec<u8>> {
     let build = || -> Result<(), Failure> {
         let conn = Connection::open(path)?;
         conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON; PRAGMA synchronous=OFF;")?;
-        for set in sets {
-            apply(&conn, set)?;
-        }
+        apply_all(&conn, sets)?;
         conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
         conn.close().map_err(|(_, error)| Failure::Sqlite(error))
     };
@@ -141,24 +137,41 @@ pub fn template(path: &Path, sets: &[std::sync::Arc<Migrations>]) -> Result<Vec<
     std::fs::read(path).map_err(|error| Error::internal("the template of a tenant's file could not be read", &error))
 }
 
-fn apply(conn: &Connection, set: &Migrations) -> Result<(), Failure> {
-    conn.execute_batch(
-        "CREATE TABLE IF NOT EXISTS _tenantry_migrations(
-            \"set\" TEXT NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, checksum TEXT NOT NULL,
-            applied_at INTEGER NOT NULL, took_ms INTEGER NOT NULL, applied_by TEXT NOT NULL,
-            PRIMARY KEY (\"set\", version)) STRICT, WITHOUT ROWID",
-    )?;
-    let newest: u32 = {
-        let mut known = conn.prepare_cached("SELECT version, checksum FROM _tenantry_migrations WHERE \"set\" = ?1 ORDER BY version")?;
-        let mut rows = known.query([&set.set])?;
-        let mut newest = 0;
-        while let Some(row) = rows.next()? {
-            newest = row.get(0)?;
-            let recorded: String = row.get(1)?;
-            check(set, newest, &recorded).map_err(Failure::Refused)?;
-        }
-        newest
+/// A migration that a file has.
+struct Recorded {
+    set: String,
+    version: u32,
+    checksum: String,
+}
+
+fn apply_all(conn: &Connection, sets: &[Arc<Migrations>]) -> Result<(), Failure> {
+    let recorded = recorded(conn)?;
+    for set in sets {
+        let of_set = recorded.iter().filter(|one| one.set == set.set);
+        let newest = of_set.clone().map(|one| one.version).max().unwrap_or(0);
+        of_set.into_iter().try_for_each(|one| check(set, one.version, &one.checksum)).map_err(Failure::Refused)?;
+        apply(conn, set, newest)?;
+    }
+    Ok(())
+}
+
+/// In one query, as this is done each time a file is opened. A new file has no table of them yet.
+fn recorded(conn: &Connection) -> rusqlite::Result<Vec<Recorded>> {
+    let Ok(mut known) = conn.prepare("SELECT \"set\", version, checksum FROM _tenantry_migrations") else {
+        conn.execute_batch(
+            "CREATE TABLE IF NOT EXISTS _tenantry_migrations(
+                \"set\" TEXT NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, checksum TEXT NOT NULL,
+                applied_at INTEGER NOT NULL, took_ms INTEGER NOT NULL, applied_by TEXT NOT NULL,
+                PRIMARY KEY (\"set\", version)) STRICT, WITHOUT ROWID",
+        )?;
+        return Ok(Vec::new());
     };
+    let rows = known.query_map([], |row| Ok(Recorded { set: row.get(0)?, version: row.get(1)?, checksum: row.get(2)? }))?;
+    rows.collect()
+}
+
+/// Applies what comes after `newest`.
+fn apply(conn: &Connection, set: &Migrations, newest: u32) -> Result<(), Failure> {
     for step in set.steps.iter().filter(|step| step.version > newest) {
         let began = Instant::now();
         conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -224,8 +237,12 @@ fn check(set: &Migrations, version: u32, recorded: &str) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn set(files: &[(&str, &str)]) -> Result<Migrations> {
-        Migrations::from_files("test", files.iter().copied())
+    fn set(files: &[(&str, &str)]) -> Result<Arc<Migrations>> {
+        Migrations::from_files("test", files.iter().copied()).map(Arc::new)
+    }
+
+    fn apply(conn: &Connection, set: &Arc<Migrations>) -> Result<(), Failure> {
+        apply_all(conn, std::slice::from_ref(set))
     }
 
     fn refused(outcome: Result<(), Failure>) -> String {

@@ -130,7 +130,7 @@ fn tenant_row(row: &Row<'_>) -> rusqlite::Result<TenantRow> {
 
 impl App {
     pub async fn tenant(&self, id: Uuid) -> Result<Option<TenantRow>> {
-        self.db.read(Limits::default(), move |r| tenant_in(r, id)).await
+        self.db.read_brief(Limits::default(), 0, move |r| tenant_in(r, id)).await
     }
 
     pub async fn tenants(&self, filter: Filter) -> Result<Vec<TenantRow>> {
