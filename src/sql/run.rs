@@ -28,6 +28,8 @@ pub struct Answer {
     /// Statements run.
     pub statements: usize,
     pub took: Duration,
+    /// It ran on the writer: what it says may be committed.
+    pub wrote: bool,
     /// It is what was answered before to the same `Idempotency-Key`.
     pub replayed: bool,
 }
@@ -115,7 +117,7 @@ impl Task {
                 }
             }
         };
-        Ok(Read::Done(self.answer(answering, ran, began)))
+        Ok(Read::Done(self.answer(answering, ran, began, false)))
     }
 
     fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
@@ -123,7 +125,7 @@ impl Task {
         if let Some(key) = &self.key
             && let Some(body) = key.answered(tx, &self.caller.subject)?
         {
-            return Ok(Answer { body, statements: 0, took: began.elapsed(), replayed: true });
+            return Ok(Answer { body, statements: 0, took: began.elapsed(), wrote: true, replayed: true });
         }
         let mut answering = Answering::new(&self.plan, self.integers);
         let ran = match &self.work {
@@ -135,7 +137,7 @@ impl Task {
             }
             Work::Script(script) => self.script(tx, script, false)?.unwrap_or_default(),
         };
-        let answer = self.answer(answering, ran, began);
+        let answer = self.answer(answering, ran, began, true);
         if let Some(key) = &self.key {
             key.keep(tx, &self.caller.subject, &answer.body)?;
         }
@@ -158,7 +160,7 @@ impl Task {
                 writer.transaction(|tx| self.statement(tx, statement, &mut answering, false)).map_err(at(index))?;
             }
         }
-        Ok(self.answer(answering, statements.len(), began))
+        Ok(self.answer(answering, statements.len(), began, true))
     }
 
     /// Tells tasks apart that take differently long.
@@ -214,13 +216,13 @@ impl Task {
         if needs.has(Needs::READ) { scopes.require(Scope::SqlRead) } else { Ok(()) }
     }
 
-    fn answer(&self, answering: Answering<'_>, statements: usize, began: Instant) -> Answer {
+    fn answer(&self, answering: Answering<'_>, statements: usize, began: Instant, wrote: bool) -> Answer {
         let took = began.elapsed();
         let more = match self.work {
             Work::Script(_) => format!(",\"statements\":{statements}"),
             Work::Statements(_) => String::new(),
         };
-        Answer { body: answering.finish(&more, took), statements, took, replayed: false }
+        Answer { body: answering.finish(&more, took), statements, took, wrote, replayed: false }
     }
 }
 

@@ -221,9 +221,9 @@ impl Triples {
         Ok(fence)
     }
 
-    /// Has the tenant opened anew from its next request on: after its plan has changed.
-    pub async fn reopen(self: &Arc<Self>, id: TenantId, drain: Duration) -> Result<()> {
-        if self.is_live(id) { self.fence(id, drain).await.map(drop) } else { Ok(()) }
+    /// Has the tenant's files opened anew by the next request: they were opened under a plan that is over.
+    pub async fn reopen(self: &Arc<Self>, id: TenantId) -> Result<()> {
+        self.fence(id, REOPEN_WAIT).await.map(drop).map_err(|_| being_changed())
     }
 
     /// Whether any of the tenant's files is open.
@@ -310,10 +310,6 @@ impl Triples {
             fenced: AtomicBool::default(),
             gone: Notify::new(),
         })
-    }
-
-    fn is_live(&self, id: TenantId) -> bool {
-        self.live().contains_key(&id)
     }
 
     /// The triple's files are closed.
