@@ -47,7 +47,7 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     scrape_key: Arc<ScrapeKey>,
-    body_limits: BodyLimits,
+    body_limits: Arc<BodyLimits>,
     unread: Arc<UnreadAnswers>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
@@ -106,7 +106,7 @@ impl Parts {
             slow: Arc::new(slow),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
-            body_limits: BodyLimits { bytes: config.http.max_body_bytes },
+            body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
         })
@@ -128,7 +128,7 @@ impl Parts {
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.unread))
-            .app_data(Data::new(self.body_limits));
+            .app_data(Data::from(self.body_limits));
     }
 
     /// Closes every file. No request runs any more.

@@ -14,6 +14,9 @@ use crate::config::Plan;
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, Exclusive, Limits, Needs, Prepared, Reader, WriteTx, is_vacuum};
 
+/// The most statements of a request that is tried as a brief read.
+const BRIEF_STATEMENTS: usize = 16;
+
 /// On whose behalf.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -86,7 +89,11 @@ pub async fn run(
 
 async fn read(database: &Arc<Database>, limits: Limits, task: &Arc<Task>) -> Result<Read> {
     let task = task.clone();
-    database.read_brief(limits, task.kind(), move |reader| task.read(reader)).await
+    if matches!(&task.work, Work::Statements(statements) if statements.len() <= BRIEF_STATEMENTS) {
+        database.read_brief(limits, task.kind(), move |reader| task.read(reader)).await
+    } else {
+        database.read(limits, move |reader| task.read(reader)).await
+    }
 }
 
 async fn write(database: &Arc<Database>, limits: Limits, task: Arc<Task>) -> Result<Answer> {

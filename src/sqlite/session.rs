@@ -142,7 +142,7 @@ impl Session {
         }
         loop {
             let next = "SELECT format('DROP %s temp.\"%w\"', type, name) FROM temp.sqlite_schema WHERE type IN ('view','trigger','table') \
-                        AND name NOT LIKE 'sqlite_%' ORDER BY type = 'table' LIMIT 1";
+                        AND substr(lower(name), 1, 7) <> 'sqlite_' ORDER BY type = 'table' LIMIT 1";
             match self.conn.query_row(next, [], |row| row.get::<_, String>(0)) {
                 Ok(drop) => self.conn.execute_batch(&drop)?,
                 Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(()),
