@@ -230,13 +230,9 @@ fn interrupted(session: &Session) -> Error {
 /// The authorizer is not told the new name of ALTER TABLE … RENAME. A table of a tenant's under one of our names
 /// would be in the way of a later migration, or in the place of a table of ours.
 fn keep_our_names(session: &Session) -> Result<()> {
-    let ours = "SELECT count(*) FROM (SELECT name FROM main.sqlite_schema UNION ALL SELECT name FROM temp.sqlite_schema)
-                WHERE substr(lower(name), 1, 10) = '_tenantry_' AND name NOT IN ('_tenantry_migrations', '_tenantry_idempotency',
-                '_tenantry_idempotency_created_at')";
-    let foreign: i64 = session.conn.query_row(ours, [], |row| row.get(0))?;
-    let shadows = "SELECT count(*) FROM temp.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
-    let shadowing: i64 = session.conn.query_row(shadows, [], |row| row.get(0))?;
-    if foreign + shadowing == 0 {
+    let shadowing = "SELECT count(*) FROM temp.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
+    let shadowing: i64 = session.conn.query_row(shadowing, [], |row| row.get(0))?;
+    if shadowing == 0 && session.our_names()? == session.ours.get() {
         return Ok(());
     }
     Err(Error::new(Code::SqlDenied, "a name that begins with _tenantry_ is not allowed here")

@@ -106,6 +106,7 @@ impl Database {
                 error
             }
         })?;
+        session.ours.set(session.our_names().map_err(describe)?);
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
         if self.suspect.load(Relaxed) && !checkpoint::settle(&session) {
