@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::data_dir::DataDir;
 use crate::auth::{KeyRing, Signer, Verifier};
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
@@ -47,6 +47,7 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     scrape_key: Arc<ScrapeKey>,
+    durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
     unread: Arc<UnreadAnswers>,
     grace: Duration,
@@ -104,6 +105,7 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
+            durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
@@ -127,6 +129,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.scrape_key))
+            .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
             .app_data(Data::from(self.body_limits));
     }
