@@ -136,7 +136,7 @@ impl Systems {
         self.files.gate.fence();
         if !self.files.gate.emptied(CLOSE_WAIT).await {
             tracing::warn!("statements on the system databases still run at the end and are interrupted");
-            self.list().iter().for_each(|file| file.database.interrupt());
+            self.list().iter().for_each(|file| file.database.refuse(true));
             self.files.gate.emptied(CLOSE_WAIT).await;
         }
         for file in self.list().iter().rev() {

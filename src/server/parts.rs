@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::data_dir::DataDir;
 use crate::auth::{KeyRing, Signer, Verifier};
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
@@ -46,7 +46,8 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     scrape_key: Arc<ScrapeKey>,
-    body_limits: BodyLimits,
+    durability: Arc<Durability>,
+    body_limits: Arc<BodyLimits>,
     unread: Arc<UnreadAnswers>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
@@ -103,9 +104,10 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
+            durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
-            body_limits: BodyLimits { bytes: config.http.max_body_bytes },
+            body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
         })
@@ -126,8 +128,9 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.scrape_key))
+            .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
-            .app_data(Data::new(self.body_limits));
+            .app_data(Data::from(self.body_limits));
     }
 
     /// Closes every file. No request runs any more.

@@ -264,8 +264,9 @@ async fn measurements_are_written_behind_and_dropped_when_there_is_no_room() {
         request_id: None,
     };
     let analytics = &bed.systems.analytics;
-    let room = Telemetry::default().waiting;
-    (0..room + 10).for_each(|_| analytics.slow(slow()));
+    // More than a second takes, however the seconds fall.
+    (0..1_000).for_each(|_| analytics.slow(slow()));
     analytics.flush().await;
-    assert_eq!((analytics.written(), analytics.dropped()), (room as u64, 10));
+    assert_eq!(analytics.written() + analytics.dropped(), 1_000);
+    assert!((1..=200).contains(&analytics.written()), "{} written", analytics.written());
 }
