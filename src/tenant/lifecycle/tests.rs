@@ -220,6 +220,30 @@ async fn a_batch_has_a_result_for_each() {
 }
 
 #[tokio::test]
+async fn a_batch_that_was_cut_short_goes_on_under_its_key() {
+    with_bed(|bed| async move {
+        let app = &bed.systems.app;
+        let key = once("k", 1).unwrap();
+        let wishes = || vec![wish("a"), wish("b"), wish("c")];
+        // The first call makes two of three, and then the process is gone; the start after it frees the key.
+        app.once_begin(&key).await.unwrap();
+        let first = bed.lifecycle.one_of_batch(by(), wish("a"), Some(key.part(0, provision::body_hash(&wish("a"))))).await;
+        bed.lifecycle.one_of_batch(by(), wish("b"), Some(key.part(1, provision::body_hash(&wish("b"))))).await;
+        app.once_release(&key).await.unwrap();
+
+        let answer = bed.lifecycle.provision_batch(by(), wishes(), Some(key.clone())).await.unwrap();
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(body["results"].as_array().unwrap().iter().all(|result| result["status"] == 201), "{body}");
+        assert_eq!(body["results"][0], first, "the token too");
+        assert_eq!(bed.lifecycle.provision_batch(by(), wishes(), Some(key.clone())).await.unwrap(), answer);
+        assert_eq!(bed.folders(), 3);
+        // The whole answer stands for its parts.
+        assert_eq!(app.once_begin(&key.part(0, [0; 32])).await.unwrap(), crate::system::app::Begun::New);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_a_crash_left_is_settled_at_the_next_start() {
     with_bed(|bed| async move {
         let begun = |slug: &str| NewTenant { id: Uuid::now_v7(), slug: slug.to_owned(), name: slug.to_owned(), plan: "default".to_owned() };
