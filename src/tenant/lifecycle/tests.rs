@@ -131,7 +131,11 @@ async fn a_tenant_lives_through_everything_and_keeps_its_data() {
         assert!(bed.layout.trashed(id).is_dir() && !bed.layout.tenant(id).exists());
         assert_eq!(code(bed.lifecycle.delete(by(), id).await), Code::Conflict);
 
-        bed.lifecycle.undelete(by(), id).await.unwrap();
+        // It was suspended, and is again.
+        assert_eq!(bed.lifecycle.undelete(by(), id).await.unwrap().state, State::Suspended);
+        assert_eq!(code(bed.registry.active(id).await), Code::TenantSuspended);
+        let resume = Patch { state: Some(State::Active), ..Patch::default() };
+        bed.lifecycle.patch(by(), id, resume).await.unwrap();
         let tenant = bed.registry.active(id).await.unwrap();
         assert_eq!(bed.rows(&tenant).await, 1);
 
@@ -148,6 +152,7 @@ async fn a_tenant_lives_through_everything_and_keeps_its_data() {
             done("tenant.delete", "ok"),
             done("tenant.delete", "conflict"),
             done("tenant.undelete", "ok"),
+            done("tenant.resume", "ok"),
             done("tenant.purge", "conflict"),
             done("tenant.delete", "ok"),
             done("tenant.purge", "ok"),
