@@ -25,7 +25,8 @@ use uuid::Uuid;
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
      WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
      INSERT INTO t SELECT i, 'value ' || i FROM n;";
-const QUEUE: &str = include_str!("../migrations/tenant/queue/0001_jobs.up.sql");
+const QUEUE: &str =
+    concat!(include_str!("../migrations/tenant/queue/0001_jobs.up.sql"), include_str!("../migrations/tenant/queue/0002_done_jobs.up.sql"));
 const CACHE: &str = include_str!("../migrations/tenant/cache/0001_entries.up.sql");
 
 const POINT: &str = "SELECT v FROM t WHERE id = ?1";
@@ -206,7 +207,7 @@ fn queue(c: &mut Criterion) {
         let claim = Claim::new(1, 60).expect("a claim");
         let one = async || {
             let payload = RawValue::from_string("{}".to_owned()).expect("JSON");
-            queue.enqueue(&name_of_it, NewJob::new(payload)?, "bench").await?;
+            queue.enqueue(&name_of_it, NewJob::new(payload)?, "bench", None).await?;
             let job = queue.claim(&name_of_it, claim).await?.remove(0);
             queue.ack(job.id.parse().expect("a UUID"), &job.lease_token.to_string()).await
         };

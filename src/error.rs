@@ -129,11 +129,12 @@ struct Inner {
     details: Option<serde_json::Value>,
     hint: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
+    inside: Option<Error>,
 }
 
 impl Error {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Inner { code, message: message.into(), details: None, hint: None, retry_after: None }))
+        Error(Box::new(Inner { code, message: message.into(), details: None, hint: None, retry_after: None, inside: None }))
     }
 
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -181,6 +182,17 @@ impl Error {
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
+    }
+
+    /// What operators are told instead of this.
+    pub fn inside(mut self, inside: Error) -> Self {
+        self.0.inside = Some(inside);
+        self
+    }
+
+    /// The error with nothing withheld.
+    pub fn for_operators(mut self) -> Error {
+        self.0.inside.take().unwrap_or(self)
     }
 
     pub fn code(&self) -> Code {

@@ -17,6 +17,7 @@ mod name;
 use std::sync::Arc;
 
 use rusqlite::params;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, LEASE_MAX_S, STAGED};
@@ -25,7 +26,7 @@ pub use name::QueueName;
 
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Limits, Room, WriteTx};
+use crate::sqlite::{Database, Idempotency, IdempotencyKey, Limits, Room, WriteTx};
 
 /// How long a done job's row stays, in milliseconds: an hour.
 pub const DONE_KEPT_MS: Millis = 3_600_000;
@@ -39,7 +40,7 @@ const PRUNED: u32 = 64;
 /// One enqueue in so many deletes them.
 const PRUNING: u128 = 16;
 
-/// Finished jobs looked at by one commit that makes room.
+/// Done jobs deleted by one commit that makes room.
 const CLEARED: u32 = 256;
 
 /// Commits that make room for one enqueue before it is refused.
@@ -57,16 +58,28 @@ pub struct Queue<'a> {
     limits: Limits,
 }
 
-/// What [`Queue::enqueue`] made.
-#[derive(Clone, Debug)]
+/// What [`Queue::enqueue`] made, as it was at that instant.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Enqueued {
     pub id: Uuid,
-    /// `ready`, or `scheduled` when it was enqueued for later.
-    pub state: &'static str,
+    pub priority: i64,
+    pub max_attempts: i64,
     /// The instant from which on it may be claimed.
     pub run_at: Millis,
     pub enqueued_at: Millis,
+    /// It was made by an earlier call with the same `Idempotency-Key`.
+    #[serde(skip)]
+    pub replayed: bool,
 }
+
+impl Enqueued {
+    /// `ready`, or `scheduled` when it was enqueued for later.
+    pub fn state(&self) -> &'static str {
+        if self.run_at > self.enqueued_at { "scheduled" } else { "ready" }
+    }
+}
+
+const ANSWERS: Idempotency = Idempotency::kept_in("idempotency_keys");
 
 /// What one commit of [`Queue::enqueue`] came to.
 enum Step {
@@ -82,13 +95,14 @@ impl<'a> Queue<'a> {
         Queue { file, limits: Limits::default() }
     }
 
-    /// Adds a job for `by` (the token's subject). Errors: `quota_exceeded` when the plan's bytes are used up.
-    pub async fn enqueue(&self, queue: &QueueName, job: NewJob, by: &str) -> Result<Enqueued> {
-        let (queue, job, by): (_, _, Arc<str>) = (queue.clone(), Arc::new(job), by.into());
+    /// Adds a job for `by` (the token's subject), or finds the one that an earlier call with `key` added. Errors:
+    /// `quota_exceeded` when the plan's bytes are used up, `conflict` when `key` came with another request.
+    pub async fn enqueue(&self, queue: &QueueName, job: NewJob, by: &str, key: Option<IdempotencyKey>) -> Result<Enqueued> {
+        let (queue, job, key, by): (_, _, _, Arc<str>) = (queue.clone(), Arc::new(job), Arc::new(key), by.into());
         let id = Uuid::now_v7();
         for _ in 0..ROUNDS {
-            let (queue, job, by) = (queue.clone(), job.clone(), by.clone());
-            match self.file.write(self.limits, move |tx| enqueue(tx, id, &queue, &job, &by, now_ms())).await? {
+            let (queue, job, key, by) = (queue.clone(), job.clone(), key.clone(), by.clone());
+            match self.file.write(self.limits, move |tx| enqueue(tx, id, &queue, &job, &by, key.as_ref().as_ref(), now_ms())).await? {
                 Step::Enqueued(made) => return Ok(made),
                 Step::Cleared => continue,
                 Step::NoRoom => break,
@@ -104,7 +118,7 @@ impl<'a> Queue<'a> {
         self.file.write(self.limits, move |tx| claim::claim(tx, &queue, claim, now_ms())).await
     }
 
-    /// Finishes a job. Errors: `not_found` for a job that never was or is long finished, `lease_lost` when
+    /// Finishes a job; nothing to do if `lease_token` has finished it. Errors: `not_found` for a job that never was or is long finished, `lease_lost` when
     /// `lease_token` is not (or no longer) the one that holds it.
     pub async fn ack(&self, id: Uuid, lease_token: &str) -> Result<()> {
         let token: Arc<str> = lease_token.into();
@@ -112,7 +126,22 @@ impl<'a> Queue<'a> {
     }
 }
 
-fn enqueue(tx: &WriteTx<'_>, id: Uuid, queue: &QueueName, job: &NewJob, by: &str, now: Millis) -> Result<Step> {
+fn enqueue(
+    tx: &WriteTx<'_>,
+    id: Uuid,
+    queue: &QueueName,
+    job: &NewJob,
+    by: &str,
+    key: Option<&IdempotencyKey>,
+    now: Millis,
+) -> Result<Step> {
+    let broken = |cause: serde_json::Error| Error::internal("an answer kept for an Idempotency-Key", &cause);
+    if let Some(key) = key
+        && let Some(answer) = ANSWERS.answered(tx, by, key)?
+    {
+        let made: Enqueued = serde_json::from_slice(&answer).map_err(broken)?;
+        return Ok(Step::Enqueued(Enqueued { replayed: true, ..made }));
+    }
     // The id's low bits are random, so this is one enqueue in sixteen.
     if id.as_u128().is_multiple_of(PRUNING) {
         tx.execute(PRUNE, params![now, PRUNED])?;
@@ -123,20 +152,26 @@ fn enqueue(tx: &WriteTx<'_>, id: Uuid, queue: &QueueName, job: &NewJob, by: &str
     if room.free_pages < pages + RESERVED_PAGES.min(room.max_pages / 16) {
         return Ok(if tx.execute(CLEAR, [CLEARED])? > 0 { Step::Cleared } else { Step::NoRoom });
     }
-    let run_at = now + job.delay_ms();
-    let state = if run_at > now { "scheduled" } else { "ready" };
+    let (priority, max_attempts, run_at) = (job.priority(), job.max_attempts(), now + job.delay_ms());
+    let made = Enqueued { id, priority, max_attempts, run_at, enqueued_at: now, replayed: false };
     tx.execute(MAKE_QUEUE, params![queue.as_str(), now])?;
-    tx.execute(INSERT_JOB, params![id.to_string(), queue.as_str(), state, job.priority(), run_at, job.max_attempts(), now])?;
+    tx.execute(INSERT_JOB, params![id.to_string(), queue.as_str(), made.state(), priority, run_at, max_attempts, now])?;
     tx.execute(INSERT_BODY, params![tx.last_insert_rowid(), by, job.payload()])?;
-    Ok(Step::Enqueued(Enqueued { id, state, run_at, enqueued_at: now }))
+    if let Some(key) = key {
+        ANSWERS.keep(tx, by, key, &serde_json::to_vec(&made).map_err(broken)?)?;
+    }
+    Ok(Step::Enqueued(made))
 }
 
 fn ack(tx: &WriteTx<'_>, id: Uuid, token: &str, now: Millis) -> Result<()> {
     let id = id.to_string();
-    let lease = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, Option<Millis>>(2)?));
-    let (seq, held_by, until): (i64, _, _) = tx
+    let lease = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<Millis>>(2)?, row.get(3)?));
+    let (seq, held_by, until, done_by): (i64, Option<String>, _, Option<String>) = tx
         .row(FIND, [&id], lease)?
         .ok_or_else(|| Error::not_found(format!("there is no job {id}")).hint("It may have been finished and cleared away."))?;
+    if done_by.as_deref() == Some(token) {
+        return Ok(());
+    }
     if held_by.as_deref() != Some(token) || until.is_none_or(|until| until <= now) {
         return Err(Error::new(Code::LeaseLost, format!("this lease token does not hold job {id} (any more)"))
             .hint("The lease ended, or the job was finished. Drop what was done, or make it safe to do twice; then claim again."));
@@ -155,8 +190,8 @@ const PRUNE: &str = "DELETE FROM jobs WHERE seq IN
      (SELECT seq FROM jobs INDEXED BY jobs_kept WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)";
 
 /// Dead jobs stay: somebody has to look at them.
-const CLEAR: &str = "DELETE FROM jobs WHERE state = 'done' AND seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_kept WHERE keep_until IS NOT NULL ORDER BY keep_until LIMIT ?1)";
+const CLEAR: &str = "DELETE FROM jobs WHERE seq IN
+     (SELECT seq FROM jobs INDEXED BY jobs_done WHERE state = 'done' ORDER BY keep_until LIMIT ?1)";
 
 const MAKE_QUEUE: &str = "INSERT OR IGNORE INTO queues (name, created_at) VALUES (?1, ?2)";
 
@@ -165,16 +200,18 @@ const INSERT_JOB: &str = "INSERT INTO jobs (id, queue, state, priority, due_at, 
 
 const INSERT_BODY: &str = "INSERT INTO job_bodies (seq, enqueued_by, payload) VALUES (?1, ?2, ?3)";
 
-const FIND: &str = "SELECT seq, lease_token, lease_until FROM jobs WHERE id = ?1";
+const FIND: &str = "SELECT seq, lease_token, lease_until, done_token FROM jobs WHERE id = ?1";
 
-const FINISH: &str = "UPDATE jobs SET state = 'done', lease_token = NULL, lease_until = NULL, updated_at = ?2, keep_until = ?3
+const FINISH: &str = "UPDATE jobs SET state = 'done', done_token = lease_token, lease_token = NULL, lease_until = NULL,
+     updated_at = ?2, keep_until = ?3
      WHERE seq = ?1";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Executor, Level, Sqlite};
-    use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
+    use crate::sqlite::{Engine, Gate, Options, Party};
+    use crate::system::schema;
 
     const T0: Millis = 1_795_214_602_000;
 
@@ -187,13 +224,11 @@ mod tests {
     impl File {
         fn new() -> File {
             let dir = tempfile::tempdir().unwrap();
-            let schema = ("0001_jobs.up.sql", include_str!("../migrations/tenant/queue/0001_jobs.up.sql"));
-            let migrations = Arc::new([Arc::new(Migrations::from_files("queue", [schema]).unwrap())]);
             let options = Options {
                 level: Level::Off,
                 max_bytes: 0,
                 party: Party::SYSTEM,
-                migrations,
+                migrations: schema().tenant_queue.clone(),
                 sandboxed: false,
                 create: true,
                 held: Arc::default(),
@@ -211,7 +246,7 @@ mod tests {
                 for _ in 0..count {
                     let payload = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
                     let job = NewJob::new(payload)?.with_delay_s(delay_s)?.with_max_attempts(max_attempts)?;
-                    enqueue(tx, Uuid::now_v7(), &QueueName::parse(queue)?, &job, "tests", now)?;
+                    enqueue(tx, Uuid::now_v7(), &QueueName::parse(queue)?, &job, "tests", None, now)?;
                 }
                 Ok(())
             })
@@ -244,6 +279,24 @@ mod tests {
         let token = again.lease_token.to_string();
         file.tx(move |tx| ack(tx, id, &token, T0 + 119_999)).await;
         assert_eq!(file.count("done").await.0, 1);
+        let (before, last) = (job.lease_token.to_string(), again.lease_token.to_string());
+        file.tx(move |tx| ack(tx, id, &last, T0 + 500_000)).await;
+        let before = file.db.write(Limits::default(), move |tx| ack(tx, id, &before, T0 + 500_000)).await;
+        assert_eq!(before.unwrap_err().code(), Code::LeaseLost);
+    }
+
+    #[tokio::test]
+    async fn room_is_made_of_done_jobs_however_many_dead_ones_go_before_them() {
+        let file = File::new();
+        file.add("q", 1, 0, 1, T0).await;
+        let job = file.claim("q", 1, T0).await.remove(0);
+        let (id, token) = (Uuid::parse_str(&job.id).unwrap(), job.lease_token.to_string());
+        file.tx(move |tx| ack(tx, id, &token, T0)).await;
+        file.add("q", CLEARED as usize, 0, 1, T0).await;
+        let died = "UPDATE jobs SET state = 'dead', keep_until = ?1 WHERE state = 'ready'";
+        assert_eq!(file.tx(move |tx| tx.execute(died, [T0])).await, CLEARED as usize);
+        assert_eq!(file.tx(|tx| tx.execute(CLEAR, [CLEARED])).await, 1);
+        assert_eq!((file.count("done").await.0, file.count("dead").await.0), (0, i64::from(CLEARED)));
     }
 
     #[tokio::test]

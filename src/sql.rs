@@ -5,13 +5,11 @@
 //! word of a statement is used as a short cut to the writer only, where any statement is in good hands.
 
 mod encode;
-mod idempotency;
 mod params;
 mod request;
 mod run;
 
 pub use encode::Integers;
-pub use idempotency::IdempotencyKey;
 pub use params::{Param, Params};
 pub use request::{Mode, Request, STATEMENTS_MAX, Statement};
 pub use run::{Answer, Caller, run};

@@ -168,6 +168,7 @@ impl Files {
         };
         let database = Database::new(&self.engine, &self.gate, self.dir.join(file), options);
         database.ensure_open().await.map_err(|error| {
+            let error = error.for_operators();
             Error::new(error.code(), format!("the system database {name} ({file}): {}", error.message()))
                 .hint("The log has SQLite's reason. Put back a backup of the whole `system` folder, made while the server was stopped: its files belong together.")
         })?;

@@ -14,6 +14,7 @@ use actix_web::{FromRequest, HttpRequest};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error, Result};
+use crate::sqlite::IdempotencyKey;
 
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -121,6 +122,13 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
             parsed.map(|query| Query(query.into_inner())).map_err(|error| Error::bad_request(format!("the query string: {error}"))),
         )
     }
+}
+
+/// The `Idempotency-Key` of a tenant's request, if it has one; `request_parts` is what tells requests apart.
+pub fn idempotency_key(request: &HttpRequest, request_parts: &[&[u8]]) -> Result<Option<IdempotencyKey>> {
+    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    let key = key.to_str().map_err(|_| Error::bad_request("Idempotency-Key is not ASCII"))?;
+    IdempotencyKey::parse(key, request_parts).map(Some)
 }
 
 async fn read_json(request: HttpRequest, payload: Payload) -> Result<Bytes> {

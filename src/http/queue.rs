@@ -1,15 +1,15 @@
 //! `/v1/queues/…` and `/v1/jobs/…`: a tenant's queue over HTTP. A payload is JSON that nobody here reads: its
 //! bytes are stored as they come and go out as they were.
 
-use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::extract::Json;
+use super::extract::{Json, JsonBytes, idempotency_key};
 use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
 use crate::auth::scope::Scope;
@@ -42,10 +42,11 @@ pub struct AckBody {
 }
 
 /// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk.
-pub async fn enqueue(call: TenantCall, queue: Path<String>, body: Json<EnqueueBody>) -> Result<HttpResponse> {
+pub async fn enqueue(call: TenantCall, request: HttpRequest, queue: Path<String>, body: JsonBytes<EnqueueBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let queue = QueueName::parse(&queue)?;
-    let Json(body) = body;
+    let key = idempotency_key(&request, &[queue.as_str().as_bytes(), b"\n", &body.bytes])?;
+    let body = body.value;
     let mut job = NewJob::new(body.payload)?;
     if let Some(priority) = body.priority {
         job = job.with_priority(priority)?;
@@ -56,14 +57,17 @@ pub async fn enqueue(call: TenantCall, queue: Path<String>, body: Json<EnqueueBo
     if let Some(max_attempts) = body.max_attempts {
         job = job.with_max_attempts(max_attempts)?;
     }
-    let (priority, max_attempts) = (job.priority(), job.max_attempts());
-    let made = Queue::new(call.lease().await?.queue()).enqueue(&queue, job, &call.claims.sub).await?;
-    Ok(HttpResponse::Created().json(json!({
+    let made = Queue::new(call.lease().await?.queue()).enqueue(&queue, job, &call.claims.sub, key).await?;
+    let mut reply = HttpResponse::Created();
+    if made.replayed {
+        reply.insert_header(("idempotent-replayed", "true"));
+    }
+    Ok(reply.json(json!({
         "id": made.id,
         "queue": queue.as_str(),
-        "state": made.state,
-        "priority": priority,
-        "max_attempts": max_attempts,
+        "state": made.state(),
+        "priority": made.priority,
+        "max_attempts": made.max_attempts,
         "run_at": rfc3339(made.run_at),
         "enqueued_at": rfc3339(made.enqueued_at),
     })))
@@ -79,7 +83,7 @@ pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>,
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, claim_json(&jobs)?)))
 }
 
-/// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, 409 `lease_lost` when it is not.
+/// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, now or before, 409 `lease_lost` when it is not.
 pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let id = Uuid::try_parse(&id).map_err(|_| Error::bad_request("a job's id is a UUID").hint("Take it from the claim's answer."))?;

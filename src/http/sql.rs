@@ -6,12 +6,12 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::extract::JsonBytes;
+use super::extract::{JsonBytes, idempotency_key};
 use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
 use super::watch::SlowLog;
-use crate::error::{Error, Result};
-use crate::sql::{self, Caller, IdempotencyKey, Request};
+use crate::error::Result;
+use crate::sql::{self, Caller, Request};
 
 pub async fn run(
     call: TenantCall,
@@ -20,12 +20,7 @@ pub async fn run(
     slow: Data<SlowLog>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
-    let key = match request.headers().get("idempotency-key") {
-        None => None,
-        Some(key) => {
-            Some(IdempotencyKey::parse(key.to_str().map_err(|_| Error::bad_request("Idempotency-Key is not ASCII"))?, &body.bytes)?)
-        }
-    };
+    let key = idempotency_key(&request, &[&body.bytes])?;
     let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
     let lease = call.lease().await?;
     unread.admit(&lease)?;

@@ -1,8 +1,11 @@
-//! The data directory: made at first start, and held by one process at a time.
+//! The data directory: made at first start, held by one process at a time, and read by its user only: the process
+//! makes its folders 0700 and its files 0600, whatever the mode of the directory it is given.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::Mode;
 
 use crate::error::{Error, Result};
 use crate::tenant::Layout;
@@ -19,6 +22,8 @@ impl DataDir {
             Error::bad_request(format!("the data directory {}: cannot {what}: {error}", path.display()))
                 .hint("data_dir (--data-dir) names it.")
         };
+        // SQLite, too, makes its files with what this leaves of the mode.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed("make it", &error))?;
         let layout = Layout::of(path).map_err(|error| failed("find it", &error))?;
         let lock_path = layout.root().join("LOCK");
@@ -39,6 +44,7 @@ impl DataDir {
         }
         for folder in [layout.system(), layout.keys(), layout.trash(), layout.root().join("backups")] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| failed("make its folders", &error))?;
+            std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).map_err(|error| failed("close its folders", &error))?;
         }
         Ok(DataDir { layout, _lock: lock })
     }

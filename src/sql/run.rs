@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::encode::{Answering, Integers};
-use super::idempotency::IdempotencyKey;
 use super::params::Params;
 use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Exclusive, Limits, Needs, Prepared, Reader, WriteTx, is_vacuum};
+use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Needs, Prepared, Reader, WriteTx, is_vacuum};
+
+const ANSWERS: Idempotency = Idempotency::kept_in("_tenantry_idempotency");
 
 /// The most statements of a request that is tried as a brief read.
 const BRIEF_STATEMENTS: usize = 16;
@@ -130,7 +131,7 @@ impl Task {
     fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
         let began = Instant::now();
         if let Some(key) = &self.key
-            && let Some(body) = key.answered(tx, &self.caller.subject)?
+            && let Some(body) = ANSWERS.answered(tx, &self.caller.subject, key)?
         {
             return Ok(Answer { body, statements: 0, took: began.elapsed(), wrote: true, replayed: true });
         }
@@ -146,7 +147,7 @@ impl Task {
         };
         let answer = self.answer(answering, ran, began, true);
         if let Some(key) = &self.key {
-            key.keep(tx, &self.caller.subject, &answer.body)?;
+            ANSWERS.keep(tx, &self.caller.subject, key, &answer.body)?;
         }
         Ok(answer)
     }

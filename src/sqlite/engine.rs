@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
-use super::executor::{Bounds, Executor, Load, Party};
+use super::executor::{Bounds, Executor, Job, Load, Party};
 use super::watch::Watchdog;
 use crate::config;
 use crate::error::{Error, Result};
@@ -101,9 +101,20 @@ impl Engine {
         T: Send + 'static,
         F: FnOnce() -> Result<T> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
-        self.writes.submit(Party::SYSTEM, Box::new(move || drop(answer.send(work()))))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("file work ended early", &"it panicked")))
+        let (job, answered) = answering(work);
+        self.writes.submit(Party::SYSTEM, job)?;
+        answered.await.unwrap_or_else(|_| ended_early())
+    }
+
+    /// The same for work that must not be refused, however much waits; its number is bounded elsewhere.
+    pub async fn blocking_reserved<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let (job, answered) = answering(work);
+        self.writes.submit_reserved(Party::SYSTEM, job);
+        answered.await.unwrap_or_else(|_| ended_early())
     }
 
     /// Ends the lanes after what is queued has run. Databases are closed before.
@@ -170,5 +181,51 @@ impl Engine {
 
     pub(super) fn scheduler(&self) -> Arc<ScheduledThreadPool> {
         self.scheduler.clone()
+    }
+}
+
+/// The work as a job, and where what comes of it arrives.
+fn answering<T, F>(work: F) -> (Job, oneshot::Receiver<Result<T>>)
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T> + Send + 'static,
+{
+    let (answer, answered) = oneshot::channel();
+    (Box::new(move || drop(answer.send(work()))), answered)
+}
+
+fn ended_early<T>() -> Result<T> {
+    Err(Error::internal("file work ended early", &"it panicked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::error::Code;
+
+    #[tokio::test]
+    async fn reserved_file_work_runs_where_other_work_is_refused() {
+        let bounds = config::Executor { write_lanes: 1, waiting: 1, ..config::Executor::default() };
+        let engine = Engine::start(&config::Sqlite::default(), &bounds);
+        let (open, closed) = mpsc::channel::<()>();
+        let (busy, is_busy) = mpsc::channel();
+        let hold = move || {
+            busy.send(()).unwrap();
+            closed.recv().unwrap();
+        };
+        engine.writes.submit(Party::SYSTEM, Box::new(hold)).unwrap();
+        is_busy.recv().unwrap();
+        engine.writes.submit(Party::SYSTEM, Box::new(|| ())).unwrap();
+
+        assert_eq!(engine.blocking(|| Ok(1)).await.unwrap_err().code(), Code::Overloaded);
+        let opener = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            open.send(()).unwrap();
+        });
+        assert_eq!(engine.blocking_reserved(|| Ok(2)).await.unwrap(), 2);
+        opener.join().unwrap();
+        engine.stop();
     }
 }

@@ -22,12 +22,20 @@ pub fn is_broken(error: &rusqlite::Error) -> bool {
         && matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
 }
 
-/// The answer for a file that cannot be served; the cause goes to the log.
+const WHO_KNOWS: &str = "The operator sees the reason in the server's log and under /admin/v1/tenants/{id}.";
+
+/// The answer for a file that cannot be served; the cause goes to the log and to operators.
 pub fn unavailable(path: &std::path::Path, cause: &dyn std::fmt::Display) -> Error {
     tracing::error!(path = %path.display(), %cause, "a database cannot be served");
+    withheld(Error::new(Code::TenantUnavailable, format!("{}: {cause}", path.display())))
+}
+
+/// The same where `inside` is the cause; it is logged by the caller.
+pub fn withheld(inside: Error) -> Error {
     Error::new(Code::TenantUnavailable, "this database cannot be served right now")
-        .hint("The operator sees the reason in the server's log and under /admin/v1/health.")
+        .hint(WHO_KNOWS)
         .retry_after(std::time::Duration::from_secs(5))
+        .inside(inside)
 }
 
 impl From<rusqlite::Error> for Error {
@@ -54,8 +62,7 @@ impl From<rusqlite::Error> for Error {
             }
             ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR => {
                 tracing::error!(%error, "a database failed");
-                return Error::new(Code::TenantUnavailable, "this database cannot be served right now")
-                    .hint("The operator sees the reason in the server's log and under /admin/v1/health.");
+                return Error::new(Code::TenantUnavailable, "this database cannot be served right now").hint(WHO_KNOWS);
             }
             ffi::SQLITE_NOMEM => {
                 tracing::error!(%error, "SQLite is out of memory");

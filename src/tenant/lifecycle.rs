@@ -146,7 +146,7 @@ impl Lifecycle {
         .await
     }
 
-    /// Brings a deleted tenant back, active, unless its slug was given to another.
+    /// Brings a deleted tenant back, active or suspended as it was, unless its slug was given to another.
     pub async fn undelete(&self, by: By, id: TenantId) -> Result<TenantRow> {
         self.run(by, "tenant.undelete", Some(id), move |inner, by| async move {
             let _turn = inner.turn(id).await;

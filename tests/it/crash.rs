@@ -83,6 +83,29 @@ fn what_was_acknowledged_survives_kill_9() {
     );
 }
 
+#[test]
+fn a_batch_cut_short_by_kill_9_goes_on_under_its_key() {
+    let mut server = Server::start();
+    let items: Vec<_> = (0..200).map(|_| json!({ "slug": unique("cut"), "name": "Cut" })).collect();
+    let body = json!({ "tenants": items });
+    let post = |admin: Client| admin.call("POST", "/admin/v1/tenants:batch").idempotency_key("k").json(&body).try_send();
+    std::thread::scope(|scope| {
+        let admin = server.admin();
+        let cut = scope.spawn(move || post(admin));
+        let some = format!("/admin/v1/tenants?state=active&slug={}", items[20]["slug"].as_str().unwrap());
+        let look = server.admin();
+        eventually("some are made", || (look.get(&some).expect(200).json()["tenants"] != json!([])).then_some(()));
+        server.kill9();
+        assert!(cut.join().unwrap().is_err(), "killed before it was answered");
+    });
+    server.start_again();
+    let answer = post(server.admin()).unwrap().expect(200).json();
+    for result in answer["results"].as_array().unwrap() {
+        assert_eq!(result["status"], 201, "{result}");
+    }
+    server.stop();
+}
+
 /// Writes until the server is gone. Each kind of write in turn.
 fn write(writer: usize, tenants: &[TenantClient], ledger: &Mutex<Ledger>, next: &AtomicI64) {
     loop {

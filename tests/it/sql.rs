@@ -365,6 +365,27 @@ fn application_migrations_reach_new_and_old_tenants() {
     server.stop();
     write("0001_notes.up.sql", "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT NOT NULL, more TEXT) STRICT;");
     server.start_again();
-    old.sql("SELECT 1", json!([])).refused(503, "tenant_unavailable");
+    let told = old.sql("SELECT 1", json!([])).refused(503, "tenant_unavailable");
+    assert!(!told.to_string().contains("notes") && !told.to_string().contains("checksum"), "{told}");
     assert!(server.log().contains("0001_notes"), "the log names the step");
+}
+
+#[test]
+fn what_is_wrong_with_a_migration_is_for_operators() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::with(|c| {
+        c.set("tenants.migrations_dir", folder.path().display());
+    });
+    let tenant = server.tenant("migrated");
+    tenant.script("CREATE TABLE ledger (x)");
+    server.stop();
+    std::fs::write(folder.path().join("0001_ledger.up.sql"), "CREATE TABLE ledger (secret_column)").unwrap();
+    server.start_again();
+    let told = tenant.sql("SELECT 1", json!([])).refused(503, "tenant_unavailable").to_string();
+    assert!(!told.contains("ledger") && !told.contains("migration"), "{told}");
+    let path = format!("/admin/v1/tenants/{}", tenant.id);
+    let details = server.admin().get(&path).expect(200).json()["tenant"]["files"]["database"]["error"].to_string();
+    assert!(details.contains("0001_ledger") && details.contains("already exists"), "{details}");
+    let refused = server.admin().post(&format!("{path}/migrate"), json!({})).refused(503, "tenant_unavailable").to_string();
+    assert!(refused.contains("0001_ledger") && refused.contains("already exists"), "{refused}");
 }

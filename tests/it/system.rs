@@ -31,6 +31,30 @@ fn the_operator_sees_each_system_database_and_its_health() {
 }
 
 #[test]
+fn nobody_else_can_read_the_files_also_where_the_directory_was_there_before() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("data");
+    let open_to_all = || std::fs::Permissions::from_mode(0o755);
+    std::fs::create_dir_all(dir.join("system")).unwrap();
+    for folder in [dir.clone(), dir.join("system")] {
+        std::fs::set_permissions(folder, open_to_all()).unwrap();
+    }
+    let server = Server::with(|settings| _ = settings.dir(&dir));
+    let tenant = server.tenant("private");
+    tenant.script("CREATE TABLE t (x); INSERT INTO t VALUES (1);");
+    let files = server.files();
+    for kind in [".sqlite", ".sqlite-wal", ".sqlite-shm", "app.db"] {
+        assert!(files.iter().any(|file| file.ends_with(kind)), "{kind}: {files:?}");
+    }
+    for file in files {
+        let found = std::fs::symlink_metadata(dir.join(&file)).unwrap();
+        let expected = if found.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(found.permissions().mode() & 0o777, expected, "{file}");
+    }
+}
+
+#[test]
 fn each_system_database_has_its_tables_strict_and_its_migrations_recorded() {
     let mut server = Server::start();
     server.stop();

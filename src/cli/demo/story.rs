@@ -151,7 +151,7 @@ fn front_end(caller: &Caller<'_>, guests: &[Guest]) -> Result<Vec<Job>> {
         if index == 0 {
             line("   database  a task was inserted with parameters, read back and closed");
             line("   cache     the dashboard was put for an hour, and came back byte for byte");
-            line("   queue     a mail was enqueued, claimed, acknowledged; a second acknowledgement was refused");
+            line("   queue     a mail was enqueued, claimed, acknowledged; another lease's acknowledgement was refused");
         }
     }
     let others: Vec<&str> = guests.iter().skip(1).map(|guest| guest.company.slug).collect();
@@ -224,9 +224,9 @@ fn queue(caller: &Caller<'_>, guest: &Guest) -> Result<Job> {
         }
     }
     let ours = ours.ok_or_else(|| wrong(&format!("the job {id} was enqueued but not claimed: {claimed}")))?;
-    let again = json!({ "lease_token": ours.lease_token }).to_string().into_bytes();
+    let stale = json!({ "lease_token": "a lease that ended" }).to_string().into_bytes();
     let path = format!("/v1/jobs/{}/ack", ours.id);
-    let call = Call { method: "POST", path: &path, bearer: Some(&guest.user.token), headers: &[], body: again };
+    let call = Call { method: "POST", path: &path, bearer: Some(&guest.user.token), headers: &[], body: stale };
     caller.refused(&guest.user.name, &call, 409, "lease_lost")?;
     Ok(ours)
 }

@@ -193,6 +193,8 @@ fn unknown(path: &[String], origin: &Origin) -> Error {
 }
 
 fn wrong_type(path: &[String], value: &Value, origin: &Origin, expected: &str) -> Error {
-    let got = if keys::is_secret(path) { format!("a value of type {}", value.type_str()) } else { value.to_string() };
+    // What stands where a table belongs may have a secret anywhere in it.
+    let shows = matches!(keys::find(path), Some(Shape::Leaf(_))) && !keys::is_secret(path);
+    let got = if shows { value.to_string() } else { format!("a value of type {}", value.type_str()) };
     Error::bad_request(format!("`{}` ({origin}): expected {expected}, got {got}", path.join(".")))
 }

@@ -127,6 +127,19 @@ fn a_wrong_type_names_the_key_where_it_stands_and_what_is_expected() {
 }
 
 #[test]
+fn a_list_or_table_given_as_something_else_is_not_shown_as_it_may_have_a_secret_in_it() {
+    let cases = [
+        ("TENANTRY_AUTH__ISSUERS", r#"[{"hs256_secret":"hush"}]"#, "expected a list of tables, got a value of type string"),
+        ("TENANTRY_AUTH__ISSUERS__0", r#"{"hs256_secret":"hush"}"#, "expected a table of keys, got a value of type string"),
+        ("TENANTRY_AUTH", r#"[{hs256_secret = "hush"}]"#, "expected a table of keys, got a value of type array"),
+    ];
+    for (name, text, expected) in cases {
+        let error = Case::new().variable(name, text).error();
+        assert!(error.contains(expected) && !error.contains("hush"), "{error}");
+    }
+}
+
+#[test]
 fn a_string_key_takes_text_that_looks_like_something_else() {
     let effective = Case::new().variable("TENANTRY_AUTH__ISSUER", "123").set("auth.audience=\"true\"").load();
     assert_eq!((effective.config.auth.issuer.as_str(), effective.config.auth.audience.as_str()), ("123", "true"));

@@ -103,7 +103,7 @@ impl Database {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => {
                 tracing::error!(path = %self.path.display(), %error, "a database is refused");
-                error
+                fault::withheld(error)
             }
         })?;
         session.ours.set(session.our_names().map_err(describe)?);

@@ -1,7 +1,7 @@
 //! An `Idempotency-Key` of an administrative call. Its row is taken before the work ([`Begun`]) and given the
 //! answer in the transaction that completes the work, so one key never works twice and a repeated call gets
 //! what the first one got. A row without an answer belongs to a call that is running; after a crash there is
-//! no such call, so start-up releases them.
+//! no such call, so start-up releases them. A call of many parts ([`Once::part`]) has a key for each of them too.
 //!
 //! Bounds: kept for [`KEPT_MS`], at most [`KEYS_MAX`] of them.
 
@@ -34,6 +34,17 @@ pub struct Once {
     pub body_hash: [u8; 32],
 }
 
+impl Once {
+    /// One of the things that the call does, each in a transaction of its own: kept until the whole is answered.
+    pub fn part(&self, index: usize, body_hash: [u8; 32]) -> Once {
+        Once { scope: self.scope_of_parts(), key: index.to_string(), body_hash }
+    }
+
+    fn scope_of_parts(&self) -> String {
+        format!("{} {}", self.scope, self.key)
+    }
+}
+
 /// What the caller was told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
@@ -56,10 +67,14 @@ impl App {
         self.db.write(Limits::default(), move |tx| app.begin_in(tx, &once)).await
     }
 
-    /// Leaves the answer.
+    /// Leaves the answer, which has those of the parts.
     pub async fn once_finish(&self, once: &Once, answer: &Answer) -> Result<()> {
         let (once, answer) = (once.clone(), answer.clone());
-        self.db.write(Limits::default(), move |tx| finish_in(tx, &once, &answer)).await
+        let finish = move |tx: &WriteTx<'_>| {
+            tx.execute("DELETE FROM idempotency_keys WHERE scope = ?1", [once.scope_of_parts()])?;
+            finish_in(tx, &once, &answer)
+        };
+        self.db.write(Limits::default(), finish).await
     }
 
     /// Gives the key back after a failure, so that the call can be made again.

@@ -247,7 +247,7 @@ impl App {
                 return Err(wrong_state(&row, "deleted"));
             }
             tx.execute(
-                "UPDATE tenants SET state = 'deleted', settled = 0, deleted_at = ?2, updated_at = ?2 WHERE id = ?1",
+                "UPDATE tenants SET state = 'deleted', state_before = state, settled = 0, deleted_at = ?2, updated_at = ?2 WHERE id = ?1",
                 params![id.to_string(), now_ms()],
             )?;
             record_in(tx, &action)?;
@@ -281,12 +281,14 @@ impl App {
             .await
     }
 
-    /// The files are back in place: the tenant lives again.
+    /// The files are back in place: the tenant lives again, in the state it was in.
     pub async fn tenant_undeleted(&self, id: Uuid, action: Action) -> Result<TenantRow> {
         let done = self.db.write(Limits::default(), move |tx| {
             let row = existing_in(tx, id)?;
             slug_free_in(tx, &row.slug)?;
-            set_state_in(tx, id, State::Deleted, State::Active, true)?;
+            let before = tx.row("SELECT state_before FROM tenants WHERE id = ?1", [id.to_string()], |row| row.get(0))?.flatten();
+            let state = before.and_then(|state: String| State::parse(&state)).unwrap_or(State::Active);
+            set_state_in(tx, id, State::Deleted, state, true)?;
             record_in(tx, &action)?;
             existing_in(tx, id)
         });

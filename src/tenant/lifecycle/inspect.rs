@@ -84,7 +84,7 @@ impl Lifecycle {
                 for (file, schema) in files.iter_mut().zip(schemas) {
                     match schema {
                         Ok(applied) => file.schema = Some(applied),
-                        Err(error) => file.error = Some(error.message().to_owned()),
+                        Err(error) => file.error = Some(error.for_operators().message().to_owned()),
                     }
                 }
             }
@@ -102,7 +102,7 @@ impl Lifecycle {
             }
             // An open file is up to date already; one that failed to open is tried again.
             let [database, cache, queue] = inner.schemas(&row).await?;
-            let applied = [database?, cache?, queue?];
+            let applied = [database, cache, queue].into_iter().collect::<Result<Vec<_>>>().map_err(Error::for_operators)?;
             inner.audit.record(by.did("tenant.migrate", Some(id.to_string()), json!({ "schema": applied }))).await?;
             Ok(())
         })

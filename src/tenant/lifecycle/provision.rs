@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{Inner, Lifecycle, PROVISIONING_MAX, files, undecided};
 use crate::auth::{Mint, Minted, Scopes};
@@ -51,7 +52,8 @@ impl Lifecycle {
     }
 
     /// Makes many tenants, each by itself: 200 with a result for each, in order, `{"status","tenant","token"}` or
-    /// `{"status","error"}`. At most [`BATCH_MAX`], some at a time.
+    /// `{"status","error"}`. At most [`BATCH_MAX`], some at a time. Under `once`, what a call that was cut short has
+    /// made is not made again: it has its original result in the answer to the next.
     pub async fn provision_batch(&self, by: By, wishes: Vec<Wish>, once: Option<Once>) -> Result<Provisioned> {
         let lifecycle = self.clone();
         self.run(by, "tenant.create_batch", None, move |inner, by| async move {
@@ -63,19 +65,26 @@ impl Lifecycle {
             {
                 return Ok(answer);
             }
-            let one = |wish: Wish| lifecycle.one_of_batch(by.clone(), wish);
-            let results: Vec<Value> = stream::iter(wishes).map(one).buffered(PROVISIONING_MAX).collect().await;
+            let one = |(index, wish): (usize, Wish)| {
+                let once = once.as_ref().map(|once| once.part(index, body_hash(&wish)));
+                lifecycle.one_of_batch(by.clone(), wish, once)
+            };
+            let results: Vec<Value> = stream::iter(wishes.into_iter().enumerate()).map(one).buffered(PROVISIONING_MAX).collect().await;
             let answer = answer(200, &json!({ "results": results }));
-            if let Some(once) = &once {
-                inner.app.once_finish(once, &answer).await?;
+            if let Some(once) = &once
+                && let Err(error) = inner.app.once_finish(once, &answer).await
+            {
+                // A repeat finds what was made under the parts' keys.
+                inner.app.once_release(once).await?;
+                return Err(error);
             }
             Ok(answer)
         })
         .await
     }
 
-    async fn one_of_batch(&self, by: By, wish: Wish) -> Value {
-        let made = self.provision(by, wish, None).await;
+    pub(super) async fn one_of_batch(&self, by: By, wish: Wish, once: Option<Once>) -> Value {
+        let made = self.provision(by, wish, once).await;
         let made = made.and_then(|made| {
             let body =
                 serde_json::from_slice::<Value>(&made.body).map_err(|cause| Error::internal("an answer of ours does not parse", &cause))?;
@@ -97,7 +106,7 @@ async fn provision(inner: &Arc<Inner>, by: &By, wish: Wish, once: Option<Once>) 
         Ok(Begun::New) => {}
         Ok(Begun::Answered(answer)) => return Ok(answer),
         // The row may be there all the same.
-        Err(error) if undecided(&error) => return settle(inner, id, None, error).await,
+        Err(error) if undecided(&error) => return settle(inner, id, once, error).await,
         Err(error) => return Err(error),
     }
     match complete(inner, by, id, &wish, once.clone()).await {
@@ -137,7 +146,8 @@ async fn settle(inner: &Arc<Inner>, id: TenantId, once: Option<Once>, error: Err
             _ => return Err(error),
         }
     }
-    let removed = inner.blocking(move |inner| files::remove(&inner.layout, id)).await;
+    let work = inner.clone();
+    let removed = inner.engine.blocking_reserved(move || files::remove(&work.layout, id)).await;
     let settled = match removed {
         Ok(()) => inner.app.tenant_abandon(id.uuid(), once).await,
         Err(error) => Err(error),
@@ -163,6 +173,10 @@ pub(super) fn token_row(mint: &Mint, minted: &Minted) -> TokenRow {
 
 pub(super) fn answer(status: u16, body: &Value) -> Answer {
     Answer { status, body: body.to_string().into_bytes() }
+}
+
+pub(super) fn body_hash(wish: &Wish) -> [u8; 32] {
+    Sha256::digest(json!(wish).to_string()).into()
 }
 
 fn check_slug(slug: &str) -> Result<()> {

@@ -131,7 +131,11 @@ async fn a_tenant_lives_through_everything_and_keeps_its_data() {
         assert!(bed.layout.trashed(id).is_dir() && !bed.layout.tenant(id).exists());
         assert_eq!(code(bed.lifecycle.delete(by(), id).await), Code::Conflict);
 
-        bed.lifecycle.undelete(by(), id).await.unwrap();
+        // It was suspended, and is again.
+        assert_eq!(bed.lifecycle.undelete(by(), id).await.unwrap().state, State::Suspended);
+        assert_eq!(code(bed.registry.active(id).await), Code::TenantSuspended);
+        let resume = Patch { state: Some(State::Active), ..Patch::default() };
+        bed.lifecycle.patch(by(), id, resume).await.unwrap();
         let tenant = bed.registry.active(id).await.unwrap();
         assert_eq!(bed.rows(&tenant).await, 1);
 
@@ -148,6 +152,7 @@ async fn a_tenant_lives_through_everything_and_keeps_its_data() {
             done("tenant.delete", "ok"),
             done("tenant.delete", "conflict"),
             done("tenant.undelete", "ok"),
+            done("tenant.resume", "ok"),
             done("tenant.purge", "conflict"),
             done("tenant.delete", "ok"),
             done("tenant.purge", "ok"),
@@ -215,6 +220,30 @@ async fn a_batch_has_a_result_for_each() {
         assert_eq!(codes, ["made", "conflict", "bad_request", "made"]);
         assert_eq!(results[3]["tenant"]["slug"], "b");
         assert_eq!(bed.lifecycle.provision_batch(by(), wishes(), once("k", 1)).await.unwrap(), answer);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_was_cut_short_goes_on_under_its_key() {
+    with_bed(|bed| async move {
+        let app = &bed.systems.app;
+        let key = once("k", 1).unwrap();
+        let wishes = || vec![wish("a"), wish("b"), wish("c")];
+        // The first call makes two of three, and then the process is gone; the start after it frees the key.
+        app.once_begin(&key).await.unwrap();
+        let first = bed.lifecycle.one_of_batch(by(), wish("a"), Some(key.part(0, provision::body_hash(&wish("a"))))).await;
+        bed.lifecycle.one_of_batch(by(), wish("b"), Some(key.part(1, provision::body_hash(&wish("b"))))).await;
+        app.once_release(&key).await.unwrap();
+
+        let answer = bed.lifecycle.provision_batch(by(), wishes(), Some(key.clone())).await.unwrap();
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert!(body["results"].as_array().unwrap().iter().all(|result| result["status"] == 201), "{body}");
+        assert_eq!(body["results"][0], first, "the token too");
+        assert_eq!(bed.lifecycle.provision_batch(by(), wishes(), Some(key.clone())).await.unwrap(), answer);
+        assert_eq!(bed.folders(), 3);
+        // The whole answer stands for its parts.
+        assert_eq!(app.once_begin(&key.part(0, [0; 32])).await.unwrap(), crate::system::app::Begun::New);
     })
     .await;
 }

@@ -1,0 +1,2 @@
+DROP INDEX jobs_done;
+ALTER TABLE jobs DROP COLUMN done_token;
