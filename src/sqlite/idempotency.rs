@@ -1,6 +1,7 @@
 //! An [`IdempotencyKey`] settles what became of a write: what was answered is kept in the file that was written,
 //! in the transaction that did it, for [`KEPT`]. The same key with the same request is answered from there; with
-//! another request it is refused. [`Idempotency`] is where a kind of file keeps the answers.
+//! another request it is refused. [`Idempotency`] is where a kind of file keeps the answers; the table is named with its
+//! schema, as a tenant's script may have made a temporary one of the same name.
 
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ impl Idempotency {
     /// What was answered to this request before.
     pub fn answered(self, tx: &WriteTx<'_>, subject: &str, key: &IdempotencyKey) -> Result<Option<Vec<u8>>> {
         let found = tx.row(
-            &format!("SELECT body_hash, response FROM {} WHERE subject = ?1 AND key = ?2 AND created_at > ?3", self.table),
+            &format!("SELECT body_hash, response FROM main.{} WHERE subject = ?1 AND key = ?2 AND created_at > ?3", self.table),
             (subject, &key.key, clock::now_ms() - KEPT.as_millis() as i64),
             |row| {
                 let same = matches!(row.get_ref(0)?, ValueRef::Blob(hash) if hash == key.request);
@@ -81,13 +82,13 @@ impl Idempotency {
         let (now, table) = (clock::now_ms(), self.table);
         tx.execute(
             &format!(
-                "DELETE FROM {table} WHERE (subject, key) IN
-                 (SELECT subject, key FROM {table} WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)"
+                "DELETE FROM main.{table} WHERE (subject, key) IN
+                 (SELECT subject, key FROM main.{table} WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)"
             ),
             (now - KEPT.as_millis() as i64, PRUNED as i64),
         )?;
         tx.execute(
-            &format!("INSERT OR REPLACE INTO {table}(subject, key, body_hash, response, created_at) VALUES (?1, ?2, ?3, ?4, ?5)"),
+            &format!("INSERT OR REPLACE INTO main.{table}(subject, key, body_hash, response, created_at) VALUES (?1, ?2, ?3, ?4, ?5)"),
             (subject, &key.key, &key.request[..], answer, now),
         )?;
         Ok(())
