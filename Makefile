@@ -15,8 +15,8 @@ run: tools ## Build, start a server with three example tenants, and show what it
 
 test: tools lint check demo ## Everything: format, lints, tests, and one demo whose account is checked
 
-bench: tools ## Measure the hot path (criterion)
-	cargo bench --locked $(ARGS)
+bench: tools ## Measure how far from its limits it is, in under five minutes
+	cargo bench --locked --bench limits -- $(ARGS)
 
 # What the build and the tests need beside cargo, installed only where it is missing.
 tools:

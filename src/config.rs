@@ -36,6 +36,8 @@ pub struct Http {
     pub workers: usize,
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Bytes of large request bodies on their way, over all connections.
+    pub receiving_bytes: u64,
     /// Bytes of large answers that clients have not read yet, over all tenants; one tenant has a quarter.
     pub unread_bytes: u64,
     /// Connections accepted at once, over all workers.
@@ -136,8 +138,6 @@ pub struct Sqlite {
     pub wal_max_bytes: u64,
     /// A file without a write for so long is checkpointed, in milliseconds.
     pub idle_checkpoint_ms: u64,
-    /// An idle reader is closed after so long, in seconds.
-    pub reader_idle_s: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -245,6 +245,7 @@ impl Default for Http {
         Http {
             workers: 0,
             max_body_bytes: 4 << 20,
+            receiving_bytes: 256 << 20,
             unread_bytes: 256 << 20,
             max_connections: 10_000,
             header_timeout_ms: 5_000,
@@ -286,7 +287,6 @@ impl Default for Sqlite {
             checkpoint_bytes: 4 << 20,
             wal_max_bytes: 64 << 20,
             idle_checkpoint_ms: 5_000,
-            reader_idle_s: 60,
         }
     }
 }

@@ -10,6 +10,7 @@ mod descriptors;
 mod engine;
 mod executor;
 mod fault;
+mod functions;
 mod gate;
 mod idempotency;
 mod migrate;

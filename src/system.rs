@@ -136,7 +136,7 @@ impl Systems {
         self.files.gate.fence();
         if !self.files.gate.emptied(CLOSE_WAIT).await {
             tracing::warn!("statements on the system databases still run at the end and are interrupted");
-            self.list().iter().for_each(|file| file.database.interrupt());
+            self.list().iter().for_each(|file| file.database.refuse(true));
             self.files.gate.emptied(CLOSE_WAIT).await;
         }
         for file in self.list().iter().rev() {
@@ -170,7 +170,7 @@ impl Files {
         database.ensure_open().await.map_err(|error| {
             let error = error.for_operators();
             Error::new(error.code(), format!("the system database {name} ({file}): {}", error.message()))
-                .hint("The log has SQLite's reason. Put back a backup of the file, or start where it was made.")
+                .hint("The log has SQLite's reason. Put back a backup of the whole `system` folder, made while the server was stopped: its files belong together.")
         })?;
         let registered = Registered { name, file, description, database: database.clone() };
         self.registered.write().unwrap_or_else(PoisonError::into_inner).push(registered);

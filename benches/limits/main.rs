@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
     /// How long each side is measured in each round, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 700)]
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
     slice_ms: u64,
     /// Write the results as JSON into a file
     #[arg(long, value_name = "FILE")]

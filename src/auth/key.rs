@@ -3,7 +3,7 @@
 //!
 //! A key that was replaced goes on verifying until the last token it may have signed has expired: one
 //! `auth.token_max_ttl_s` (and the leeway) after its successor was made. Then its file is deleted, at the next
-//! start or rotation. [`KeyRing::retire_older`] does not wait: it is for a key that somebody else may have.
+//! start or rotation. [`KeyRing::replace_all`] does not wait: it is for a key that somebody else may have.
 //!
 //! Invariant: a key signs only after its file is on the disk, name and content.
 
@@ -26,7 +26,8 @@ use crate::clock::{self, Millis};
 use crate::config;
 use crate::error::{Code, Error, Result};
 
-/// Keys in the ring at most, the signing one included.
+/// Keys in the ring at most, the signing one included. The folder may have one more: the successor of them all, if
+/// replacing them was cut short.
 const KEYS_MAX: usize = 32;
 /// The largest key file that is read, in bytes.
 const FILE_MAX: u64 = 4_096;
@@ -87,10 +88,9 @@ impl KeyRing {
             let mut keys = ring.keys();
             if keys.len() >= KEYS_MAX {
                 return Err(Error::conflict(format!("there are {KEYS_MAX} keys already, the most that are kept"))
-                    .hint("Retire the older ones: tokens that they signed stop working."));
+                    .hint("`{\"retire_older\":true}` replaces them all: tokens that they signed stop working."));
             }
-            let after_newest = keys.last().map_or(0, |key| key.created_at + 1);
-            let key = OwnKey::create(&ring.dir, clock::now_ms().max(after_newest))?;
+            let key = ring.successor(&keys)?;
             let kid = key.kid.clone();
             keys.push(key);
             ring.install(keys, clock::now_s());
@@ -99,15 +99,23 @@ impl KeyRing {
         .await
     }
 
-    /// Deletes every key but the signing one, and returns their `kid`s. Tokens they signed are refused from now
-    /// on, remembered ones too.
-    pub async fn retire_older(self: &Arc<Self>) -> Result<Vec<String>> {
+    /// Makes a new signing key and deletes all others, however many there are; returns its `kid` and theirs. Tokens
+    /// they signed are refused from now on, remembered ones too, also when an error says that a file is still there.
+    pub async fn replace_all(self: &Arc<Self>) -> Result<(String, Vec<String>)> {
         self.change(|ring| {
-            let mut older = ring.keys();
-            let newest = older.pop().into_iter().collect();
-            ring.install(newest, clock::now_s());
-            older.iter().try_for_each(|key| ring.delete(key))?;
-            Ok(older.iter().map(|key| key.kid.clone()).collect())
+            let older = ring.keys();
+            let key = ring.successor(&older)?;
+            let kid = key.kid.clone();
+            ring.install(vec![key], clock::now_s());
+            let left: Vec<&str> = older.iter().filter(|key| !ring.delete(key)).map(|key| key.kid()).collect();
+            if left.is_empty() {
+                return Ok((kid, older.iter().map(|key| key.kid.clone()).collect()));
+            }
+            let left = left.join(", ");
+            Err(Error::new(Code::Internal, format!("{kid} signs from now on, but the files of retired keys could not be deleted: {left}"))
+                .hint(
+                    "They verify nothing now, and are back after a restart unless somebody deletes them by hand; the log has their paths.",
+                ))
         })
         .await
     }
@@ -153,7 +161,7 @@ impl KeyRing {
             let until = until.next().flatten();
             if until.is_some_and(|until| until <= now) {
                 // It verifies nothing any more even if its file stays; the next start tries again.
-                let _ = self.delete(key);
+                self.delete(key);
                 return false;
             }
             public.push(PublicKey::ed25519(key.kid.clone(), key.public, until));
@@ -163,12 +171,20 @@ impl KeyRing {
         self.public.replace(KeySet::new(public));
     }
 
-    fn delete(&self, key: &OwnKey) -> Result<()> {
+    /// A new key on the disk, younger than all of `keys`.
+    fn successor(&self, keys: &[Arc<OwnKey>]) -> Result<Arc<OwnKey>> {
+        let after_newest = keys.last().map_or(0, |key| key.created_at + 1);
+        OwnKey::create(&self.dir, clock::now_ms().max(after_newest))
+    }
+
+    /// Whether its file is gone; the log says why not.
+    fn delete(&self, key: &OwnKey) -> bool {
         let path = file_of(&self.dir, &key.kid);
-        fs::remove_file(&path).and_then(|()| sync_dir(&self.dir)).map_err(|e| {
-            Error::internal("a retired signing key could not be deleted", &format!("{}: {e}", path.display()))
-                .hint(format!("Delete {} by hand, or it is back after a restart.", path.display()))
-        })
+        let deleted = fs::remove_file(&path).and_then(|()| sync_dir(&self.dir));
+        if let Err(error) = &deleted {
+            tracing::error!(path = %path.display(), %error, "a retired signing key could not be deleted; delete it by hand");
+        }
+        deleted.is_ok()
     }
 }
 
@@ -239,7 +255,7 @@ fn load(dir: &Path) -> Result<Vec<Arc<OwnKey>>> {
     for entry in fs::read_dir(dir).map_err(|e| unread(&e))? {
         let path = entry.map_err(|e| unread(&e))?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json") if keys.len() < KEYS_MAX => keys.push(OwnKey::read(&path)?),
+            Some("json") if keys.len() <= KEYS_MAX => keys.push(OwnKey::read(&path)?),
             Some("json") => {
                 return Err(Error::new(Code::Internal, format!("{} holds more than {KEYS_MAX} keys", dir.display()))
                     .hint("Move the oldest away: tokens that they signed then stop working."));
@@ -352,10 +368,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ring_ = ring(dir.path()).unwrap();
         let old = kids(&ring_)[0].clone();
-        let new = ring_.rotate().await.unwrap();
-        assert_eq!(ring_.retire_older().await.unwrap(), [old]);
+        let (new, retired) = ring_.replace_all().await.unwrap();
+        assert_eq!(retired, [old]);
         assert_eq!(kids(&ring_), std::slice::from_ref(&new));
         assert_eq!(kids(&ring(dir.path()).unwrap()), [new]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_deleted_is_named_without_its_path_and_keeps_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let ring_ = ring(dir.path()).unwrap();
+        for _ in 0..2 {
+            ring_.rotate().await.unwrap();
+        }
+        let old = kids(&ring_);
+        for kid in &old[..2] {
+            let path = file_of(dir.path(), kid);
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+        }
+        let error = ring_.replace_all().await.unwrap_err();
+        let told = error.to_json().to_string();
+        assert!(told.contains(&old[0]) && told.contains(&old[1]) && !told.contains(&old[2]), "{told}");
+        assert!(!told.contains(dir.path().to_str().unwrap()), "{told}");
+        assert!(!file_of(dir.path(), &old[2]).exists());
+        assert_eq!(kids(&ring_), [ring_.signing().unwrap().kid()]);
+        assert!(!old.contains(&kids(&ring_)[0]));
     }
 
     #[tokio::test]
@@ -367,6 +405,13 @@ mod tests {
         }
         assert_eq!(ring_.rotate().await.unwrap_err().code(), Code::Conflict);
         assert_eq!(kids(&ring(dir.path()).unwrap()).len(), KEYS_MAX);
+
+        // A crash between the new key and the deletions leaves one more, and the start goes on.
+        ring_.successor(&ring_.keys()).unwrap();
+        let ring_ = ring(dir.path()).unwrap();
+        let (new, retired) = ring_.replace_all().await.unwrap();
+        assert_eq!(retired.len(), KEYS_MAX + 1);
+        assert_eq!(kids(&ring(dir.path()).unwrap()), [new]);
     }
 
     #[test]

@@ -14,15 +14,17 @@ mod progress;
 mod report;
 mod tally;
 mod truth;
+mod verdict;
 mod verify;
 pub mod wire;
 mod work;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use self::drive::{Outcome, Plan};
@@ -149,7 +151,12 @@ impl Load {
         let started_at = rfc3339(now_ms());
         let Outcome { tally, measured, never_begun, timeline } = drive::run(&plan, &shared)?;
         let tally = RefCell::new(tally);
-        let verified = if trouble.stops() { Verified::default() } else { runtime.block_on(self.verify(&shared, &tally))? };
+        // A server that is gone by now is told of by the report.
+        let verified = match trouble.stops() {
+            true => Err("not verified after a wrong answer".to_owned()),
+            false => runtime.block_on(self.verify(&shared, &tally)).map_err(|error| error.message().to_owned()),
+        };
+        let (verified, unverified) = verified.map_or_else(|why| (Verified::default(), Some(why)), |verified| (verified, None));
         let tally = tally.into_inner();
 
         let seconds = measured.as_secs_f64();
@@ -185,6 +192,7 @@ impl Load {
             never_begun,
             wrong: Wrong { count: trouble.count(), examples: trouble.examples() },
             verified,
+            unverified,
             usage: Summary::of(&timeline),
             timeline,
         })
@@ -254,15 +262,22 @@ async fn warm_caches(shared: &Shared<'_>) -> Result<()> {
     let tenants = shared.fleet.tenants.len();
     let bar = progress::Bar::new("caches", tenants as f64);
     let tally = RefCell::new(Tally::default());
-    let keys = WARM_KEYS.min(shared.connections);
-    fleet::in_turn(&shared.fleet.target, tenants, &bar, async |_, tenant| {
-        for key in 0..keys {
-            let set = Worker::new(shared, &tally, key, drive::PATIENCE).warm_cache(tenant).await;
-            set.map_err(|why| Error::new(Code::Internal, format!("a cache could not be filled: {why}")))?;
+    let next = Cell::new(0);
+    let one = async || {
+        // Each key is written by the connection whose it is in the run.
+        let mut owners: Vec<Worker<'_>> =
+            (0..WARM_KEYS.min(shared.connections)).map(|key| Worker::new(shared, &tally, key, drive::PATIENCE)).collect();
+        while next.get() < tenants {
+            let tenant = next.replace(next.get() + 1);
+            for owner in &mut owners {
+                let set = owner.warm_cache(tenant).await;
+                set.map_err(|why| Error::new(Code::Internal, format!("a cache could not be filled: {why}")))?;
+            }
+            bar.advance();
         }
         Ok(())
-    })
-    .await
+    };
+    try_join_all((0..fleet::CREW.min(tenants)).map(|_| one())).await.map(|_: Vec<()>| ())
 }
 
 /// Whether the run can be relied on.
@@ -276,6 +291,10 @@ fn judge(report: &Report) -> Result<()> {
     if failed > 0 {
         return Err(Error::new(Code::Internal, format!("{failed} operations failed"))
             .hint("The table has them by code. 429 and 503 are the server keeping its bounds and are no failures; these are."));
+    }
+    if let Some(why) = &report.unverified {
+        return Err(Error::new(Code::Unknown, format!("what was written could not be verified: {why}"))
+            .hint("Is the server still running, and was it the same all the time?"));
     }
     if report.total.count == 0 {
         return Err(Error::new(Code::Internal, "nothing was measured: no operation was answered").hint("The table says why, by code."));

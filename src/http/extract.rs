@@ -3,6 +3,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix_web::dev::Payload;
@@ -17,10 +19,46 @@ use crate::sqlite::IdempotencyKey;
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
+/// Bodies up to so many bytes are not counted: the connections bound them.
+const SMALL: u64 = 16 << 10;
+
 /// Bounds of a request's body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyLimits {
+    /// The largest body.
     pub bytes: usize,
+    /// The most that all bodies being received may hold.
+    pub all: u64,
+    receiving: Arc<AtomicU64>,
+}
+
+/// Bytes of a body being received, counted until it is there.
+struct Receiving {
+    bytes: u64,
+    all: Arc<AtomicU64>,
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl BodyLimits {
+    pub fn new(bytes: usize, all: u64) -> BodyLimits {
+        BodyLimits { bytes, all, receiving: Arc::default() }
+    }
+
+    /// Room for a body of so many bytes; 503 when too many are on their way.
+    fn receive(&self, bytes: u64) -> Result<Receiving> {
+        let receiving = Receiving { bytes, all: self.receiving.clone() };
+        if self.receiving.fetch_add(bytes, Relaxed) + bytes > self.all {
+            return Err(Error::new(Code::Overloaded, "too many bytes of request bodies are on their way")
+                .hint("The bound is http.receiving_bytes.")
+                .retry_after(Duration::from_secs(1)));
+        }
+        Ok(receiving)
+    }
 }
 
 /// A JSON body.
@@ -103,13 +141,17 @@ async fn read_json(request: HttpRequest, payload: Payload) -> Result<Bytes> {
 }
 
 async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
-    let limit = request.app_data::<Data<BodyLimits>>().map_or(1 << 20, |limits| limits.bytes);
+    let limits = request.app_data::<Data<BodyLimits>>().ok_or_else(|| Error::internal("a part is not wired", &"BodyLimits"))?;
+    let limit = limits.bytes;
     if header(&request, CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
     }
-    if header(&request, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
+    // Without a length it may become as large as the largest.
+    let length = header(&request, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).unwrap_or(limit as u64);
+    if length > limit as u64 {
         return Err(too_large(limit));
     }
+    let _receiving = if length > SMALL { Some(limits.receive(length)?) } else { None };
     let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);
     match tokio::time::timeout(BODY_TIME, read).await {
         Err(_) => Err(Error::bad_request(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))),

@@ -67,16 +67,19 @@ impl TenantCall {
     /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
     /// wait for leases, and should not wait for a client that dribbles.
     pub async fn lease(&self) -> Result<Lease> {
-        let mut tenant = self.tenant.clone();
+        let mut plan = self.tenant.plan.clone();
         loop {
-            let lease = self.triples.lease(tenant.id, &tenant.plan).await?;
+            let lease = self.triples.lease(self.tenant.id, &plan).await?;
             // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
             // holds until it is given back. What was looked up before may be over.
-            let now = self.registry.active(tenant.id).await?;
-            if Arc::ptr_eq(&now, &tenant) {
+            let now = self.registry.active(self.tenant.id).await?;
+            if Arc::ptr_eq(lease.plan(), &now.plan) {
                 return Ok(lease);
             }
-            tenant = now;
+            // Somebody who knew the old plan only opened the triple under it.
+            drop(lease);
+            self.triples.reopen(self.tenant.id).await?;
+            plan = now.plan.clone();
         }
     }
 }

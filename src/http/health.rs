@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::guard::{Operator, bearer};
 use crate::auth::{KeyRing, Verifier, missing_token};
+use crate::config::Durability;
 use crate::error::{Code, Error, Result};
 use crate::sqlite::Engine;
 use crate::system::{Analytics, Systems};
@@ -119,6 +120,7 @@ pub async fn admin(
     triples: Data<Triples>,
     verifier: Data<Verifier>,
     readiness: Data<Readiness>,
+    durability: Data<Durability>,
 ) -> Result<HttpResponse> {
     let system = systems.health().await;
     let healthy = system.iter().all(|database| database.connected);
@@ -136,6 +138,7 @@ pub async fn admin(
     Ok(HttpResponse::Ok().json(json!({
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),
+        "durability": **durability,
         "system": system,
         "triples": state,
         "lanes": {"read": lanes(reads), "write": lanes(writes)},

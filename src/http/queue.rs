@@ -78,8 +78,9 @@ pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>,
     call.claims.require(Scope::QueueConsume)?;
     let claim = Claim::new(body.0.max, body.0.lease_s)?;
     let lease = call.lease().await?;
+    unread.admit(&lease)?;
     let jobs = Queue::new(lease.queue()).claim(&QueueName::parse(&queue)?, claim).await?;
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.hold(&lease, claim_json(&jobs)?)?))
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, claim_json(&jobs)?)))
 }
 
 /// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, now or before, 409 `lease_lost` when it is not.

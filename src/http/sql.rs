@@ -1,5 +1,7 @@
 //! `POST /v1/sql`.
 
+use std::time::Instant;
+
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -21,12 +23,17 @@ pub async fn run(
     let key = idempotency_key(&request, &[&body.bytes])?;
     let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
     let lease = call.lease().await?;
-    let answer = sql::run(lease.database(), lease.plan(), caller, body.value, key).await?;
-    slow.note(call.tenant.id.uuid(), "database", "sql", answer.took, answer.statements, call.request_id);
+    unread.admit(&lease)?;
+    let began = Instant::now();
+    let outcome = sql::run(lease.database(), lease.plan(), caller, body.value, key).await;
+    let (took, statements) = outcome.as_ref().map_or_else(|_| (began.elapsed(), 1), |answer| (answer.took, answer.statements));
+    slow.note(call.tenant.id.uuid(), "database", "sql", took, statements, call.request_id);
+    let answer = outcome?;
     let mut reply = HttpResponse::Ok();
     reply.insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")));
     if answer.replayed {
         reply.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(reply.body(unread.hold(&lease, answer.body)?))
+    let body = if answer.wrote { unread.keep(&lease, answer.body) } else { unread.hold(&lease, answer.body)? };
+    Ok(reply.body(body))
 }

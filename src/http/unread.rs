@@ -1,6 +1,6 @@
 //! Answers that clients have not read yet. A large answer waits in memory for its client, long after the statement
-//! that made it, so their bytes are counted: for each tenant and over all. An answer over a bound is not sent; the
-//! client is told to read the ones it has. A connection on which nothing moves is closed by the kernel
+//! that made it, so their bytes are counted: for each tenant and over all. Past a bound no more work is
+//! begun; what was committed is answered all the same. A connection on which nothing moves is closed by the kernel
 //! ([`STALL`]).
 
 use std::convert::Infallible;
@@ -58,30 +58,50 @@ impl UnreadAnswers {
         UnreadAnswers { all: Arc::default(), most }
     }
 
-    /// `body` as an answer's; 429 past the tenant's share, 503 past the whole.
+    /// Whether more may be asked for: 429 past the tenant's share, 503 past the whole. Called before the work, so
+    /// that what is refused has not been done.
+    pub fn admit(&self, lease: &Lease) -> Result<()> {
+        self.within(self.all.load(Relaxed), lease.unread().load(Relaxed), 0)
+    }
+
+    /// `body` as the answer of what only read; refused like [`UnreadAnswers::admit`], as it can be asked again.
     pub fn hold(&self, lease: &Lease, body: impl Into<Bytes>) -> Result<Unread> {
+        let held = self.keep(lease, body);
+        if let Some(counted) = &held.counted {
+            self.within(counted.all.load(Relaxed), counted.tenant.load(Relaxed), counted.bytes)?;
+        }
+        Ok(held)
+    }
+
+    /// `body` as the answer of what is done: it is always sent.
+    pub fn keep(&self, lease: &Lease, body: impl Into<Bytes>) -> Unread {
         let rest = body.into();
         if rest.len() <= SMALL {
-            return Ok(Unread { rest, counted: None });
+            return Unread { rest, counted: None };
         }
+        let bytes = rest.len() as u64;
+        let counted = Counted { bytes, all: self.all.clone(), tenant: lease.unread().clone() };
+        counted.all.fetch_add(bytes, Relaxed);
+        counted.tenant.fetch_add(bytes, Relaxed);
+        Unread { rest, counted: Some(counted) }
+    }
+
+    /// A tenant that has no other answer waiting is within the bounds, whatever the others do.
+    fn within(&self, of_all: u64, of_tenant: u64, of_this: u64) -> Result<()> {
         let refused = |code, whose: &str| {
             Err(Error::new(code, format!("too many bytes of answers {whose} wait to be read"))
                 .hint("Read the answers that were sent, or ask for less at once. The bound is http.unread_bytes.")
                 .retry_after(Duration::from_secs(1)))
         };
-        let bytes = rest.len() as u64;
-        let tenant = lease.unread().clone();
-        let counted = Counted { bytes, all: self.all.clone(), tenant };
-        let of_all = counted.all.fetch_add(bytes, Relaxed) + bytes;
-        let of_tenant = counted.tenant.fetch_add(bytes, Relaxed) + bytes;
-        // One answer alone is always sent, however large the plan lets it be.
-        if of_tenant > self.most / SHARE && of_tenant > bytes {
-            return refused(Code::TooManyRequests, "of this tenant");
+        if of_tenant <= of_this {
+            Ok(())
+        } else if of_tenant > self.most / SHARE {
+            refused(Code::TooManyRequests, "of this tenant")
+        } else if of_all > self.most {
+            refused(Code::Overloaded, "of all tenants")
+        } else {
+            Ok(())
         }
-        if of_all > self.most && of_all > bytes {
-            return refused(Code::Overloaded, "of all tenants");
-        }
-        Ok(Unread { rest, counted: Some(counted) })
     }
 }
 

@@ -12,7 +12,7 @@ use actix_web::{HttpMessage, HttpRequest};
 use uuid::Uuid;
 
 use super::guard::{ByTenant, RequestId};
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::system::{Analytics, Failure, Slow};
 use crate::telemetry::Requests;
 
@@ -57,10 +57,16 @@ pub async fn watch(request: ServiceRequest, next: Next<impl MessageBody>) -> Res
     if let Some(requests) = answer.request().app_data::<Data<Requests>>() {
         requests.answered(status, began.elapsed());
     }
-    if status >= 500 {
+    if status >= 500 && is_ours(answer.response().error()) {
         log_failure(answer.request(), answer.response().error(), status, id);
     }
     Ok(answer)
+}
+
+/// Whether something is wrong here. A bound that was reached, or a server that stops, is not.
+fn is_ours(error: Option<&actix_web::Error>) -> bool {
+    let code = error.and_then(|error| error.as_error::<Error>()).map(Error::code);
+    !matches!(code, Some(Code::QuotaExceeded | Code::Overloaded | Code::ShuttingDown))
 }
 
 fn log_failure(request: &HttpRequest, error: Option<&actix_web::Error>, status: u16, id: Uuid) {

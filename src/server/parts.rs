@@ -1,17 +1,16 @@
 //! Every part of a running server, built in the order of the layers, and closed in the opposite one.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::web::{Data, ServiceConfig};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
 use crate::auth::{KeyRing, Signer, Verifier};
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
@@ -20,7 +19,7 @@ use crate::http::watch::SlowLog;
 use crate::sqlite::Engine;
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
-use crate::system::{Analytics, Mark, Systems};
+use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
@@ -47,7 +46,8 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     scrape_key: Arc<ScrapeKey>,
-    body_limits: BodyLimits,
+    durability: Arc<Durability>,
+    body_limits: Arc<BodyLimits>,
     unread: Arc<UnreadAnswers>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
@@ -104,9 +104,10 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
+            durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
-            body_limits: BodyLimits { bytes: config.http.max_body_bytes },
+            body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
         })
@@ -127,8 +128,9 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.scrape_key))
+            .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
-            .app_data(Data::new(self.body_limits));
+            .app_data(Data::from(self.body_limits));
     }
 
     /// Closes every file. No request runs any more.
@@ -141,34 +143,75 @@ impl Parts {
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a
 /// file that only its owner can read.
-async fn settle_first_operator(systems: &Systems, given: Option<String>, path: &Path) -> Result<()> {
-    let mark = &systems.mark;
-    let failed = |error: std::io::Error| Error::internal("the file of the operator's key cannot be changed", &error);
-    match given {
-        Some(key) if mark.verify_key(&key).is_some() => return Ok(()),
-        Some(key) => {
-            mark.put_operator(FIRST_OPERATOR, &key).await.map_err(|error| match error.code() {
-                Code::BadRequest => {
-                    Error::bad_request(format!("TENANTRY_ADMIN_KEY: {}", error.message())).hint("Leave it unset to have one generated.")
-                }
-                _ => error,
-            })?;
-            // What an earlier start left there is void now.
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        None if mark.has_operators() => return Ok(()),
-        None => {
-            let key = generate_key()?;
-            // Before it counts: a crash between leaves a key in the file that the next start replaces.
-            let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path).map_err(failed)?;
-            writeln!(file, "{key}").and_then(|()| file.sync_all()).map_err(failed)?;
-            mark.put_operator(FIRST_OPERATOR, &key).await?;
-            eprintln!("The operator's key is in {}", path.display());
-        }
+async fn settle_first_operator(systems: &Arc<Systems>, given: Option<String>, path: &Path) -> Result<()> {
+    match &given {
+        Some(key) if systems.mark.verify_key(key).is_some() => return Ok(()),
+        None if systems.mark.has_operators() => return Ok(()),
+        _ => {}
     }
     let by = By { actor: "server".to_owned(), request_id: Uuid::now_v7() };
-    systems.audit.record(by.did("operator.key", Some(FIRST_OPERATOR.to_owned()), serde_json::json!({}))).await
+    let target = Some(FIRST_OPERATOR.to_owned());
+    let (all, who, whom, path) = (systems.clone(), by.clone(), target.clone(), path.to_owned());
+    let settle = async move {
+        all.audit.record(who.begun("operator.key", whom.clone(), json!({}))).await?;
+        put_first_operator(&all.mark, given, &path).await?;
+        all.audit.record(who.did("operator.key", whom, json!({}))).await
+    };
+    systems.audit.attempt(&by, "operator.key", target, settle).await
+}
+
+async fn put_first_operator(mark: &Mark, given: Option<String>, path: &Path) -> Result<()> {
+    let Some(key) = given else {
+        let key = generate_key()?;
+        // Before it counts: a crash between leaves a key in the file that the next start replaces.
+        secret::write_new(path, format!("{key}\n").as_bytes())?;
+        mark.put_operator(FIRST_OPERATOR, &key).await?;
+        eprintln!("The operator's key is in {}", path.display());
+        return Ok(());
+    };
+    mark.put_operator(FIRST_OPERATOR, &key).await.map_err(|error| match error.code() {
+        Code::BadRequest => {
+            Error::bad_request(format!("TENANTRY_ADMIN_KEY: {}", error.message())).hint("Leave it unset to have one generated.")
+        }
+        _ => error,
+    })?;
+    // What an earlier start left there is void now.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::internal("the file of the operator's key cannot be changed", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::system::audit::Filter;
+
+    #[tokio::test]
+    async fn the_first_operators_key_replaces_what_lies_there_and_is_announced_before_it_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::default();
+        let engine = Engine::start(&config.sqlite, &config.executor);
+        let systems = Systems::open(&engine, folder.path(), &config.durability, &config.telemetry).await.unwrap();
+        let systems = Arc::new(systems);
+        let (elsewhere, path) = (folder.path().join("elsewhere"), folder.path().join("admin.key"));
+        std::fs::write(&elsewhere, "untouched").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+
+        settle_first_operator(&systems, None, &path).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "untouched");
+        let about = std::fs::symlink_metadata(&path).unwrap();
+        assert!(about.is_file() && about.permissions().mode() & 0o777 == 0o600);
+        assert!(systems.mark.verify_key(std::fs::read_to_string(&path).unwrap().trim()).is_some());
+
+        settle_first_operator(&systems, Some("short".to_owned()), &path).await.unwrap_err();
+        let entries = systems.audit.list(Filter { limit: 10, ..Default::default() }).await.unwrap();
+        let outcomes: Vec<_> = entries.iter().rev().map(|entry| entry.record.outcome.as_str()).collect();
+        assert_eq!(outcomes, ["begun", "ok", "begun", "bad_request"]);
+        assert!(entries.iter().all(|entry| entry.record.action == "operator.key"));
+    }
 }

@@ -15,6 +15,9 @@ use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Ne
 
 const ANSWERS: Idempotency = Idempotency::kept_in("_tenantry_idempotency");
 
+/// The most statements of a request that is tried as a brief read.
+const BRIEF_STATEMENTS: usize = 16;
+
 /// On whose behalf.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -29,6 +32,8 @@ pub struct Answer {
     /// Statements run.
     pub statements: usize,
     pub took: Duration,
+    /// It ran on the writer: what it says may be committed.
+    pub wrote: bool,
     /// It is what was answered before to the same `Idempotency-Key`.
     pub replayed: bool,
 }
@@ -85,7 +90,11 @@ pub async fn run(
 
 async fn read(database: &Arc<Database>, limits: Limits, task: &Arc<Task>) -> Result<Read> {
     let task = task.clone();
-    database.read_brief(limits, task.kind(), move |reader| task.read(reader)).await
+    if matches!(&task.work, Work::Statements(statements) if statements.len() <= BRIEF_STATEMENTS) {
+        database.read_brief(limits, task.kind(), move |reader| task.read(reader)).await
+    } else {
+        database.read(limits, move |reader| task.read(reader)).await
+    }
 }
 
 async fn write(database: &Arc<Database>, limits: Limits, task: Arc<Task>) -> Result<Answer> {
@@ -116,7 +125,7 @@ impl Task {
                 }
             }
         };
-        Ok(Read::Done(self.answer(answering, ran, began)))
+        Ok(Read::Done(self.answer(answering, ran, began, false)))
     }
 
     fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
@@ -124,7 +133,7 @@ impl Task {
         if let Some(key) = &self.key
             && let Some(body) = ANSWERS.answered(tx, &self.caller.subject, key)?
         {
-            return Ok(Answer { body, statements: 0, took: began.elapsed(), replayed: true });
+            return Ok(Answer { body, statements: 0, took: began.elapsed(), wrote: true, replayed: true });
         }
         let mut answering = Answering::new(&self.plan, self.integers);
         let ran = match &self.work {
@@ -136,7 +145,7 @@ impl Task {
             }
             Work::Script(script) => self.script(tx, script, false)?.unwrap_or_default(),
         };
-        let answer = self.answer(answering, ran, began);
+        let answer = self.answer(answering, ran, began, true);
         if let Some(key) = &self.key {
             ANSWERS.keep(tx, &self.caller.subject, key, &answer.body)?;
         }
@@ -159,7 +168,7 @@ impl Task {
                 writer.transaction(|tx| self.statement(tx, statement, &mut answering, false)).map_err(at(index))?;
             }
         }
-        Ok(self.answer(answering, statements.len(), began))
+        Ok(self.answer(answering, statements.len(), began, true))
     }
 
     /// Tells tasks apart that take differently long.
@@ -215,13 +224,13 @@ impl Task {
         if needs.has(Needs::READ) { scopes.require(Scope::SqlRead) } else { Ok(()) }
     }
 
-    fn answer(&self, answering: Answering<'_>, statements: usize, began: Instant) -> Answer {
+    fn answer(&self, answering: Answering<'_>, statements: usize, began: Instant, wrote: bool) -> Answer {
         let took = began.elapsed();
         let more = match self.work {
             Work::Script(_) => format!(",\"statements\":{statements}"),
             Work::Statements(_) => String::new(),
         };
-        Answer { body: answering.finish(&more, took), statements, took, replayed: false }
+        Answer { body: answering.finish(&more, took), statements, took, wrote, replayed: false }
     }
 }
 

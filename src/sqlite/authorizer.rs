@@ -24,6 +24,8 @@ impl Needs {
     /// Writes a table of SQLite's own; fine only as part of a schema change.
     const STATISTICS: Needs = Needs(8);
     pub const INSERT: Needs = Needs(32);
+    /// Calls a function of which one call may take long: it never reaches the progress handler.
+    pub const COSTLY: Needs = Needs(64);
     /// The authorizer was asked at all: the statement was compiled, not found in the cache.
     const SEEN: Needs = Needs(16);
 
@@ -78,7 +80,7 @@ impl Sandbox {
         match verdict(&context.action) {
             Ok(needs) => {
                 self.needs.fetch_or(needs.with(Needs::SEEN).0, Relaxed);
-                if is_temp(&context.action) {
+                if is_temp(&context.action) || context.database_name == Some("temp") {
                     self.temp.store(true, Relaxed);
                 }
                 Authorization::Allow
@@ -143,15 +145,16 @@ fn verdict(action: &AuthAction<'_>) -> Result<Needs, Denied> {
             on_table(table_name, if statistics { needs.with(Needs::STATISTICS) } else { needs })
         }
         CreateTempTable { table_name } | DropTempTable { table_name } => on_table(table_name, Needs::WRITE),
-        CreateTempIndex { .. } | DropTempIndex { .. } | CreateTempView { .. } | DropTempView { .. } => Ok(Needs::WRITE),
-        CreateTempTrigger { table_name, .. } | DropTempTrigger { table_name, .. } => on_table(table_name, Needs::WRITE),
-        CreateTable { table_name }
-        | DropTable { table_name }
-        | CreateIndex { table_name, .. }
-        | DropIndex { table_name, .. }
-        | CreateTrigger { table_name, .. }
-        | DropTrigger { table_name, .. }
-        | AlterTable { table_name, .. } => on_table(table_name, Needs::SCHEMA),
+        CreateTempIndex { index_name: name, table_name }
+        | DropTempIndex { index_name: name, table_name }
+        | CreateTempTrigger { trigger_name: name, table_name }
+        | DropTempTrigger { trigger_name: name, table_name } => on_table(name, Needs::WRITE).and(on_table(table_name, Needs::WRITE)),
+        CreateTempView { view_name } | DropTempView { view_name } => on_table(view_name, Needs::WRITE),
+        CreateIndex { index_name: name, table_name }
+        | DropIndex { index_name: name, table_name }
+        | CreateTrigger { trigger_name: name, table_name }
+        | DropTrigger { trigger_name: name, table_name } => on_table(name, Needs::SCHEMA).and(on_table(table_name, Needs::SCHEMA)),
+        CreateTable { table_name } | DropTable { table_name } | AlterTable { table_name, .. } => on_table(table_name, Needs::SCHEMA),
         // A plain ANALYZE names every table, ours too; it keeps a few numbers about each.
         Analyze { .. } | Reindex { .. } => Ok(Needs::SCHEMA),
         CreateView { view_name } | DropView { view_name } => on_table(view_name, Needs::SCHEMA),
@@ -171,7 +174,11 @@ fn function(name: &str) -> Result<Needs, Denied> {
         "load_extension" | "fts3_tokenizer" | "sqlite_log" => {
             Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
         }
-        _ => Ok(Needs::READ),
+        "count" | "sum" | "total" | "avg" | "min" | "max" | "abs" | "round" | "coalesce" | "ifnull" | "nullif" | "iif" | "typeof"
+        | "length" | "changes" | "last_insert_rowid" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => {
+            Ok(Needs::READ)
+        }
+        _ => Ok(Needs::READ.with(Needs::COSTLY)),
     }
 }
 

@@ -101,6 +101,11 @@ pub fn truncate(session: &Session, log: &LogLength) {
     }
 }
 
+/// Brings all of a log into its database, right after opening; whether that worked.
+pub fn settle(session: &Session) -> bool {
+    run(session, "TRUNCATE", PATIENCE)
+}
+
 /// The last checkpoint, and the end of the file's connections: what is left is one plain file.
 pub fn close(path: &Path, mut open: Arc<Open>) {
     let began = Instant::now();

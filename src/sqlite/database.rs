@@ -80,6 +80,10 @@ pub struct Database {
     /// Whether a checkpoint of the idle file is due.
     idle_listed: AtomicBool,
     heavy: Heavy,
+    /// What waits is not begun any more.
+    refused: AtomicBool,
+    /// A commit failed undecided: what the log holds may not be on the disk.
+    suspect: AtomicBool,
 }
 
 #[derive(Default)]
@@ -125,6 +129,8 @@ impl Database {
             queue: Mutex::default(),
             idle_listed: AtomicBool::default(),
             heavy: Heavy::default(),
+            refused: AtomicBool::default(),
+            suspect: AtomicBool::default(),
         })
     }
 
@@ -144,14 +150,14 @@ impl Database {
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
-        let engine = self.engine.clone();
+        let (engine, database) = (self.engine.clone(), self.clone());
         let job = move || {
             // In this order: the pass goes last, so whoever finds nobody inside finds the file unused.
             let (_pass, open) = (pass, open);
             if gone.load(Relaxed) {
                 return;
             }
-            let outcome = open.readers.get().and_then(|session| {
+            let outcome = database.not_refused().and_then(|()| open.readers.get()).and_then(|session| {
                 session.watched(&engine, limits.time, gone, || f(&Reader::new(&session))).map_err(|error| writer::explain(&session, error))
             });
             engine.counters().reads.fetch_add(1, Relaxed);
@@ -221,8 +227,10 @@ impl Database {
         }
     }
 
-    /// Stops what runs on the file's connections now; what waits is told so when its turn comes.
-    pub fn interrupt(&self) {
+    /// Stops what runs on the file's connections now, and tells what waits so when its turn comes; or takes that
+    /// back.
+    pub fn refuse(&self, refused: bool) {
+        self.refused.store(refused, Relaxed);
         if let Some(open) = self.current() {
             open.readers.stop(Stop::Closing);
             open.writer_watch.stop(Stop::Closing);
@@ -274,6 +282,10 @@ impl Database {
         let Ok(_pass) = self.hold() else { return self.refuse_all() };
         let Some(open) = self.current() else { return self.refuse_all() };
         let session = open.writer();
+        if let Err(refused) = self.not_refused() {
+            drop(session);
+            return self.settle_waiting(&refused);
+        }
         let end = match self.take() {
             Taken::Nothing => End::Sound,
             Taken::Group(jobs) => {
@@ -286,7 +298,9 @@ impl Database {
             }
             Taken::Alone(alone) => self.run_alone(&open, &session, alone),
         };
-        checkpoint::after_commit(&self.engine, &open, &session);
+        if end == End::Sound {
+            checkpoint::after_commit(&self.engine, &open, &session);
+        }
         drop(session);
         if end == End::Failed {
             self.fail(open);
@@ -306,11 +320,10 @@ impl Database {
         if alone.gone.load(Relaxed) {
             return End::Sound;
         }
-        let exclusive = Exclusive { engine: &self.engine, open, session, end: false.into() };
+        let until = Instant::now() + alone.limits.time;
+        let exclusive = Exclusive { engine: &self.engine, open, session, end: false.into(), until, gone: alone.gone };
         let run = alone.run;
-        let ran = session.watched(&self.engine, alone.limits.time, alone.gone, || {
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(Ok(&exclusive))))
-        });
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(Ok(&exclusive))));
         writer::roll_back(session);
         if ran.is_err() {
             tracing::error!("a write job panicked; it was rolled back");
@@ -337,6 +350,7 @@ impl Database {
 
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
     fn fail(&self, open: Arc<Open>) {
+        self.suspect.store(true, Relaxed);
         open.readers.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
@@ -344,14 +358,24 @@ impl Database {
         }
     }
 
+    fn not_refused(&self) -> Result<()> {
+        if !self.refused.load(Relaxed) {
+            return Ok(());
+        }
+        Err(Error::new(Code::TenantUnavailable, "the database is being closed").retry_after(RETRY))
+    }
+
     /// The file failed while writes were waiting: none of them has begun.
     fn refuse_all(&self) {
+        self.settle_waiting(&Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY));
+    }
+
+    fn settle_waiting(&self, error: &Error) {
         let work = {
             let mut queue = self.queue();
             queue.drained = false;
             std::mem::take(&mut queue.work)
         };
-        let error = Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY);
         for work in work {
             match work {
                 Work::Grouped(job) => job.settle(Err(error.clone())),

@@ -12,9 +12,14 @@ pub fn is_undecided(error: &rusqlite::Error) -> bool {
     primary(error) == ffi::SQLITE_IOERR
 }
 
+fn is_out_of_memory(error: &rusqlite::Error) -> bool {
+    extended(error) == Some(ffi::SQLITE_IOERR_NOMEM)
+}
+
 /// Whether the file itself cannot be served.
 pub fn is_broken(error: &rusqlite::Error) -> bool {
-    matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
+    !is_out_of_memory(error)
+        && matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
 }
 
 const WHO_KNOWS: &str = "The operator sees the reason in the server's log and under /admin/v1/tenants/{id}.";

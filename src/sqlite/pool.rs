@@ -61,7 +61,8 @@ impl Readers {
             .max_size(tuning.readers_per_file)
             .min_idle(Some(0))
             .test_on_check_out(false)
-            .idle_timeout(Some(tuning.reader_idle))
+            // With one, r2d2 would leave a timer behind for each pool there ever was.
+            .idle_timeout(None)
             .max_lifetime(None)
             .connection_timeout(CHECKOUT)
             .thread_pool(engine.scheduler())

@@ -23,8 +23,9 @@ impl<'a> Reader<'a> {
     /// From here on all statements see the same commit. Ends with the closure.
     pub fn snapshot(&self) -> Result<()> {
         if self.session.conn.is_autocommit() {
-            self.session.conn.prepare_cached("BEGIN")?.execute([])?;
+            // First: a BEGIN that is stopped may have begun.
             self.in_snapshot.set(true);
+            self.session.conn.prepare_cached("BEGIN")?.execute([])?;
         }
         Ok(())
     }

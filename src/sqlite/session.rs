@@ -2,7 +2,7 @@
 //! stop it, and, where tenants' SQL runs, a [`Sandbox`]. Every connection of the process is made here, with the
 //! same settings. A session that goes back to rest is clean: no transaction, nothing in its `temp` schema.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::authorizer::{Needs, Sandbox};
 use super::checkpoint::{Frames, count_frames};
 use super::descriptors::Descriptors;
 use super::engine::Engine;
+use super::functions;
 use super::watch::{Gone, Watch};
 use crate::config::Level;
 
@@ -33,6 +34,8 @@ pub struct Session {
     /// What each cached statement of a tenant needs, by its text; forgotten together when it grows past twice
     /// the statement cache.
     pub(super) needs: RefCell<HashMap<Box<str>, Needs>>,
+    /// Tables and the like under our names, once the file was brought up to date.
+    pub(super) ours: Cell<i64>,
     statements: usize,
     pub(super) page_bytes: u64,
     /// The most pages the file may have; of the writer.
@@ -94,12 +97,16 @@ impl Session {
         }
         small_lookaside(&conn);
         let watch = Watch::install(&conn)?;
+        if settings.sandboxed {
+            functions::install(&conn)?;
+        }
         let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
         Ok(Session {
             conn,
             watch,
             sandbox,
             needs: RefCell::default(),
+            ours: Cell::new(0),
             statements: tuning.statement_cache,
             page_bytes,
             max_pages,
@@ -126,6 +133,12 @@ impl Session {
         Ok(outcome)
     }
 
+    /// Tables, indexes, views and triggers under our names.
+    pub(super) fn our_names(&self) -> rusqlite::Result<i64> {
+        let ours = "SELECT count(*) FROM main.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
+        self.conn.query_row(ours, [], |row| row.get(0))
+    }
+
     /// Remembers what a cached statement needs.
     pub(super) fn remember(&self, sql: &str, needs: Needs) {
         let mut known = self.needs.borrow_mut();
@@ -142,7 +155,7 @@ impl Session {
         }
         loop {
             let next = "SELECT format('DROP %s temp.\"%w\"', type, name) FROM temp.sqlite_schema WHERE type IN ('view','trigger','table') \
-                        AND name NOT LIKE 'sqlite_%' ORDER BY type = 'table' LIMIT 1";
+                        AND substr(lower(name), 1, 7) <> 'sqlite_' ORDER BY type = 'table' LIMIT 1";
             match self.conn.query_row(next, [], |row| row.get::<_, String>(0)) {
                 Ok(drop) => self.conn.execute_batch(&drop)?,
                 Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(()),
@@ -200,7 +213,7 @@ fn confine(conn: &Connection) -> rusqlite::Result<()> {
         (SQLITE_LIMIT_FUNCTION_ARG, 127),
         // VACUUM attaches a database of its own.
         (SQLITE_LIMIT_ATTACHED, 1),
-        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
         (SQLITE_LIMIT_VARIABLE_NUMBER, 32_766),
         (SQLITE_LIMIT_TRIGGER_DEPTH, 100),
         (SQLITE_LIMIT_WORKER_THREADS, 0),

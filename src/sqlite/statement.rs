@@ -9,10 +9,13 @@ use std::ops::{Deref, DerefMut};
 use rusqlite::types::ValueRef;
 use rusqlite::{Batch, CachedStatement, Row, Statement, ToSql, ffi};
 
-use super::authorizer::Needs;
+use super::authorizer::{Needs, Sandbox};
 use super::reader::Reader;
 use super::session::Session;
 use crate::error::{Code, Error, Result};
+
+/// The longest text that the statement cache keeps, in bytes.
+const CACHED_MAX: usize = 8 << 10;
 
 pub struct Prepared<'s> {
     session: &'s Session,
@@ -63,7 +66,24 @@ impl<'s> Reader<'s> {
         if let Some(refused) = refused_vacuum(sql) {
             return Err(refused);
         }
+        if session.watch.due() {
+            return Err(interrupted(session));
+        }
+        let prepared = self.compile(sandbox, sql)?;
+        if prepared.needs.has(Needs::COSTLY) && session.watch.is_brief() {
+            return Err(interrupted(session));
+        }
+        Ok(prepared)
+    }
+
+    fn compile(&self, sandbox: &Sandbox, sql: &str) -> Result<Prepared<'s>> {
+        let session = self.session;
         let confined = sandbox.confined();
+        if sql.len() > CACHED_MAX {
+            let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
+            let needs = confined.needs()?.unwrap_or_default();
+            return Ok(Prepared { session, statement: Handle::Fresh(statement), needs });
+        }
         let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
         if let Some(needs) = confined.needs()? {
             session.remember(sql, needs);
@@ -96,6 +116,9 @@ impl<'s> Script<'s, '_> {
         let Some(sandbox) = &self.session.sandbox else {
             return Err(Error::internal("tenants' SQL on a file that is not theirs", &"a script"));
         };
+        if self.session.watch.due() {
+            return Err(interrupted(self.session));
+        }
         let confined = sandbox.confined();
         // By its full name: `Batch` has it from a trait that is not ours to import here.
         let next = fallible_next(&mut self.batch).map_err(|error| blame(self.session, error))?;
@@ -175,6 +198,10 @@ impl Prepared<'_> {
                 Err(error) => return Err(blame(session, error)),
             }
         }
+        drop(rows);
+        if self.needs.has(Needs::SCHEMA) {
+            keep_our_names(session)?;
+        }
         Ok(Effect {
             rows_affected: if changes { conn.changes() } else { 0 },
             last_insert_rowid: Some(conn.last_insert_rowid()).filter(|&rowid| inserts && rowid != 0),
@@ -192,6 +219,24 @@ impl Cells<'_> {
     pub fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
         (0..self.width).map(|index| self.row.get_ref(index).unwrap_or(ValueRef::Null))
     }
+}
+
+/// What SQLite would say, had it been asked.
+fn interrupted(session: &Session) -> Error {
+    let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), Some("interrupted".to_owned()));
+    super::writer::explain(session, error.into())
+}
+
+/// The authorizer is not told the new name of ALTER TABLE … RENAME. A table of a tenant's under one of our names
+/// would be in the way of a later migration, or in the place of a table of ours.
+fn keep_our_names(session: &Session) -> Result<()> {
+    let shadowing = "SELECT count(*) FROM temp.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
+    let shadowing: i64 = session.conn.query_row(shadowing, [], |row| row.get(0))?;
+    if shadowing == 0 && session.our_names()? == session.ours.get() {
+        return Ok(());
+    }
+    Err(Error::new(Code::SqlDenied, "a name that begins with _tenantry_ is not allowed here")
+        .hint("Names that begin with _tenantry_ are kept for Tenantry's own tables."))
 }
 
 /// Whether the text is one plain `VACUUM` of the tenant's database.

@@ -66,6 +66,11 @@ impl Watch {
         ArmedBrief(self)
     }
 
+    /// Whether what runs must not take long.
+    pub fn is_brief(&self) -> bool {
+        self.lock().as_ref().is_some_and(|run| run.gone.is_none())
+    }
+
     /// Stops what runs now, if anything does.
     pub fn stop(&self, why: Stop) {
         if self.lock().is_some() {
@@ -79,11 +84,17 @@ impl Watch {
         [Stop::Deadline, Stop::Gone, Stop::HeldBack, Stop::Closing].into_iter().find(|&why| why as u8 == self.stopped.load(Relaxed))
     }
 
-    fn due(&self) -> bool {
+    /// Whether what runs should stop. Never outside a run: a BEGIN or COMMIT of ours must not be stopped, which
+    /// SQLite would do even after the COMMIT is on disk.
+    pub(super) fn due(&self) -> bool {
+        let run = self.lock();
+        if run.is_none() {
+            return false;
+        }
         if self.stopped.load(Relaxed) != 0 {
             return true;
         }
-        let why = match &*self.lock() {
+        let why = match &*run {
             Some(run) if run.gone.as_ref().is_some_and(|gone| gone.load(Relaxed)) => Stop::Gone,
             Some(run) if Instant::now() >= run.deadline => Stop::Deadline,
             _ => return false,
@@ -190,6 +201,23 @@ mod tests {
         let _armed = watch.arm(&watchdog, Duration::from_secs(60), Gone::default());
         assert_eq!(conn.query_row("SELECT 1", [], |row| row.get(0)), Ok(1));
         assert_eq!(watch.stopped(), None);
+        watchdog.stop();
+    }
+
+    #[test]
+    fn nothing_is_stopped_outside_a_run() {
+        let conn = Connection::open_in_memory().unwrap();
+        let watchdog = Watchdog::start();
+        let watch = Watch::install(&conn).unwrap();
+        {
+            let _armed = watch.arm(&watchdog, Duration::ZERO, Gone::default());
+            assert!(conn.query_row(ENDLESS, [], |_| Ok(())).is_err());
+        }
+        // Its count of steps goes on over executions, so some of these ask the handler.
+        for _ in 0..4_000 {
+            conn.prepare_cached("BEGIN IMMEDIATE").unwrap().execute([]).unwrap();
+            conn.prepare_cached("COMMIT").unwrap().execute([]).unwrap();
+        }
         watchdog.stop();
     }
 

@@ -80,7 +80,10 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
         if jobs.is_empty() {
             return (jobs, End::Sound);
         }
+        // Nothing should be open here; if something is, it was never answered.
+        roll_back(session);
         if let Err(error) = session.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+            roll_back(session);
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
             settle_all(jobs, &Err(error.into()));
             return (VecDeque::new(), end);
@@ -226,13 +229,16 @@ pub struct Exclusive<'a> {
     pub(super) open: &'a Open,
     pub(super) session: &'a Session,
     pub(super) end: std::cell::Cell<bool>,
+    pub(super) until: Instant,
+    pub(super) gone: Gone,
 }
 
 impl Exclusive<'_> {
-    /// Runs `f` in a transaction of its own and commits it; an `Err` rolls it back.
+    /// Runs `f` in a transaction of its own and commits it; an `Err` rolls it back. All of them together have the
+    /// job's time.
     pub fn transaction<T>(&self, f: impl FnOnce(&WriteTx<'_>) -> Result<T>) -> Result<T> {
         self.session.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let outcome = f(&WriteTx::new(self.session)).and_then(|value| {
+        let outcome = self.watched(|| f(&WriteTx::new(self.session))).and_then(|value| {
             self.session.drop_temp()?;
             if self.session.has_unmet_foreign_keys() { Err(unmet_foreign_key()) } else { Ok(value) }
         });
@@ -254,8 +260,18 @@ impl Exclusive<'_> {
 
     /// Rebuilds the file without its free pages.
     pub fn vacuum(&self) -> Result<()> {
-        self.session.conn.execute_batch("VACUUM").map_err(|error| explain(self.session, error.into()))?;
+        // In a file, not in memory: it is a copy of the whole database.
+        self.session.conn.execute_batch("PRAGMA temp_store=FILE")?;
+        let outcome = self.watched(|| self.session.conn.execute_batch("VACUUM"));
+        self.session.conn.execute_batch("PRAGMA temp_store=MEMORY")?;
+        outcome.map_err(|error| explain(self.session, error.into()))?;
         self.open.wrote();
         Ok(())
+    }
+
+    /// What a step runs is watched, the commit after it is not.
+    fn watched<T>(&self, f: impl FnOnce() -> T) -> T {
+        let left = self.until.saturating_duration_since(Instant::now());
+        self.session.watched(self.engine, left, self.gone.clone(), f)
     }
 }

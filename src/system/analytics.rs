@@ -10,7 +10,7 @@ use rusqlite::params;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::clock::{Millis, now_ms};
+use crate::clock::{Millis, now_ms, now_s};
 use crate::error::Result;
 use crate::sqlite::{Database, Limits, WriteTx};
 
@@ -25,6 +25,11 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Rows deleted in one transaction, and transactions in one look.
 const PRUNE_STEP: u32 = 500;
 const PRUNE_STEPS: u32 = 200;
+
+/// The newest rows of a table that are kept, whatever their age.
+const ROWS_MAX: i64 = 1_000_000;
+/// Entries taken in a second; with the rows deleted at most in [`PRUNE_EVERY`], pruning keeps up.
+const TAKEN_MAX: u64 = 100;
 
 /// A statement that took longer than the configured threshold: a row of `performance_logs`.
 #[derive(Clone, Debug)]
@@ -68,6 +73,20 @@ pub struct Analytics {
 struct Counts {
     written: AtomicU64,
     dropped: AtomicU64,
+    /// The second, and how many entries were taken in it: 44 and 20 bits.
+    taken: AtomicU64,
+}
+
+impl Counts {
+    /// Whether one more fits into this second.
+    fn take(&self, second: u64) -> bool {
+        let next = |word: u64| match word >> 20 == second {
+            true if word & 0xf_ffff >= TAKEN_MAX => None,
+            true => Some(word + 1),
+            false => Some(second << 20 | 1),
+        };
+        self.taken.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
 }
 
 impl Analytics {
@@ -108,7 +127,7 @@ impl Analytics {
     }
 
     fn leave(&self, message: Message) {
-        if self.sender.try_send(message).is_err() {
+        if !self.counts.take(now_s() as u64) || self.sender.try_send(message).is_err() {
             self.counts.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -172,8 +191,11 @@ impl Writer {
         let before = now_ms() - self.keep.as_millis() as Millis;
         for table in ["performance_logs", "error_logs"] {
             for _ in 0..PRUNE_STEPS {
-                let sql = format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE at < ?1 ORDER BY at LIMIT ?2)");
-                match self.db.write(Limits::default(), move |tx| tx.execute(&sql, params![before, PRUNE_STEP])).await {
+                let sql = format!(
+                    "DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE at < ?1 ORDER BY at LIMIT ?2)
+                     OR id IN (SELECT id FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?3 ORDER BY id LIMIT ?2)"
+                );
+                match self.db.write(Limits::default(), move |tx| tx.execute(&sql, params![before, PRUNE_STEP, ROWS_MAX])).await {
                     Ok(0) => break,
                     Ok(_) => {}
                     Err(error) => {
@@ -227,6 +249,13 @@ fn cut(text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_are_bounded_for_each_second() {
+        let counts = Counts::default();
+        let taken = |second| (0..1_000).filter(|_| counts.take(second)).count() as u64;
+        assert_eq!((taken(7), taken(8)), (TAKEN_MAX, TAKEN_MAX));
+    }
 
     #[test]
     fn a_long_text_is_cut_between_characters() {

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(super) use chain::{ChainKey, GENESIS};
-pub use entry::{Action, By, Entry, OK, Record};
+pub use entry::{Action, BEGUN, By, Entry, OK, Record};
 pub use verify::{Problem, Verification};
 
 use super::app::App;
@@ -45,7 +45,8 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Reads the chain's key (`audit.key` in `keys`, made at first start) and moves what a crash left behind.
+    /// Reads the chain's key (`audit.key` in `keys`, made at first start), moves what a crash left behind, and sees
+    /// to it that nothing new is taken for what the chain has already.
     pub(super) async fn open(app: App, mark: Mark, keys: &Path) -> Result<Audit> {
         let path = keys.join("audit.key");
         let known = ChainKey::load(&path)?;
@@ -58,6 +59,7 @@ impl Audit {
             audit.key.store(&path)?;
         }
         audit.drain().await?;
+        audit.pass_watermark().await?;
         Ok(audit)
     }
 

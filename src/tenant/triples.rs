@@ -204,26 +204,32 @@ impl Triples {
             if triple.fenced.swap(true, Relaxed) {
                 return Err(Error::conflict("this tenant is being changed by another request").retry_after(Duration::from_secs(1)));
             }
+            triple.gate.fence();
             triple
         };
         let fence = Fence { triple: triple.clone(), triples: self.clone() };
-        triple.gate.fence();
         self.lru.invalidate(&id);
-        if !triple.gate.emptied(drain).await {
-            triple.files.iter().for_each(|file| file.interrupt());
-            if !triple.gate.emptied(INTERRUPT_WAIT).await {
+        let (mut patience, mut stopped) = (drain, false);
+        // Between being empty and being closed somebody may look after an idle file.
+        while !triple.gate.try_close() && !triple.gate.is_closed() {
+            if triple.gate.emptied(patience).await {
+                continue;
+            }
+            if stopped {
                 return Err(Error::new(Code::Overloaded, "the tenant's running statements could not be stopped")
+                    .hint("Try again; the log says what runs.")
                     .retry_after(Duration::from_secs(5)));
             }
+            triple.files.iter().for_each(|file| file.refuse(true));
+            (patience, stopped) = (INTERRUPT_WAIT, true);
         }
-        triple.gate.try_close();
         triple.close().await;
         Ok(fence)
     }
 
-    /// Has the tenant opened anew from its next request on: after its plan has changed.
-    pub async fn reopen(self: &Arc<Self>, id: TenantId, drain: Duration) -> Result<()> {
-        if self.is_live(id) { self.fence(id, drain).await.map(drop) } else { Ok(()) }
+    /// Has the tenant's files opened anew by the next request: they were opened under a plan that is over.
+    pub async fn reopen(self: &Arc<Self>, id: TenantId) -> Result<()> {
+        self.fence(id, REOPEN_WAIT).await.map(drop).map_err(|_| being_changed())
     }
 
     /// Whether any of the tenant's files is open.
@@ -312,13 +318,12 @@ impl Triples {
         })
     }
 
-    fn is_live(&self, id: TenantId) -> bool {
-        self.live().contains_key(&id)
-    }
-
-    /// The triple's files are closed.
-    fn remove(&self, triple: &Arc<Triple>) {
+    /// The triple's files are closed. A fence keeps it in the map until the fence itself is dropped.
+    fn remove(&self, triple: &Arc<Triple>, by_fence: bool) {
         let mut live = self.live();
+        if triple.fenced.load(Relaxed) && !by_fence {
+            return;
+        }
         if live.get(&triple.id).is_some_and(|now| Arc::ptr_eq(now, triple)) {
             live.remove(&triple.id);
         }
@@ -343,9 +348,8 @@ async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedRece
                 triple.gate.emptied(REOPEN_WAIT).await;
             }
             triple.close().await;
-            // A fence taken meanwhile keeps it in the map, and takes it out.
-            if let Some(triples) = triples.upgrade().filter(|_| !triple.fenced.load(Relaxed)) {
-                triples.remove(&triple);
+            if let Some(triples) = triples.upgrade() {
+                triples.remove(&triple, false);
             }
         });
     }
@@ -422,12 +426,15 @@ impl Drop for Lease {
 impl Drop for Fence {
     fn drop(&mut self) {
         if self.triple.gate.is_closed() {
-            self.triples.remove(&self.triple);
+            self.triples.remove(&self.triple, true);
         } else {
             // The fence gave up: everything goes on as before.
-            let _live = self.triples.live();
+            let live = self.triples.live();
+            self.triple.files.iter().for_each(|file| file.refuse(false));
             self.triple.fenced.store(false, Relaxed);
             self.triple.gate.lift();
+            drop(live);
+            self.triples.lru.insert(self.triple.id, self.triple.clone());
         }
     }
 }

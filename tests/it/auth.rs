@@ -260,6 +260,25 @@ fn rotation_changes_the_signing_key_and_keeps_the_tokens() {
 }
 
 #[test]
+fn keys_that_may_have_been_copied_can_be_replaced_however_many_there_are() {
+    let server = Server::start();
+    let tenant = server.tenant("copied-keys");
+    let rotate = |body| server.admin().post("/admin/v1/keys:rotate", body);
+    for _ in 1..32 {
+        rotate(json!({})).expect(200);
+    }
+    rotate(json!({})).expect(409);
+    let replaced = rotate(json!({ "retire_older": true })).expect(200).json();
+    assert_eq!(replaced["retired"].as_array().unwrap().len(), 32);
+    server.anyone().bearer(&tenant.token).get("/v1/cache/k").refused(401, "unauthenticated");
+
+    // What was to be done is in the audit log, and then how it ended.
+    let entries = server.admin().get("/admin/v1/audit?action=keys.rotate&limit=4").expect(200).json();
+    let outcomes: Vec<_> = entries["entries"].as_array().unwrap().iter().map(|entry| entry["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["ok", "begun", "conflict", "begun"]);
+}
+
+#[test]
 fn a_key_that_others_may_read_stops_the_start_and_is_named() {
     let mut server = Server::start();
     let tenant = server.tenant("key-file");

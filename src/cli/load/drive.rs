@@ -114,7 +114,7 @@ async fn connection_of(connection: usize, plan: &Plan<'_>, shared: &Shared<'_>, 
     let mut worker = Worker::new(shared, tally, connection, PATIENCE);
     while !shared.trouble.stops() {
         let Some(at) = clock.next().await else { return };
-        let began = Began { at, counts: at >= clock.from };
+        let began = Began { at, counts_from: Some(clock.from) };
         let (op, tenant) = (plan.mix.draw(&mut dice), plan.spread.draw(&mut dice));
         let wait = worker.run(op, tenant, dice.below(usize::MAX), began).await;
         // With a rate, what is due is due: being refused is part of what is measured.

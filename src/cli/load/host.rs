@@ -35,6 +35,12 @@ impl OwnServer {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("tenantry").args(["serve", "--listen", listen, "--data-dir"]).arg(data_dir).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // A load that is killed must not leave a server behind. The signal comes with the end of the thread that spawns,
+        // which is this program's first.
+        // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+        unsafe {
+            command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?));
+        }
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         let stdout = child.stdout.take().map(BufReader::new);
         let (tell, told) = mpsc::channel();

@@ -176,7 +176,7 @@ impl Spread {
 
     /// Whether hot and quiet tenants are told apart.
     pub fn has_hot(&self) -> bool {
-        matches!(self.skew, Skew::Hot(_)) && self.tenants > 1
+        matches!(self.skew, Skew::Hot(share) if share < 1.0) && self.tenants > 1
     }
 }
 

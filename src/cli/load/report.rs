@@ -30,6 +30,8 @@ pub struct Report {
     pub never_begun: u64,
     pub wrong: Wrong,
     pub verified: Verified,
+    /// Why it could not be looked whether all is there.
+    pub unverified: Option<String>,
     pub usage: Option<Summary>,
     pub timeline: Vec<Point>,
 }
@@ -197,7 +199,10 @@ impl Report {
             lines.push(format!("behind     {} operations were due and never begun: the rate is more than it can do", self.never_begun));
         }
         let Verified { tenants, inserts, updates, jobs, unknown, queues_left } = self.verified;
-        lines.push(format!("verified   {inserts} inserts, {updates} updates and {jobs} jobs in {tenants} tenants are there, once each"));
+        lines.push(match &self.unverified {
+            Some(why) => format!("unverified {why}"),
+            None => format!("verified   {inserts} inserts, {updates} updates and {jobs} jobs in {tenants} tenants are there, once each"),
+        });
         if unknown > 0 {
             lines.push(format!("unknown    {unknown} writes got no answer and may have happened or not"));
         }

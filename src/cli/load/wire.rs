@@ -38,8 +38,11 @@ impl Target {
         })?;
         let host = host.trim_end_matches('/');
         let with_port = if host.rsplit(']').next().is_some_and(|end| end.contains(':')) { host.to_owned() } else { format!("{host}:80") };
-        let found = with_port.to_socket_addrs().map_err(|error| wrong(&error.to_string()))?.next();
-        let addr = found.ok_or_else(|| wrong("its name has no address"))?;
+        let found: Vec<SocketAddr> = with_port.to_socket_addrs().map_err(|error| wrong(&error.to_string()))?.collect();
+        // A name such as localhost has several addresses, and a server need not listen on all.
+        let listens = |addr: &&SocketAddr| std::net::TcpStream::connect_timeout(addr, Duration::from_secs(2)).is_ok();
+        let addr = if found.len() > 1 { found.iter().find(listens) } else { None };
+        let addr = *addr.or(found.first()).ok_or_else(|| wrong("its name has no address"))?;
         Ok(Target { addr, host: host.to_owned() })
     }
 }

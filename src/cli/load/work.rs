@@ -14,7 +14,8 @@ use super::fleet::Fleet;
 use super::mix::Op;
 use super::tally::{Miss, Tally, Trouble};
 use super::truth::{self, PAGE, Truth};
-use super::wire::{self, Answer, Broken, Wire};
+use super::verdict::{Verdict, has_rows, judge, note, number_at, shown};
+use super::wire::{self, Wire};
 
 /// How long a claimed job belongs to its worker: longer than any run, so that none comes back.
 const LEASE_S: u32 = 43_200;
@@ -63,18 +64,19 @@ pub struct Worker<'a> {
     turn: usize,
 }
 
-/// When an operation began, and whether it counts.
+/// When an operation began (with a rate: when it was due), and whether it counts: what is answered from an instant on
+/// does, wherever it began. So throughput is what came out, and an operation that was due long ago brings all its
+/// lateness along.
 #[derive(Clone, Copy)]
 pub struct Began {
     pub at: Instant,
-    pub counts: bool,
+    pub counts_from: Option<Instant>,
 }
 
-/// What an answer turned out to be.
-enum Verdict {
-    Right,
-    Wrong(String),
-    Missed { miss: Miss, code: String, wait: Option<Duration>, sure: bool },
+impl Began {
+    fn counts(&self) -> bool {
+        self.counts_from.is_some_and(|from| Instant::now() >= from)
+    }
 }
 
 impl<'a> Worker<'a> {
@@ -286,7 +288,7 @@ impl<'a> Worker<'a> {
 
     /// Claims and acknowledges what is left of the tenant's jobs; true when nothing is.
     pub async fn drain(&mut self, tenant: usize) -> bool {
-        let began = || Began { at: Instant::now(), counts: false };
+        let began = || Began { at: Instant::now(), counts_from: None };
         let wait = self.claim(tenant, 100, began()).await;
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
@@ -328,7 +330,7 @@ impl<'a> Worker<'a> {
         match verdict {
             Verdict::Right => {
                 self.shared.done.fetch_add(1, Relaxed);
-                if began.counts {
+                if began.counts() {
                     let hot = self.shared.has_hot.then_some(tenant == 0);
                     self.tally.borrow_mut().answered(op, began.at.elapsed(), hot);
                 }
@@ -340,7 +342,7 @@ impl<'a> Worker<'a> {
             }
             Verdict::Missed { miss, code, wait, .. } => {
                 // A failure matters whenever it happens; a refusal is part of what is measured.
-                if began.counts || miss == Miss::Failed {
+                if began.counts() || miss == Miss::Failed {
                     self.tally.borrow_mut().missed(op, miss, &code);
                 }
                 wait
@@ -351,72 +353,6 @@ impl<'a> Worker<'a> {
 
 fn cache_path(key: usize) -> String {
     format!("/v1/cache/load-{key}")
-}
-
-/// What an answer is worth. `check` looks at the body of one with the right status.
-fn judge(answer: Result<Answer<'_>, Broken>, status: u16, check: impl FnOnce(&[u8]) -> Result<(), String>) -> Verdict {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(Broken::NotHttp(why)) => return Verdict::Wrong(format!("not an HTTP answer: {why}")),
-        Err(broken) => {
-            let code = if matches!(broken, Broken::TimedOut(_)) { "timed_out" } else { "no_answer" };
-            // Without a pause, a server that is gone would be asked a million times.
-            let wait = Some(Duration::from_millis(100));
-            return Verdict::Missed { miss: Miss::Failed, code: code.to_owned(), wait, sure: false };
-        }
-    };
-    if answer.status == status {
-        return match check(answer.body) {
-            Ok(()) => Verdict::Right,
-            Err(what) => Verdict::Wrong(what),
-        };
-    }
-    let code = serde_json::from_slice::<Value>(answer.body).ok().and_then(|body| Some(body.get("code")?.as_str()?.to_owned()));
-    let code = code.unwrap_or_else(|| format!("status {}", answer.status));
-    let refused = matches!(answer.status, 429 | 503);
-    Verdict::Missed {
-        miss: if refused { Miss::Refused } else { Miss::Failed },
-        code,
-        wait: refused.then(|| Duration::from_secs(answer.retry_after.unwrap_or(1).min(1))),
-        sure: answer.status < 500 || matches!(answer.status, 503 | 507),
-    }
-}
-
-/// Calls the one or the other where a write is known to have happened, or not known.
-fn note(verdict: &Verdict, happened: impl FnOnce(), unknown: impl FnOnce()) {
-    match verdict {
-        Verdict::Right => happened(),
-        Verdict::Missed { sure: false, .. } => unknown(),
-        _ => {}
-    }
-}
-
-/// Whether a body begins with what is expected, up to the end of the first result's rows; in other words of JSON it
-/// may say the same.
-fn has_rows(body: &[u8], expected: &[u8]) -> bool {
-    if body.starts_with(expected) {
-        return true;
-    }
-    let whole = serde_json::from_slice::<Value>(&[expected, br#""more":null}]}"#].concat());
-    let (Ok(whole), Ok(body)) = (whole, serde_json::from_slice::<Value>(body)) else { return false };
-    ["columns", "rows"].iter().all(|part| body["results"][0][part] == whole["results"][0][part])
-}
-
-/// The whole number in a JSON body, found without parsing when it stands behind `head`, else by its path.
-fn number_at(body: &[u8], path: &[&str], head: &[u8]) -> Option<i64> {
-    if let Some(rest) = body.strip_prefix(head) {
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        return std::str::from_utf8(&rest[..digits]).ok()?.parse().ok();
-    }
-    let body: Value = serde_json::from_slice(body).ok()?;
-    body.pointer(&format!("/{}", path.join("/")))?.as_i64()
-}
-
-/// The beginning of a body, for a person.
-fn shown(body: &[u8]) -> String {
-    const SHOWN: usize = 300;
-    let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]).into_owned();
-    if body.len() > SHOWN { format!("{text}…") } else { text }
 }
 
 #[derive(Deserialize)]
@@ -436,49 +372,4 @@ struct Job {
 struct Payload {
     tenant: usize,
     stamp: u64,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, body: &[u8]) -> Result<Answer<'_>, Broken> {
-        Ok(Answer { status, retry_after: Some(9), body })
-    }
-
-    #[test]
-    fn an_answer_is_right_wrong_or_not_there() {
-        let fits = |body: &[u8]| if body == b"ok" { Ok(()) } else { Err("no".to_owned()) };
-        assert!(matches!(judge(answer(200, b"ok"), 200, fits), Verdict::Right));
-        assert!(matches!(judge(answer(200, b"ko"), 200, fits), Verdict::Wrong(_)));
-        assert!(matches!(judge(Err(Broken::NotHttp("x")), 200, fits), Verdict::Wrong(_)));
-        let missed = |answer| match judge(answer, 200, fits) {
-            Verdict::Missed { miss, code, wait, sure } => (miss, code, wait, sure),
-            _ => panic!("an answer"),
-        };
-        let overloaded = missed(answer(503, br#"{"code":"overloaded"}"#));
-        assert_eq!(overloaded, (Miss::Refused, "overloaded".to_owned(), Some(Duration::from_secs(1)), true));
-        assert_eq!(missed(answer(500, b"<html>")), (Miss::Failed, "status 500".to_owned(), None, false));
-        let gone = missed(Err(Broken::Closed));
-        assert_eq!((gone.0, gone.1.as_str(), gone.3), (Miss::Failed, "no_answer", false));
-    }
-
-    #[test]
-    fn rows_are_compared_as_bytes_and_where_those_differ_as_json() {
-        let expected = br#"{"results":[{"columns":["v"],"rows":[["x"]],"#;
-        assert!(has_rows(br#"{"results":[{"columns":["v"],"rows":[["x"]],"rows_affected":0}]}"#, expected));
-        assert!(has_rows(br#"{ "results": [ {"rows":[["x"]], "columns":["v"]} ] }"#, expected));
-        assert!(!has_rows(br#"{"results":[{"columns":["v"],"rows":[["y"]],"rows_affected":0}]}"#, expected));
-        assert!(!has_rows(br#"{"results":[{"columns":["v"],"rows":[["x"],["x"]]}]}"#, expected));
-        assert!(!has_rows(b"", expected) && !has_rows(b"{}", expected));
-    }
-
-    #[test]
-    fn a_number_is_found_with_and_without_parsing() {
-        let body = br#"{"results":[{"columns":["n"],"rows":[[17]],"rows_affected":1}]}"#;
-        let path = ["results", "0", "rows", "0", "0"];
-        assert_eq!(number_at(body, &path, br#"{"results":[{"columns":["n"],"rows":[["#), Some(17));
-        assert_eq!(number_at(body, &path, b"{}"), Some(17));
-        assert_eq!(number_at(b"{}", &path, b"x"), None);
-    }
 }

@@ -47,6 +47,7 @@ impl Rules<'_> {
         let Config { http, auth, sqlite, executor, tenants, telemetry, .. } = config;
         let positive: [(&str, u64); 20] = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
+            ("http.receiving_bytes", http.receiving_bytes),
             ("http.unread_bytes", http.unread_bytes),
             ("http.max_connections", http.max_connections as u64),
             ("http.header_timeout_ms", http.header_timeout_ms),
@@ -58,7 +59,6 @@ impl Rules<'_> {
             ("sqlite.busy_timeout_ms", sqlite.busy_timeout_ms),
             ("sqlite.checkpoint_bytes", sqlite.checkpoint_bytes),
             ("sqlite.idle_checkpoint_ms", sqlite.idle_checkpoint_ms),
-            ("sqlite.reader_idle_s", sqlite.reader_idle_s),
             ("executor.waiting", executor.waiting as u64),
             ("executor.waiting_per_tenant", executor.waiting_per_tenant as u64),
             ("executor.group_max", executor.group_max as u64),

@@ -15,7 +15,8 @@ use crate::system::audit::By;
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RotateBody {
-    /// Whether the older keys are deleted: tokens that they signed are refused from then on.
+    /// Whether the older keys are deleted: tokens that they signed are refused from then on. Their number does not
+    /// matter.
     #[serde(default)]
     retire_older: bool,
 }
@@ -27,8 +28,11 @@ pub async fn rotate(operator: Operator, body: Body, ring: Data<KeyRing>, systems
     let by = By::from(&operator);
     let (ring, audit, who) = (ring.into_inner(), systems.audit.clone(), by.clone());
     let rotate = async move {
-        let kid = ring.rotate().await?;
-        let retired = if body.retire_older { ring.retire_older().await? } else { Vec::new() };
+        audit.record(who.begun("keys.rotate", None, json!({ "retire_older": body.retire_older }))).await?;
+        let (kid, retired) = match body.retire_older {
+            true => ring.replace_all().await?,
+            false => (ring.rotate().await?, Vec::new()),
+        };
         let done = json!({ "kid": kid, "retired": retired });
         audit.record(who.did("keys.rotate", Some(kid), done.clone())).await?;
         Ok(done)

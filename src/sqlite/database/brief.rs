@@ -17,7 +17,8 @@ use crate::error::Result;
 /// How long an async worker may be kept by one read.
 const BRIEF: Duration = Duration::from_micros(500);
 
-/// The largest value in a brief read, in bytes.
+/// The largest value in a brief read, in bytes. (A function of which one call takes long on it, such as `instr`, is
+/// not called in a brief read at all.)
 const BRIEF_LENGTH: i32 = 256 << 10;
 
 /// Reads of a kind that go to a lane at once after one of them was not brief.
@@ -80,15 +81,15 @@ impl Database {
 
     fn on<T>(&self, session: &Session, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
         let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(session)))));
-        if session.watch.stopped().is_some() {
-            self.heavy.was_not_brief(kind);
-        }
         match ran {
             Ok(Ok(Ok(value))) => {
                 self.engine.counters().reads.fetch_add(1, Relaxed);
                 Some(value)
             }
-            _ => None,
+            _ => {
+                self.heavy.was_not_brief(kind);
+                None
+            }
         }
     }
 }

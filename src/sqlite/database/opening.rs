@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::super::checkpoint::LogLength;
+use super::super::checkpoint::{self, LogLength};
 use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
 use super::super::executor::overloaded;
 use super::super::pool::Readers;
@@ -106,6 +106,13 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
+        session.ours.set(session.our_names().map_err(describe)?);
+        // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
+        // database, and is flushed there, before anything is appended behind it.
+        if self.suspect.load(Relaxed) && !checkpoint::settle(&session) {
+            return Err(fault::unavailable(&self.path, &"the log of a failed commit cannot be settled"));
+        }
+        self.suspect.store(false, Relaxed);
         let open = Arc::new(Open {
             log: LogLength::of(&session),
             writer_watch: session.watch.clone(),

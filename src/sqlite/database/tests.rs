@@ -112,6 +112,50 @@ async fn a_temp_table_ends_with_its_request() {
     assert_eq!(run("SELECT * FROM y").await.unwrap_err().code(), Code::SqlError);
 }
 
+/// Runs a tenant's script in one transaction.
+async fn script(database: &Arc<Database>, sql: &'static str) -> Result<()> {
+    let run = move |tx: &WriteTx<'_>| {
+        let mut script = tx.script(sql);
+        while let Some(mut prepared) = script.advance()? {
+            prepared.run(|_| Ok(()))?;
+        }
+        Ok(())
+    };
+    database.write(Limits::default(), run).await
+}
+
+#[tokio::test]
+async fn nothing_of_a_tenants_comes_to_stand_under_one_of_our_names() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    for sql in [
+        "CREATE TABLE x(a); ALTER TABLE x RENAME TO _tenantry_changes",
+        "CREATE TEMP TABLE x(a); ALTER TABLE x RENAME TO _tenantry_migrations",
+        "CREATE INDEX _tenantry_i ON t(v)",
+        "CREATE TRIGGER _tenantry_g AFTER INSERT ON t BEGIN SELECT 1; END",
+        "CREATE TEMP VIEW _tenantry_v AS SELECT 1",
+    ] {
+        assert_eq!(script(&database, sql).await.expect_err(sql).code(), Code::SqlDenied, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn temp_objects_end_with_their_request_whatever_they_are_called() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    script(
+        &database,
+        "CREATE TEMP TABLE sqlitex(a); CREATE TEMP TRIGGER sqlitey AFTER INSERT ON main.t BEGIN SELECT RAISE(FAIL, 'left'); END",
+    )
+    .await
+    .unwrap();
+    script(&database, "CREATE VIRTUAL TABLE temp.f USING fts5(a)").await.unwrap();
+    script(&database, "INSERT INTO t(v) VALUES ('no trigger is left')").await.unwrap();
+    let left = "SELECT count(*) FROM temp.sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let left: i64 = database.write(Limits::default(), move |tx| tx.row(left, [], |row| row.get(0))).await.unwrap().unwrap();
+    assert_eq!(left, 0);
+}
+
 #[tokio::test]
 async fn closing_leaves_one_plain_file() {
     let bench = Bench::new();

@@ -57,6 +57,26 @@ impl App {
             .await
     }
 
+    /// Makes the next entry's `seq` exceed `mark`, as it does unless this file is older than the one with the chain.
+    /// What the sequence was if it had to be raised.
+    pub(in crate::system) async fn outbox_catch_up(&self, mark: i64) -> Result<Option<i64>> {
+        self.db
+            .write(Limits::default(), move |tx| {
+                let last = tx.row("SELECT seq FROM sqlite_sequence WHERE name = 'audit_outbox'", [], |row| row.get(0))?;
+                if last.unwrap_or(0) >= mark {
+                    return Ok(None);
+                }
+                let sql = match last {
+                    Some(_) => "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'audit_outbox'",
+                    // Nothing was ever inserted.
+                    None => "INSERT INTO sqlite_sequence (name, seq) VALUES ('audit_outbox', ?1)",
+                };
+                tx.execute(sql, [mark])?;
+                Ok(Some(last.unwrap_or(0)))
+            })
+            .await
+    }
+
     pub(in crate::system) async fn audit_head(&self) -> Result<Option<Head>> {
         self.db
             .read(Limits::default(), |r| {

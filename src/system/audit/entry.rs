@@ -16,6 +16,10 @@ const MESSAGE_MAX: usize = 500;
 /// The outcome of what succeeded; what failed has the error's code.
 pub const OK: &str = "ok";
 
+/// The outcome of what is about to be done where no transaction holds both it and its entry. Another entry says how
+/// it ended; if there is none, it was cut short.
+pub const BEGUN: &str = "begun";
+
 /// Who does it: an operator, in a request.
 #[derive(Clone, Debug)]
 pub struct By {
@@ -26,6 +30,10 @@ pub struct By {
 impl By {
     pub fn did(&self, action: &'static str, target: Option<String>, details: Value) -> Action {
         Action { actor: self.actor.clone(), action, target, request_id: Some(self.request_id), outcome: OK.into(), details }
+    }
+
+    pub fn begun(&self, action: &'static str, target: Option<String>, details: Value) -> Action {
+        Action { outcome: BEGUN.into(), ..self.did(action, target, details) }
     }
 
     pub fn failed(&self, action: &'static str, target: Option<String>, error: &Error) -> Action {

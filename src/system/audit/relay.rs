@@ -5,7 +5,8 @@
 //! 3. in one transaction of `app`: drop what the chain has, remember the new head
 //!
 //! A crash after 2 leaves entries in the outbox that the watermark skips next time, and a head that is behind,
-//! which is no sign of tampering: the chain only has to reach it.
+//! which is no sign of tampering: the chain only has to reach it. A head that is not ours, or that the chain does not
+//! have, stays as it is: what is appended after it is never signed for.
 
 use std::time::Duration;
 
@@ -47,12 +48,27 @@ impl Audit {
         let appended = self.mark.audit_append(self.key.clone(), pending, known).await?;
         if appended.head.is_none() {
             tracing::error!(
-                "the audit log does not reach its remembered head: entries were cut off or changed; see `tenantry audit verify`"
+                "the audit log does not match its remembered head: entries or the head were cut off or changed; see `tenantry audit verify`"
             );
         }
         let head = appended.head.map(|(seq, hash)| self.signed(seq, hash));
         self.app.outbox_moved(upto, head).await?;
         Ok(more)
+    }
+
+    /// An `app` put back from an older copy counts its entries from there again, and the watermark would skip them:
+    /// its sequence goes on behind the watermark.
+    pub(super) async fn pass_watermark(&self) -> Result<()> {
+        let mark = self.mark.audit_watermark().await?;
+        if let Some(last) = self.app.outbox_catch_up(mark).await? {
+            tracing::error!(
+                last,
+                mark,
+                "app.db is OLDER than mark.db: what was done after it was copied is in the audit log, and is undone; \
+                 the files of the system folder belong together, put them back from one backup"
+            );
+        }
+        Ok(())
     }
 
     /// A chain without entries has a head too.

@@ -12,8 +12,8 @@ use crate::system::audit::{ChainKey, Entry, Filter, GENESIS, Record};
 
 /// What appending came to.
 pub struct Appended {
-    /// The chain's last entry: seq and hash. `None` if the chain does not contain the head that was known before,
-    /// which then must not be forgotten: it is the proof that something is missing.
+    /// The chain's last entry: seq and hash. `None` if the head that was known before is not ours or the chain does
+    /// not contain it; then it must not be forgotten: it is the proof that something is missing.
     pub head: Option<(i64, Vec<u8>)>,
 }
 
@@ -29,13 +29,19 @@ impl Mark {
         self.db
             .write(Limits::default(), move |tx| {
                 let whole = match &known {
-                    Some(known) => contains_in(tx, known)?,
+                    // A forged head proves nothing, and signing the next one would make it good.
+                    Some(known) => known.mac == key.head(known.seq, &known.hash) && contains_in(tx, known)?,
                     None => false,
                 };
                 let tip = append_in(tx, &key, &pending)?;
                 Ok(Appended { head: whole.then_some(tip) })
             })
             .await
+    }
+
+    /// The last entry of the outbox that the chain has.
+    pub(in crate::system) async fn audit_watermark(&self) -> Result<i64> {
+        self.db.read(Limits::default(), watermark_in).await
     }
 
     pub(in crate::system) async fn audit_is_empty(&self) -> Result<bool> {
@@ -80,9 +86,13 @@ fn contains_in(r: &Reader<'_>, head: &Head) -> Result<bool> {
     Ok(hash.is_some_and(|hash| hash == head.hash))
 }
 
+fn watermark_in(r: &Reader<'_>) -> Result<i64> {
+    Ok(r.row("SELECT outbox_seq FROM mark_audit_watermark", [], |row| row.get(0))?.unwrap_or(0))
+}
+
 /// The chain's last entry after appending.
 fn append_in(tx: &WriteTx<'_>, key: &ChainKey, pending: &[Pending]) -> Result<(i64, Vec<u8>)> {
-    let mark: i64 = tx.row("SELECT outbox_seq FROM mark_audit_watermark", [], |row| row.get(0))?.unwrap_or(0);
+    let mark = watermark_in(tx)?;
     let tip = tx.row("SELECT seq, hash FROM mark_audit_logs ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let (mut seq, mut hash): (i64, Vec<u8>) = tip.unwrap_or((0, GENESIS.to_vec()));
     let mut moved = mark;

@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::provision::{answer, token_row};
-use super::{Lifecycle, Provisioned};
+use super::{Lifecycle, Provisioned, undecided};
 use crate::auth::{Mint, Scopes};
 use crate::clock::rfc3339;
 use crate::error::Result;
@@ -48,14 +48,39 @@ impl Lifecycle {
         self.inner.app.tokens(id.uuid(), after, limit).await
     }
 
-    /// Revokes for good.
+    /// Revokes for good. Where nobody knows whether that was stored (`unknown`), the token is refused until the
+    /// server is started again.
     pub async fn token_revoke(&self, by: By, id: TenantId, jti: Uuid) -> Result<TokenRow> {
         self.run(by, "token.revoke", Some(id), move |inner, by| async move {
             let action = by.did("token.revoke", Some(id.to_string()), json!({ "jti": jti }));
-            let row = inner.app.token_revoke(id.uuid(), jti, action).await?;
-            inner.verifier.revoke(jti, row.expires_at / 1_000);
-            Ok(row)
+            let revoked = inner.app.token_revoke(id.uuid(), jti, action).await;
+            if let Some(exp) = refused_until(&revoked) {
+                inner.verifier.revoke(jti, exp);
+            }
+            revoked
         })
         .await
+    }
+}
+
+/// When a token expires that is refused now, in seconds since the epoch.
+fn refused_until(revoked: &Result<TokenRow>) -> Option<i64> {
+    match revoked {
+        Ok(row) => Some(row.expires_at / 1_000),
+        // Its row is not known either.
+        Err(error) if undecided(error) => Some(i64::MAX),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+
+    #[test]
+    fn a_token_is_refused_also_when_nobody_knows_whether_its_revocation_was_stored() {
+        assert_eq!(refused_until(&Err(Error::new(Code::Unknown, "the disk failed"))), Some(i64::MAX));
+        assert_eq!(refused_until(&Err(Error::not_found("no such token"))), None);
     }
 }
