@@ -169,3 +169,62 @@ fn the_operator_sees_the_plans() {
     let text = plans.to_string();
     assert!(text.contains("tiny") && text.contains("default") && text.contains("\"result_rows\":7"), "{text}");
 }
+
+#[test]
+fn a_plan_changed_under_a_request_holds_for_every_request_after_it() {
+    use std::io::{Read, Write};
+    let server = Server::with(|c| {
+        c.set("plans.few.result_rows", 10);
+    });
+    let tenant = server.tenant("moving");
+    let body = json!({ "statements": [{ "sql": "SELECT 1" }] }).to_string();
+    let mut slow = server.connect();
+    let head = format!(
+        "POST /v1/sql HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        tenant.token,
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).unwrap();
+    slow.write_all(&body.as_bytes()[..5]).unwrap();
+    // Its tenant is looked up, under the old plan, before the operator comes.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    server.admin().patch(&format!("/admin/v1/tenants/{}", tenant.id), json!({ "plan": "few" })).expect(200);
+    slow.write_all(&body.as_bytes()[5..]).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let fifty = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i FROM n";
+    for _ in 0..3 {
+        tenant.sql(fifty, json!([])).refused(422, "result_too_large");
+    }
+}
+
+#[test]
+fn what_is_committed_is_answered_however_many_answers_wait_to_be_read() {
+    use std::io::Write;
+    let server = Server::with(|c| {
+        c.set("http.unread_bytes", 80_000_000);
+    });
+    let deaf = server.tenant("deaf");
+    deaf.script("CREATE TABLE t (x TEXT)");
+    let read = json!({ "statements": [{ "sql": "SELECT hex(zeroblob(7000000))" }] }).to_string();
+    let unread = |tenant: &TenantClient| {
+        let mut stream = server.connect();
+        let head = format!(
+            "POST /v1/sql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{read}",
+            tenant.token,
+            read.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    // A tenant's share is a quarter: the one that waits is under it, and with a second one it is over.
+    let first = unread(&deaf);
+    eventually("an answer waits", || {
+        let again = deaf.sql("SELECT hex(zeroblob(7000000))", json!([]));
+        (again.status == 429).then_some(())
+    });
+    deaf.sql("INSERT INTO t VALUES (hex(zeroblob(7000000))) RETURNING x", json!([])).expect(200);
+    drop(first);
+    assert_eq!(deaf.rows("SELECT count(*) FROM t", json!([])), json!([[1]]));
+}
