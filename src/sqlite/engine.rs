@@ -163,8 +163,7 @@ impl Engine {
     /// Jobs of one party that may read at once: as many as a file has readers, so that a lane never waits for
     /// one, and no more than a quarter of the lanes, so that no tenant has them all.
     pub(super) fn reading_max(&self) -> usize {
-        let lanes = self.reads.load().lanes;
-        (lanes / 4).clamp(1, (self.tuning.readers_per_file as usize).max(1))
+        (self.reads.lanes() / 4).clamp(1, (self.tuning.readers_per_file as usize).max(1))
     }
 
     pub(super) fn reads(&self) -> &Executor {

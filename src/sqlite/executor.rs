@@ -110,6 +110,10 @@ impl Executor {
         self.shared.work.notify_one();
     }
 
+    pub fn lanes(&self) -> usize {
+        self.shared.bounds.lanes
+    }
+
     pub fn load(&self) -> Load {
         let state = self.shared.lock();
         Load { lanes: self.shared.bounds.lanes, running: state.running, waiting: state.waiting }

@@ -113,8 +113,6 @@ unsafe extern "C" fn replace(context: *mut ffi::sqlite3_context, _: c_int, argum
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
@@ -148,11 +146,9 @@ mod tests {
     fn a_long_needle_in_a_long_haystack_is_soon_looked_for() {
         let conn = Connection::open_in_memory().unwrap();
         install(&conn).unwrap();
-        let began = Instant::now();
         let sql = "SELECT instr(zeroblob(4000000), zeroblob(2000000) || x'01'), length(replace(hex(zeroblob(1000000)), hex(zeroblob(500000)) || '1', ''))";
         let found: (i64, i64) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         assert_eq!(found, (0, 2_000_000));
-        // SQLite's own would take half an hour.
-        assert!(began.elapsed() < Duration::from_secs(20));
+        // With SQLite's own this test would not be over within any build's time.
     }
 }

@@ -104,11 +104,6 @@ impl Registry {
         }
     }
 
-    /// Whether this process is the one that serves the tenant. With one process it always is.
-    pub fn is_mine(&self, _id: TenantId) -> bool {
-        true
-    }
-
     /// Told after each commit that changed the tenant's row, and after each that may have.
     pub fn changed(&self, id: TenantId) {
         let mut epoch = self.epoch(id);

@@ -137,17 +137,6 @@ impl App {
         self.db.read(Limits::default(), move |r| tenants_in(r, &filter)).await
     }
 
-    /// How many tenants are in each state.
-    pub async fn tenants_by_state(&self) -> Result<Vec<(State, u64)>> {
-        self.db
-            .read(Limits::default(), |r| {
-                r.rows("SELECT state, count(*) FROM tenants GROUP BY state", [], |row| {
-                    Ok((column::parsed(row, 0, State::parse)?, column::count(row, 1)?))
-                })
-            })
-            .await
-    }
-
     /// Tenants whose files may not be where their state says, after `after`.
     pub async fn tenants_unsettled(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<TenantRow>> {
         let after = after.map(|id| id.to_string()).unwrap_or_default();
