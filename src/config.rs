@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Code, Error, Result};
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -187,6 +189,23 @@ pub struct Plan {
     pub result_rows: u64,
     /// Bytes in one answer.
     pub result_bytes: u64,
+}
+
+impl Plan {
+    /// `result_too_large` unless an answer may have as many rows and bytes.
+    pub fn admits(&self, rows: u64, bytes: u64) -> Result<()> {
+        let too_large = |what: &str, bound: &str| {
+            Error::new(Code::ResultTooLarge, format!("the answer has more {what} than the plan allows"))
+                .hint(format!("The plan's bound is {bound}. A LIMIT, fewer columns or pages help."))
+        };
+        if self.result_rows > 0 && rows > self.result_rows {
+            return Err(too_large("rows", "result_rows"));
+        }
+        if self.result_bytes > 0 && bytes > self.result_bytes {
+            return Err(too_large("bytes", "result_bytes"));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

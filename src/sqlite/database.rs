@@ -18,12 +18,13 @@ use super::checkpoint;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
+use super::interactive::Lent;
 use super::migrate::Migrations;
 use super::reader::{Reader, WriteTx};
-use super::session::Session;
+use super::session::{Session, Settings};
 use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
-use crate::config::Level;
+use crate::config::{Level, Plan};
 use crate::error::{Code, Error, Result};
 
 use brief::Heavy;
@@ -39,6 +40,16 @@ const WRITERS_OF_A_PARTY: usize = 4;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub time: Duration,
+}
+
+impl Limits {
+    /// Of a tenant's statements.
+    pub fn of(plan: &Plan) -> Limits {
+        match plan.statement_ms {
+            0 => Limits::default(),
+            ms => Limits { time: Duration::from_millis(ms) },
+        }
+    }
 }
 
 impl Default for Limits {
@@ -106,7 +117,7 @@ pub struct FileState {
 }
 
 /// Tells a job that its caller has gone, when the caller's future is dropped.
-struct Caller(Gone);
+pub(super) struct Caller(pub(super) Gone);
 
 impl Drop for Caller {
     fn drop(&mut self) {
@@ -163,8 +174,7 @@ impl Database {
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);
         };
-        let party = Party { running_max: self.engine.reading_max(), ..self.options.party };
-        self.engine.reads().submit(party, Box::new(job))?;
+        self.engine.reads().submit(self.reading_party(), Box::new(job))?;
         answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
     }
 
@@ -234,6 +244,14 @@ impl Database {
         if let Some(open) = self.current() {
             open.readers.stop(Stop::Closing);
             open.writer_watch.stop(Stop::Closing);
+            open.transactions.stop(Stop::Closing);
+        }
+    }
+
+    /// Ends the transactions that wait for their clients; what runs goes on.
+    pub fn end_transactions(&self) {
+        if let Some(open) = self.current() {
+            open.transactions.end(Stop::Closing);
         }
     }
 
@@ -255,7 +273,7 @@ impl Database {
         let _ = done.await;
     }
 
-    fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
+    pub(super) fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
         let mut queue = self.queue();
         if queue.work.len() >= self.engine.tuning().writes_waiting && self.options.party != Party::SYSTEM {
             return Err(Error::new(Code::TooManyRequests, "too many writes of this tenant are waiting")
@@ -270,7 +288,7 @@ impl Database {
         Ok(())
     }
 
-    fn submit_drain(self: &Arc<Self>) {
+    pub(super) fn submit_drain(self: &Arc<Self>) {
         let database = self.clone();
         self.engine.writes().submit_reserved(self.writing_party(), Box::new(move || database.drain()));
     }
@@ -297,6 +315,10 @@ impl Database {
                 end
             }
             Taken::Alone(alone) => self.run_alone(&open, &session, alone),
+            Taken::Lent(lent) => {
+                drop(session);
+                return lent.lend(self.clone());
+            }
         };
         if end == End::Sound {
             checkpoint::after_commit(&self.engine, &open, &session);
@@ -338,8 +360,9 @@ impl Database {
             match queue.work.pop_front() {
                 Some(Work::Grouped(job)) => jobs.push_back(job),
                 Some(Work::Alone(alone)) if jobs.is_empty() => return Taken::Alone(alone),
-                Some(alone) => {
-                    queue.work.push_front(alone);
+                Some(Work::Lent(lent)) if jobs.is_empty() => return Taken::Lent(lent),
+                Some(other) => {
+                    queue.work.push_front(other);
                     break;
                 }
                 None => break,
@@ -349,9 +372,10 @@ impl Database {
     }
 
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
-    fn fail(&self, open: Arc<Open>) {
+    pub(super) fn fail(&self, open: Arc<Open>) {
         self.suspect.store(true, Relaxed);
         open.readers.stop(Stop::Closing);
+        open.transactions.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
             *current = None;
@@ -362,7 +386,7 @@ impl Database {
         if !self.refused.load(Relaxed) {
             return Ok(());
         }
-        Err(Error::new(Code::TenantUnavailable, "the database is being closed").retry_after(RETRY))
+        Err(being_closed())
     }
 
     /// The file failed while writes were waiting: none of them has begun.
@@ -380,6 +404,7 @@ impl Database {
             match work {
                 Work::Grouped(job) => job.settle(Err(error.clone())),
                 Work::Alone(alone) => (alone.run)(Err(error.clone())),
+                Work::Lent(lent) => lent.refuse(error.clone()),
             }
         }
     }
@@ -411,11 +436,33 @@ impl Database {
         false
     }
 
-    fn writing_party(&self) -> Party {
+    pub(super) fn writing_party(&self) -> Party {
         if self.options.party == Party::SYSTEM { Party::SYSTEM } else { Party { running_max: WRITERS_OF_A_PARTY, ..self.options.party } }
     }
 
-    fn hold(&self) -> Result<Pass> {
+    pub(super) fn reading_party(&self) -> Party {
+        Party { running_max: self.engine.reading_max(), ..self.options.party }
+    }
+
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// How the file's connections are set up.
+    pub(super) fn settings(&self) -> Settings {
+        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
+        Settings { level, sandboxed, max_bytes, create, writer: true }
+    }
+
+    pub(super) fn has_writes_waiting(&self) -> bool {
+        !self.queue().work.is_empty()
+    }
+
+    pub(super) fn not_fenced(&self) -> Result<()> {
+        if self.gate.is_fenced() { Err(being_closed()) } else { self.not_refused() }
+    }
+
+    pub(super) fn hold(&self) -> Result<Pass> {
         self.gate.hold().ok_or_else(|| Error::new(Code::ShuttingDown, "this database is closed").retry_after(Duration::from_secs(1)))
     }
 
@@ -432,6 +479,11 @@ enum Taken {
     Nothing,
     Group(VecDeque<Job>),
     Alone(Alone),
+    Lent(Lent),
+}
+
+fn being_closed() -> Error {
+    Error::new(Code::TenantUnavailable, "the database is being closed").retry_after(RETRY)
 }
 
 #[cfg(test)]

@@ -167,15 +167,61 @@ impl Prepared<'_> {
             return Err(rusqlite::Error::InvalidParameterCount(values.len(), wanted).into());
         }
         for (name, value) in values {
-            let name = name.as_ref();
-            let index = match name.as_bytes().first() {
-                Some(b':' | b'@' | b'$') => self.statement.parameter_index(name)?,
-                _ => [':', '@', '$'].into_iter().find_map(|sigil| self.statement.parameter_index(&format!("{sigil}{name}")).ok()?),
-            };
-            let index = index.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))?;
+            let index = self.parameter(name.as_ref())?;
             self.statement.raw_bind_parameter(index, value)?;
         }
         Ok(())
+    }
+
+    /// Binds by position and by name; where both name a parameter, the name wins. Every parameter wants a value, every
+    /// value a parameter.
+    pub fn bind<'v, V: ToSql + 'v>(&mut self, positional: &'v [V], named: impl Iterator<Item = (&'v str, &'v V)>) -> Result<()> {
+        let wanted = self.statement.parameter_count();
+        if positional.len() > wanted {
+            return Err(rusqlite::Error::InvalidParameterCount(positional.len(), wanted).into());
+        }
+        for (index, value) in (1..).zip(positional) {
+            self.statement.raw_bind_parameter(index, value)?;
+        }
+        let mut bound = vec![false; wanted];
+        bound[..positional.len()].fill(true);
+        for (name, value) in named {
+            let index = self.parameter(name)?;
+            self.statement.raw_bind_parameter(index, value)?;
+            bound[index - 1] = true;
+        }
+        match bound.iter().position(|bound| !bound) {
+            None => Ok(()),
+            Some(at) => {
+                let name = self.statement.parameter_name(at + 1).map_or_else(|| format!("?{}", at + 1), str::to_owned);
+                Err(Error::new(Code::SqlError, format!("the parameter {name} has no value")))
+            }
+        }
+    }
+
+    /// The place of the parameter of this name, from 1.
+    fn parameter(&self, name: &str) -> Result<usize> {
+        let index = match name.as_bytes().first() {
+            Some(b':' | b'@' | b'$' | b'?') => self.statement.parameter_index(name)?,
+            _ => [':', '@', '$'].into_iter().find_map(|sigil| self.statement.parameter_index(&format!("{sigil}{name}")).ok()?),
+        };
+        Ok(index.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))?)
+    }
+
+    /// The parameters' names with their first character, in the order of their places; none for `?`.
+    pub fn parameters(&self) -> impl Iterator<Item = Option<&str>> {
+        (1..=self.statement.parameter_count()).map(|index| self.statement.parameter_name(index))
+    }
+
+    /// Each column's name and, where it comes straight from a table, its declared type.
+    pub fn columns_declared(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let columns = self.statement.columns();
+        (0..columns.len()).map(move |index| (self.statement.column_name(index).unwrap_or(""), columns[index].decl_type()))
+    }
+
+    /// EXPLAIN or EXPLAIN QUERY PLAN.
+    pub fn is_explain(&self) -> bool {
+        self.statement.is_explain() != 0
     }
 
     /// Steps through the rows. An `Err` of `on_row` ends it.
@@ -247,6 +293,14 @@ pub fn is_vacuum(sql: &str) -> bool {
         && words.next().is_none()
 }
 
+/// Whether a statement is worth asking a reader, by its first word. Wrong answers cost time only.
+pub fn may_only_read(sql: &str) -> bool {
+    const WRITES: [&str; 10] = ["insert", "update", "delete", "replace", "create", "drop", "alter", "analyze", "reindex", "vacuum"];
+    let sql = sql.trim_start();
+    let word = &sql[..sql.bytes().take_while(u8::is_ascii_alphabetic).count()];
+    !WRITES.iter().any(|writes| word.eq_ignore_ascii_case(writes))
+}
+
 /// A VACUUM that asks for more than one can have. SQLite itself only says so as it runs.
 fn refused_vacuum(sql: &str) -> Option<Error> {
     let first = sql.split_ascii_whitespace().next()?;
@@ -272,5 +326,12 @@ mod tests {
         assert!(!is_vacuum("VACUUM INTO 'x'") && !is_vacuum("VACUUM main INTO 'x'") && !is_vacuum("SELECT 1"));
         assert!(refused_vacuum("VACUUM INTO 'x'").is_some() && refused_vacuum("vacuum;").is_some());
         assert!(refused_vacuum("SELECT 1").is_none() && refused_vacuum("vacuumed").is_none());
+    }
+
+    #[test]
+    fn the_first_word_only_ever_sends_to_the_writer() {
+        assert!(may_only_read(" select 1") && may_only_read("WITH x AS (SELECT 1) DELETE FROM t") && may_only_read("-- c\nDELETE FROM t"));
+        assert!(!may_only_read("\n INSERT INTO t VALUES (1)") && !may_only_read("replace into t values (1)"));
+        assert!(may_only_read("") && may_only_read("ü"));
     }
 }
