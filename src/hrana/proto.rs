@@ -1,5 +1,5 @@
 //! What clients send, parsed once into types ([`StreamRequest`], [`socket::ClientMsg`]), and what they are answered
-//! ([`StreamResponse`], [`CursorEntry`]). A value of these types makes sense: a statement has either a text or the id of a
+//! ([`StreamResponse`]). A value of these types makes sense: a statement has either a text or the id of a
 //! stored one, a condition only asks about earlier steps, no list is longer than its bound.
 //!
 //! Members that the protocol does not have are skipped, as it demands. Nothing is kept of them, and a request is read in
@@ -19,7 +19,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-pub use answer::{BatchResult, Col, CursorEntry, DescribeCol, DescribeParam, DescribeResult, Error, Rows, StmtResult, StreamResponse};
+pub use answer::{BatchResult, Col, DescribeCol, DescribeParam, DescribeResult, Error, Rows, StmtResult, StreamResponse};
 
 /// Requests in one pipeline, and steps in one batch.
 pub const STEPS_MAX: usize = 10_000;

@@ -69,27 +69,6 @@ pub struct DescribeParam {
 
 pub type DescribeCol = Col;
 
-/// One entry of a cursor: what a [`BatchResult`] says, piece by piece.
-#[derive(Debug)]
-pub enum CursorEntry {
-    StepBegin {
-        step: usize,
-        cols: Vec<Col>,
-    },
-    /// Some rows of the step that has begun; each becomes an entry of its own.
-    Rows(Rows),
-    StepEnd {
-        affected_row_count: u64,
-        last_insert_rowid: Option<i64>,
-    },
-    StepError {
-        step: usize,
-        error: Error,
-    },
-    /// The batch failed as a whole; always the last entry.
-    Error(Error),
-}
-
 /// What clients are told of a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Error {
@@ -201,56 +180,34 @@ impl BatchResult {
         json(out, &self.step_errors);
         put(out, "}");
     }
-}
 
-impl CursorEntry {
-    /// How many entries it is on the wire.
-    pub fn len(&self) -> u64 {
-        match self {
-            CursorEntry::Rows(rows) => rows.count(),
-            _ => 1,
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Appends its JSON, each entry followed by `end`.
-    pub fn write(&self, out: &mut Vec<u8>, end: u8) {
-        match self {
-            CursorEntry::StepBegin { step, cols } => {
+    /// Appends it as the entries of a cursor, each a line.
+    pub fn write_entries(&self, out: &mut Vec<u8>) {
+        for (step, (result, error)) in self.step_results.iter().zip(&self.step_errors).enumerate() {
+            if let Some(result) = result {
                 put(out, "{\"type\":\"step_begin\",\"step\":");
                 json(out, step);
                 put(out, ",\"cols\":");
-                json(out, cols);
-            }
-            CursorEntry::Rows(rows) => {
-                for row in rows.iter() {
+                json(out, &result.cols);
+                put(out, "}\n");
+                for row in result.rows.iter() {
                     put(out, "{\"type\":\"row\",\"row\":");
                     out.extend_from_slice(row);
-                    out.extend_from_slice(&[b'}', end]);
+                    put(out, "}\n");
                 }
-                return;
-            }
-            CursorEntry::StepEnd { affected_row_count, last_insert_rowid } => {
                 put(out, "{\"type\":\"step_end\",\"affected_row_count\":");
-                json(out, affected_row_count);
+                json(out, result.affected_row_count);
                 put(out, ",\"last_insert_rowid\":");
-                json(out, last_insert_rowid.map(|rowid| rowid.to_string()));
-            }
-            CursorEntry::StepError { step, error } => {
+                json(out, result.last_insert_rowid.map(|rowid| rowid.to_string()));
+                put(out, "}\n");
+            } else if let Some(error) = error {
                 put(out, "{\"type\":\"step_error\",\"step\":");
                 json(out, step);
                 put(out, ",\"error\":");
                 json(out, error);
-            }
-            CursorEntry::Error(error) => {
-                put(out, "{\"type\":\"error\",\"error\":");
-                json(out, error);
+                put(out, "}\n");
             }
         }
-        out.extend_from_slice(&[b'}', end]);
     }
 }
 

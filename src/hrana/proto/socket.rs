@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Batch, CursorEntry, Error, Sql, Stmt, StreamRequest, StreamResponse, missing, unknown};
+use super::{Batch, Error, Sql, Stmt, StreamRequest, StreamResponse, missing, unknown};
 
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(try_from = "RawMsg")]
@@ -51,12 +51,16 @@ pub enum Request {
 }
 
 #[derive(Debug)]
-pub enum Response {
+pub enum Response<'a> {
     OpenStream,
     CloseStream,
     OnStream(StreamResponse),
     OpenCursor,
-    FetchCursor { entries: Vec<CursorEntry>, done: bool },
+    /// Entries by the line.
+    FetchCursor {
+        entries: &'a [u8],
+        done: bool,
+    },
     CloseCursor,
     StoreSql,
     CloseSql,
@@ -142,7 +146,7 @@ pub fn hello(outcome: Result<(), Error>) -> Vec<u8> {
 }
 
 /// The answer to a request, as the text of a message.
-pub fn respond(id: i32, outcome: Result<Response, Error>) -> Vec<u8> {
+pub fn respond(id: i32, outcome: Result<Response<'_>, Error>) -> Vec<u8> {
     let (kind, member) = if outcome.is_ok() { ("response_ok", "response") } else { ("response_error", "error") };
     let mut out = format!("{{\"type\":\"{kind}\",\"request_id\":{id},\"{member}\":").into_bytes();
     match outcome {
@@ -153,16 +157,13 @@ pub fn respond(id: i32, outcome: Result<Response, Error>) -> Vec<u8> {
     out
 }
 
-impl Response {
+impl Response<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         let kind = match self {
             Response::OnStream(response) => return response.write(out),
             Response::FetchCursor { entries, done } => {
                 out.extend_from_slice(b"{\"type\":\"fetch_cursor\",\"entries\":[");
-                entries.iter().for_each(|entry| entry.write(out, b','));
-                if out.last() == Some(&b',') {
-                    out.pop();
-                }
+                out.extend(entries.trim_ascii_end().iter().map(|&byte| if byte == b'\n' { b',' } else { byte }));
                 out.extend_from_slice(format!("],\"done\":{done}}}").as_bytes());
                 return;
             }

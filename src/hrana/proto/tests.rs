@@ -142,16 +142,33 @@ fn infinities_are_numbers_that_readers_take_for_infinite() {
 }
 
 #[test]
-fn a_cursors_rows_are_entries_of_their_own() {
+fn a_cursors_entries_say_what_the_batch_did() {
     let mut rows = Rows::default();
     (1..=2).for_each(|n| rows.push_values([ValueRef::Integer(n)].into_iter()));
+    let cols = vec![Col { name: "n".to_owned(), decltype: None }];
+    let failed = Error { message: "m".to_owned(), code: "C".to_owned(), extended_code: None };
+    let result = StmtResult { cols, rows, last_insert_rowid: Some(7), ..StmtResult::default() };
+    let batch = BatchResult { step_results: vec![None, Some(result), None], step_errors: vec![None, None, Some(failed)] };
+    let mut entries = Vec::new();
+    batch.write_entries(&mut entries);
     let row = |n: &str| json!({"type": "row", "row": [{"type": "integer", "value": n}]});
-    let entries = vec![CursorEntry::Rows(rows), CursorEntry::StepEnd { affected_row_count: 1, last_insert_rowid: None }];
-    assert_eq!(entries.iter().map(CursorEntry::len).sum::<u64>(), 3);
-    let message: Json = serde_json::from_slice(&respond(-1, Ok(socket::Response::FetchCursor { entries, done: true }))).unwrap();
-    let end = json!({"type": "step_end", "affected_row_count": 1, "last_insert_rowid": null});
-    let response = json!({"type": "fetch_cursor", "entries": [row("1"), row("2"), end], "done": true});
-    assert_eq!(message, json!({"type": "response_ok", "request_id": -1, "response": response}));
+    let wanted = [
+        json!({"type": "step_begin", "step": 1, "cols": [{"name": "n", "decltype": null}]}),
+        row("1"),
+        row("2"),
+        json!({"type": "step_end", "affected_row_count": 0, "last_insert_rowid": "7"}),
+        json!({"type": "step_error", "step": 2, "error": {"message": "m", "code": "C"}}),
+    ];
+    let lines: Vec<Json> =
+        entries.trim_ascii_end().split(|&byte| byte == b'\n').map(|line| serde_json::from_slice(line).unwrap()).collect();
+    assert_eq!(lines, wanted);
+
+    let message = |entries: &[u8]| -> Json {
+        serde_json::from_slice(&respond(-1, Ok(socket::Response::FetchCursor { entries, done: true }))).unwrap()
+    };
+    let response = json!({"type": "fetch_cursor", "entries": wanted, "done": true});
+    assert_eq!(message(&entries), json!({"type": "response_ok", "request_id": -1, "response": response}));
+    assert_eq!(message(b"")["response"]["entries"], json!([]));
 }
 
 #[test]
