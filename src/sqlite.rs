@@ -20,6 +20,7 @@ mod reader;
 mod room;
 mod session;
 mod statement;
+mod turn;
 mod watch;
 mod writer;
 

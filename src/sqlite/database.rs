@@ -18,10 +18,10 @@ use super::checkpoint;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
-use super::interactive::Lent;
 use super::migrate::Migrations;
 use super::reader::{Reader, WriteTx};
-use super::session::{Session, Settings};
+use super::session::Session;
+use super::turn::Lent;
 use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
 use crate::config::{Level, Plan};
@@ -440,18 +440,8 @@ impl Database {
         if self.options.party == Party::SYSTEM { Party::SYSTEM } else { Party { running_max: WRITERS_OF_A_PARTY, ..self.options.party } }
     }
 
-    pub(super) fn reading_party(&self) -> Party {
-        Party { running_max: self.engine.reading_max(), ..self.options.party }
-    }
-
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.engine
-    }
-
-    /// How the file's connections are set up.
-    pub(super) fn settings(&self) -> Settings {
-        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
-        Settings { level, sandboxed, max_bytes, create, writer: true }
     }
 
     pub(super) fn has_writes_waiting(&self) -> bool {
@@ -460,6 +450,10 @@ impl Database {
 
     pub(super) fn not_fenced(&self) -> Result<()> {
         if self.gate.is_fenced() { Err(being_closed()) } else { self.not_refused() }
+    }
+
+    pub(super) fn reading_party(&self) -> Party {
+        Party { running_max: self.engine.reading_max(), ..self.options.party }
     }
 
     pub(super) fn hold(&self) -> Result<Pass> {

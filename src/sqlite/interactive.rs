@@ -1,9 +1,7 @@
 //! An [`Interactive`] transaction lives over several requests of one client, on a session of its own. It is the one
 //! thing that async code holds while a connection is in a transaction, and holds it only as a handle: what touches the
-//! session runs on a lane, which has it for that long ([`Interaction`]).
-//!
-//! The file still has one writer. The queue of writes lends its [`Turn`]; while the turn is out, no group begins, and no
-//! lane waits. Whoever writes has it first; dropping it lets the queue go on.
+//! session runs on a lane, which has it for that long ([`Interaction`]). The file still has one writer: whoever writes
+//! has its [`Turn`].
 //!
 //! Invariants:
 //! - A session that has written has the turn, and keeps it until its transaction has ended.
@@ -11,25 +9,25 @@
 //!   when the file is fenced or fails, or when its snapshot keeps the log from being cut. Then, on a lane and in this
 //!   order, the session is closed, the turn goes back, and the file may be closed.
 
+mod interaction;
+
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rusqlite::ffi;
 use tokio::sync::oneshot;
 
 use super::database::{Caller, Database, Open};
 use super::descriptors::{Descriptors, READER_DESCRIPTORS};
 use super::executor::{Executor, Party};
-use super::fault;
 use super::gate::Pass;
-use super::reader::Reader;
 use super::session::{Session, Settings};
+use super::turn::Turn;
 use super::watch::{Gone, Stop, Watch};
-use super::writer::{self, End, Work};
+use super::writer;
+use crate::config;
 use crate::error::{Code, Error, Result};
 
-/// Savepoints inside each other.
-const SAVEPOINTS_MAX: usize = 100;
+pub use interaction::Interaction;
 
 /// What a transaction is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,44 +55,15 @@ pub struct Bounds {
     pub open: usize,
 }
 
-impl Default for Bounds {
-    fn default() -> Self {
+impl From<&config::Hrana> for Bounds {
+    fn from(config: &config::Hrana) -> Bounds {
         Bounds {
-            wait: Duration::from_secs(5),
-            idle: Duration::from_secs(5),
-            idle_contended: Duration::from_millis(500),
-            whole: Duration::from_secs(30),
-            open: 32,
+            wait: Duration::from_millis(config.turn_wait_ms),
+            idle: Duration::from_millis(config.transaction_idle_ms),
+            idle_contended: Duration::from_millis(config.transaction_idle_contended_ms),
+            whole: Duration::from_millis(config.transaction_ms),
+            open: config.transactions_per_tenant,
         }
-    }
-}
-
-/// The right to write, lent by a file's queue of writes. Dropped, it goes back.
-pub struct Turn {
-    database: Arc<Database>,
-    _pass: Pass,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.database.submit_drain();
-    }
-}
-
-/// A transaction that waits in the queue of writes.
-pub struct Lent {
-    lend: oneshot::Sender<Result<Turn>>,
-    pass: Pass,
-}
-
-impl Lent {
-    /// The queue rests until the turn is back, which is at once where nobody waits for it any more.
-    pub fn lend(self, database: Arc<Database>) {
-        let _ = self.lend.send(Ok(Turn { database, _pass: self.pass }));
-    }
-
-    pub fn refuse(self, why: Error) {
-        let _ = self.lend.send(Err(why));
     }
 }
 
@@ -168,19 +137,6 @@ impl Database {
         let looked_after = Arc::downgrade(&transaction.shared);
         self.engine().when_idle(move || looked_after.upgrade().is_some_and(|shared| shared.goes_on(Instant::now())));
         Ok(transaction)
-    }
-
-    /// Waits in the queue of writes, at most `wait`.
-    async fn turn(self: &Arc<Self>, wait: Duration) -> Result<Turn> {
-        let (lend, lent) = oneshot::channel();
-        self.enqueue(Work::Lent(Lent { lend, pass: self.hold()? }))?;
-        match tokio::time::timeout(wait, lent).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(Error::internal("a turn was lost", &"the queue let it go")),
-            Err(_) => Err(busy("the database is locked: other transactions write, one after the other")
-                .hint("Try again. The bound on waiting is hrana.turn_wait_ms.")
-                .retry_after(Duration::from_secs(1))),
-        }
     }
 }
 
@@ -318,9 +274,9 @@ impl Shared {
         } else if now.saturating_duration_since(state.idle_since) < idle {
             return true;
         } else if idle == self.bounds.idle {
-            "hrana.idle_ms"
+            "hrana.transaction_idle_ms"
         } else {
-            "hrana.idle_contended_ms"
+            "hrana.transaction_idle_contended_ms"
         };
         drop(state);
         self.end(Phase::Ended(
@@ -353,8 +309,7 @@ impl Taken {
     fn run<T>(mut self, until: Instant, gone: Gone, f: impl FnOnce(&mut Interaction<'_>) -> T, answer: oneshot::Sender<Result<T>>) {
         let Some(mut pinned) = self.pinned.take() else { return };
         let database = self.shared.database.clone();
-        let mut interaction =
-            Interaction { database: &database, begin: self.shared.begin, pinned: &mut pinned, until, gone: gone.clone() };
+        let mut interaction = Interaction { database: &database, begin: self.shared.begin, pinned: &mut pinned, until, gone: gone.clone() };
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(&mut interaction)));
         let lost = ran.is_err() || gone.load(std::sync::atomic::Ordering::Relaxed);
         let outcome = ran.map_err(|_| Error::internal("a statement of a transaction panicked", &"it was rolled back"));
@@ -368,107 +323,6 @@ impl Taken {
         self.shared.end(Phase::Over);
         drop(pinned.turn.take());
         let _ = answer.send(outcome);
-    }
-}
-
-/// A transaction on a lane.
-pub struct Interaction<'a> {
-    database: &'a Arc<Database>,
-    begin: Begin,
-    pinned: &'a mut Pinned,
-    until: Instant,
-    gone: Gone,
-}
-
-impl Interaction<'_> {
-    /// Runs statements, watched. Writing ones only while it [`may_write`](Interaction::may_write).
-    pub fn statements<T>(&mut self, f: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
-        let session = &self.pinned.session;
-        let left = self.until.saturating_duration_since(Instant::now());
-        let ran = session.watched(self.database.engine(), left, self.gone.clone(), || f(&Reader::new(session)));
-        ran.map_err(|error| {
-            if is_stale(&error) {
-                // It can never write, so others may.
-                self.pinned.turn = None;
-                return busy("the database was written after this transaction began to read, so it cannot write any more")
-                    .hint("Roll it back and begin again; BEGIN IMMEDIATE is never in this situation.");
-            }
-            writer::explain(&self.pinned.session, error)
-        })
-    }
-
-    pub fn may_write(&self) -> bool {
-        self.pinned.turn.is_some()
-    }
-
-    pub fn is_read_only(&self) -> bool {
-        self.begin == Begin::ReadOnly
-    }
-
-    /// There is no transaction any more.
-    pub fn is_over(&self) -> bool {
-        self.pinned.session.conn.is_autocommit()
-    }
-
-    /// With a foreign key unmet it fails and the transaction stays open, as SQLite has it; other failures end it.
-    pub fn commit(&mut self) -> Result<()> {
-        let Pinned { session, turn, open, .. } = &*self.pinned;
-        if turn.is_none() {
-            // It has read only.
-            writer::roll_back(session);
-            return Ok(());
-        }
-        if session.has_unmet_foreign_keys() {
-            return Err(writer::unmet_foreign_key());
-        }
-        let (outcome, end) = writer::commit(self.database.engine(), open, session);
-        open.log.follow(&session.frames);
-        if end == End::Failed {
-            writer::roll_back(session);
-            self.database.fail(open.clone());
-        }
-        outcome
-    }
-
-    pub fn roll_back(&mut self) {
-        writer::roll_back(&self.pinned.session);
-    }
-
-    /// `begins` where the savepoint stands for a BEGIN: then releasing it commits.
-    pub fn savepoint(&mut self, name: &str, begins: bool) -> Result<()> {
-        if self.pinned.savepoints.len() >= SAVEPOINTS_MAX {
-            return Err(Error::new(Code::SqlError, format!("more than {SAVEPOINTS_MAX} savepoints inside each other")));
-        }
-        self.control("SAVEPOINT", name)?;
-        self.pinned.savepoints.push(name.to_owned());
-        self.pinned.begun_by_savepoint |= begins;
-        Ok(())
-    }
-
-    pub fn release(&mut self, name: &str) -> Result<()> {
-        let at = self.savepoint_named(name)?;
-        if at == 0 && self.pinned.begun_by_savepoint {
-            return self.commit();
-        }
-        self.control("RELEASE", name)?;
-        self.pinned.savepoints.truncate(at);
-        Ok(())
-    }
-
-    pub fn roll_back_to(&mut self, name: &str) -> Result<()> {
-        let at = self.savepoint_named(name)?;
-        self.control("ROLLBACK TO", name)?;
-        self.pinned.savepoints.truncate(at + 1);
-        Ok(())
-    }
-
-    fn savepoint_named(&self, name: &str) -> Result<usize> {
-        let found = self.pinned.savepoints.iter().rposition(|known| known.eq_ignore_ascii_case(name));
-        found.ok_or_else(|| Error::new(Code::SqlError, format!("no such savepoint: {name}")).details(fault::details(ffi::SQLITE_ERROR)))
-    }
-
-    fn control(&self, verb: &str, name: &str) -> Result<()> {
-        Ok(self.pinned.session.conn.execute_batch(&format!("{verb} \"{}\"", name.replace('"', "\"\"")))?)
     }
 }
 
@@ -525,15 +379,6 @@ fn ended(why: Stop) -> Error {
 /// A stream sends one request after the other; this one came while another was not answered.
 fn in_use() -> Error {
     Error::conflict("the transaction is in use by another request")
-}
-
-fn busy(message: &'static str) -> Error {
-    Error::new(Code::Overloaded, message).details(fault::details(ffi::SQLITE_BUSY))
-}
-
-/// SQLITE_BUSY_SNAPSHOT.
-fn is_stale(error: &Error) -> bool {
-    error.body().details.is_some_and(|details| details["sqlite_extended_code"] == ffi::SQLITE_BUSY_SNAPSHOT)
 }
 
 #[cfg(test)]

@@ -214,9 +214,8 @@ impl Prepared<'_> {
     }
 
     /// Each column's name and, where it comes straight from a table, its declared type.
-    pub fn columns_declared(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        let columns = self.statement.columns();
-        (0..columns.len()).map(move |index| (self.statement.column_name(index).unwrap_or(""), columns[index].decl_type()))
+    pub fn columns_declared<T>(&self, column: impl Fn(&str, Option<&str>) -> T) -> Vec<T> {
+        self.statement.columns().iter().map(|one| column(one.name(), one.decl_type())).collect()
     }
 
     /// EXPLAIN or EXPLAIN QUERY PLAN.

@@ -20,9 +20,9 @@ use super::database::{Limits, Open};
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
-use super::interactive::Lent;
 use super::reader::WriteTx;
 use super::session::Session;
+use super::turn::Lent;
 use super::watch::Gone;
 use crate::error::{Code, Error, Result};
 

@@ -12,10 +12,10 @@ use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPT
 use super::super::executor::overloaded;
 use super::super::interactive::Transactions;
 use super::super::pool::Readers;
-use super::super::session::Session;
+use super::super::session::{Session, Settings};
 use super::super::watch::Watch;
 use super::super::{fault, migrate};
-use super::{Database, RETRY};
+use super::{Database, Options, RETRY};
 use crate::error::{Code, Error, Result};
 
 /// How long opening a file waits for descriptors.
@@ -81,6 +81,12 @@ impl Database {
     pub(in crate::sqlite) async fn room(&self, wanted: u64) -> Result<Descriptors> {
         let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors(self.options.party).room(wanted, &self.options.held)).await;
         taken.map_err(|_| overloaded("sqlite.descriptors"))
+    }
+
+    /// How the file's connections are set up.
+    pub(in crate::sqlite) fn settings(&self) -> Settings {
+        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
+        Settings { level, sandboxed, max_bytes, create, writer: true }
     }
 
     fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
