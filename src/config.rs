@@ -25,6 +25,7 @@ pub struct Config {
     pub sqlite: Sqlite,
     pub executor: Executor,
     pub hrana: Hrana,
+    pub cache: Cache,
     pub tenants: Tenants,
     /// Named limits. A tenant runs under `default` unless it was given another.
     pub plans: BTreeMap<String, Plan>,
@@ -186,6 +187,13 @@ pub struct Hrana {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// Memory in front of all cache files together, in bytes; one file has an eighth. 0 for none.
+    pub memory_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Tenants {
     /// A folder of application migrations (`NNNN_name.up.sql`), applied to every tenant's database.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -279,6 +287,7 @@ impl Default for Config {
             sqlite: Sqlite::default(),
             executor: Executor::default(),
             hrana: Hrana::default(),
+            cache: Cache::default(),
             tenants: Tenants::default(),
             plans: BTreeMap::from([("default".to_owned(), Plan::default())]),
             telemetry: Telemetry::default(),
@@ -358,6 +367,12 @@ impl Default for Hrana {
             transaction_idle_contended_ms: 500,
             transaction_ms: 30_000,
         }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache { memory_bytes: 64 << 20 }
     }
 }
 

@@ -34,7 +34,7 @@ pub use idempotency::{Idempotency, IdempotencyKey};
 pub use interactive::{Begin, Bounds, Interaction, Interactive};
 pub use migrate::{Applied, Migration, Migrations, applied, template};
 pub use reader::{Reader, WriteTx};
-pub use room::Room;
+pub use room::has_room;
 pub use session::LENGTH_MAX;
 pub use statement::{Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
 pub use writer::Exclusive;

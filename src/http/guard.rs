@@ -116,7 +116,7 @@ pub fn bearer(request: &HttpRequest) -> Result<&str> {
     if headers.next().is_some() {
         return Err(invalid_token());
     }
-    let text = header.to_str().map_err(|_| invalid_token())?;
+    let text = std::str::from_utf8(header.as_bytes()).map_err(|_| invalid_token())?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         _ => Err(missing_token()),

@@ -185,11 +185,6 @@ impl Interactive {
     pub fn is_open(&self) -> bool {
         matches!(self.shared.state().phase, Phase::Open)
     }
-
-    /// Ended by its own statements, or by SQLite; not from outside.
-    pub fn is_over(&self) -> bool {
-        matches!(self.shared.state().phase, Phase::Over)
-    }
 }
 
 impl Drop for Interactive {

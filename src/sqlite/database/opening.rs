@@ -14,6 +14,7 @@ use super::super::interactive::Transactions;
 use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
 use super::super::watch::Watch;
+use super::super::writer::Apart;
 use super::super::{fault, migrate};
 use super::{Database, Options, RETRY};
 use crate::error::{Code, Error, Result};
@@ -28,6 +29,7 @@ pub struct Open {
     pub(in crate::sqlite) readers: Readers,
     pub(in crate::sqlite) log: LogLength,
     pub(in crate::sqlite) transactions: Transactions,
+    pub(in crate::sqlite) apart: Apart,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
     opened: Instant,
@@ -123,6 +125,7 @@ impl Database {
         let open = Arc::new(Open {
             log: LogLength::of(&session),
             transactions: Transactions::default(),
+            apart: Apart::default(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
             readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),
