@@ -3,7 +3,7 @@
 //!
 //! A statement outside a transaction goes the way of one of `/v1/sql`. A whole transaction in one batch, as the clients
 //! send it, is one job among others that share a commit. Only a transaction that lives over several requests has a
-//! connection of its own, from its BEGIN to its end.
+//! connection of its own, from its BEGIN to its end. Over HTTP a stream waits for its client's next request in [`Streams`].
 
 mod batch;
 mod control;
@@ -11,7 +11,9 @@ pub mod proto;
 mod statement;
 mod stored;
 mod stream;
+mod streams;
 mod text;
 
 pub use stored::Stored;
 pub use stream::{Context, Stream};
+pub use streams::{Held, Owner, Place, Streams};

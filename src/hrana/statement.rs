@@ -54,7 +54,6 @@ impl Statement {
             return Ok(None);
         }
         prepared.bind(&self.args, self.named_args.iter().map(|arg| (arg.name.as_str(), &arg.value)))?;
-        let cols = columns(&prepared);
         let mut rows = Rows::default();
         let effect = prepared.run(|cells| {
             if self.want_rows {
@@ -65,7 +64,7 @@ impl Statement {
         })?;
         *tally = Tally { rows: tally.rows + rows.count(), bytes: tally.bytes + rows.bytes() };
         Ok(Some(StmtResult {
-            cols,
+            cols: columns(&prepared),
             rows_read: rows.count(),
             rows,
             affected_row_count: effect.rows_affected,

@@ -189,8 +189,16 @@ impl Task {
             Params::Positional(values) => prepared.bind_all(values)?,
             Params::Named(values) => prepared.bind_named(values)?,
         }
-        answering.begin_result(&prepared.columns());
-        let effect = prepared.run(|cells| answering.row(cells))?;
+        let mut begun = false;
+        let effect = prepared.run(|cells| {
+            if !std::mem::replace(&mut begun, true) {
+                answering.begin_result(&cells.columns());
+            }
+            answering.row(cells)
+        })?;
+        if !begun {
+            answering.begin_result(&prepared.columns());
+        }
         answering.end_result(effect);
         Ok(true)
     }

@@ -95,7 +95,12 @@ impl<'s> Reader<'s> {
         // In the cache, but never judged: compile it again.
         drop(cached);
         let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-        let needs = confined.needs()?.ok_or_else(|| Error::new(Code::SqlError, "there is no statement in this \"sql\""))?;
+        let needs = match confined.needs()? {
+            Some(needs) => needs,
+            // DROP … IF EXISTS of what does not exist is compiled to nothing, and nobody is asked.
+            None if statement.expanded_sql().is_some() => Needs::SCHEMA,
+            None => return Err(Error::new(Code::SqlError, "there is no statement in this \"sql\"")),
+        };
         Ok(Prepared { session, statement: Handle::Fresh(statement), needs })
     }
 
@@ -143,6 +148,8 @@ impl Prepared<'_> {
         self.statement.readonly()
     }
 
+    /// Once it has run, or from its rows ([`Cells::columns`]): one that was remembered compiled is compiled anew, where the
+    /// schema has changed, by its first step.
     pub fn columns(&self) -> Vec<&str> {
         self.statement.column_names()
     }
@@ -228,7 +235,6 @@ impl Prepared<'_> {
         let session = self.session;
         let conn = &session.conn;
         let _confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
-        let width = self.statement.column_count();
         let inserts = self.needs.has(Needs::INSERT);
         if inserts {
             // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
@@ -239,7 +245,7 @@ impl Prepared<'_> {
         let mut rows = self.statement.raw_query();
         loop {
             match rows.next() {
-                Ok(Some(row)) => on_row(&Cells { row, width })?,
+                Ok(Some(row)) => on_row(&Cells { row, width: row.as_ref().column_count() })?,
                 Ok(None) => break,
                 Err(error) => return Err(blame(session, error)),
             }
@@ -262,6 +268,10 @@ pub struct Cells<'r> {
 }
 
 impl Cells<'_> {
+    pub fn columns(&self) -> Vec<&str> {
+        self.row.as_ref().column_names()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
         (0..self.width).map(|index| self.row.get_ref(index).unwrap_or(ValueRef::Null))
     }

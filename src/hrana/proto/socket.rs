@@ -146,7 +146,7 @@ pub fn hello(outcome: Result<(), Error>) -> Vec<u8> {
 }
 
 /// The answer to a request, as the text of a message.
-pub fn respond(id: i32, outcome: Result<Response<'_>, Error>) -> Vec<u8> {
+pub fn respond(id: i32, outcome: Result<&Response<'_>, Error>) -> Vec<u8> {
     let (kind, member) = if outcome.is_ok() { ("response_ok", "response") } else { ("response_error", "error") };
     let mut out = format!("{{\"type\":\"{kind}\",\"request_id\":{id},\"{member}\":").into_bytes();
     match outcome {

@@ -164,7 +164,7 @@ fn a_cursors_entries_say_what_the_batch_did() {
     assert_eq!(lines, wanted);
 
     let message = |entries: &[u8]| -> Json {
-        serde_json::from_slice(&respond(-1, Ok(socket::Response::FetchCursor { entries, done: true }))).unwrap()
+        serde_json::from_slice(&respond(-1, Ok(&socket::Response::FetchCursor { entries, done: true }))).unwrap()
     };
     let response = json!({"type": "fetch_cursor", "entries": wanted, "done": true});
     assert_eq!(message(&entries), json!({"type": "response_ok", "request_id": -1, "response": response}));
