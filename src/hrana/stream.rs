@@ -56,7 +56,7 @@ impl Context {
 pub struct Stream {
     stored: Stored,
     transaction: Option<Interactive>,
-    /// Off: its writes are transactions of their own, on sessions that do not enforce them.
+    /// Off: what it writes is written on a session of its own, which does not enforce them.
     foreign_keys: bool,
     closed: bool,
 }
@@ -185,11 +185,7 @@ impl Stream {
         let steps = batch.steps().clone();
         let control = match &steps[at].statement.kind {
             Kind::MayRead | Kind::Writes => {
-                let (done, tally) = if self.foreign_keys {
-                    alone(cx, steps, at, *batch.tally()).await?
-                } else {
-                    unenforced(cx, steps, at, *batch.tally()).await?
-                };
+                let (done, tally) = alone(cx, steps, at, *batch.tally(), self.foreign_keys).await?;
                 *batch.tally() = tally;
                 return Ok(done);
             }
@@ -277,7 +273,7 @@ fn kind_of<'t>(texts: impl IntoIterator<Item = &'t str>) -> u64 {
 }
 
 /// One statement, committed by itself.
-async fn alone(cx: &Context, steps: Arc<[Step]>, at: usize, tally: Tally) -> Result<(StmtResult, Tally)> {
+async fn alone(cx: &Context, steps: Arc<[Step]>, at: usize, tally: Tally, foreign_keys: bool) -> Result<(StmtResult, Tally)> {
     let limits = Limits::of(&cx.plan);
     let run = {
         let (cx, steps) = (cx.clone(), steps.clone());
@@ -294,24 +290,24 @@ async fn alone(cx: &Context, steps: Arc<[Step]>, at: usize, tally: Tally) -> Res
             return Ok(done);
         }
     }
-    let done = cx.database.write(limits, move |tx| run(tx, true)).await?;
+    let done = if foreign_keys {
+        cx.database.write(limits, move |tx| run(tx, true)).await?
+    } else {
+        let transaction = cx.database.begin(Begin::Immediate, false, cx.bounds).await?;
+        let ran = transaction.run(limits.time, move |transaction| {
+            let done = transaction.statements(|reader| run(reader, true))?;
+            transaction.commit().map(|()| done)
+        });
+        ran.await??
+    };
     done.ok_or_else(|| Error::internal("a writer did not write", &"it may"))
-}
-
-/// The same on a session that enforces no foreign key.
-async fn unenforced(cx: &Context, steps: Arc<[Step]>, at: usize, mut tally: Tally) -> Result<(StmtResult, Tally)> {
-    let transaction = cx.database.begin(Begin::Immediate, false, cx.bounds).await?;
-    let job = cx.clone();
-    let ran = transaction.run(Limits::of(&cx.plan).time, move |transaction| {
-        let done = transaction.statements(|reader| steps[at].statement.run(reader, &job, &mut tally, true))?;
-        transaction.commit().map(|()| done.map(|done| (done, tally)))
-    });
-    ran.await??.ok_or_else(|| Error::internal("a writer did not write", &"it may"))
 }
 
 /// A whole transaction as one job; `None` where it has to be run the long way.
 async fn as_one(cx: &Context, batch: &Batch, begin: Begin) -> Result<Option<Batch>> {
-    permit_begin(cx, begin)?;
+    if permit_begin(cx, begin).is_err() {
+        return Ok(None);
+    }
     let (limits, steps, tally) = (Limits::of(&cx.plan), batch.steps().clone(), cx.tally());
     if begin == Begin::ReadOnly || (begin == Begin::Deferred && batch.may_only_read()) {
         let kind = kind_of(steps.iter().map(|step| &*step.statement.text));

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::auth::{Claims, Verifier, invalid_token, missing_token};
 use crate::error::{Error, Result};
 use crate::system::Mark;
-use crate::tenant::registry::{Registry, Tenant};
+use crate::tenant::registry::{Moment, Registry, Tenant};
 use crate::tenant::{Lease, TenantId, Triples};
 
 /// A request of a tenant's, let in.
@@ -23,6 +23,8 @@ pub struct TenantCall {
     pub claims: Arc<Claims>,
     pub tenant: Arc<Tenant>,
     pub request_id: Uuid,
+    /// When the tenant was looked up.
+    known: Moment,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
 }
@@ -65,8 +67,11 @@ impl Door {
 
     pub async fn let_in(&self, token: &str) -> Result<TenantCall> {
         let claims = self.verifier.verify(token).await?;
-        let tenant = self.registry.active(TenantId::from(claims.tenant)).await?;
-        Ok(TenantCall { claims, tenant, request_id: self.request_id, registry: self.registry.clone(), triples: self.triples.clone() })
+        let id = TenantId::from(claims.tenant);
+        let known = self.registry.moment(id);
+        let tenant = self.registry.active(id).await?;
+        let (registry, triples) = (self.registry.clone(), self.triples.clone());
+        Ok(TenantCall { claims, tenant, request_id: self.request_id, known, registry, triples })
     }
 }
 
@@ -94,6 +99,9 @@ impl TenantCall {
             let lease = self.triples.lease(self.tenant.id, &plan).await?;
             // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
             // holds until it is given back. What was looked up before may be over.
+            if Arc::ptr_eq(lease.plan(), &self.tenant.plan) && self.registry.unchanged_since(self.tenant.id, self.known) {
+                return Ok(lease);
+            }
             let now = self.registry.active(self.tenant.id).await?;
             if Arc::ptr_eq(lease.plan(), &now.plan) {
                 return Ok(lease);

@@ -4,6 +4,7 @@
 //! not opened again: a file has one writer alive.
 
 mod brief;
+mod closing;
 mod opening;
 
 use std::collections::VecDeque;
@@ -245,42 +246,6 @@ impl Database {
         }
     }
 
-    /// Stops what runs on the file's connections now, and tells what waits so when its turn comes; or takes that
-    /// back.
-    pub fn refuse(&self, refused: bool) {
-        self.refused.store(refused, Relaxed);
-        if let Some(open) = self.current() {
-            open.readers.stop(Stop::Closing);
-            open.writer_watch.stop(Stop::Closing);
-            open.transactions.stop(Stop::Closing);
-        }
-    }
-
-    /// Ends the transactions that wait for their clients; what runs goes on.
-    pub fn end_transactions(&self) {
-        if let Some(open) = self.current() {
-            open.transactions.end(Stop::Closing);
-        }
-    }
-
-    /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
-    pub async fn close(self: &Arc<Self>) {
-        // One after the other: a second caller returns when the first one's close is done.
-        let _one = self.opening.lock().await;
-        let (closed, done) = oneshot::channel();
-        let database = self.clone();
-        let close = move || {
-            let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(open) = open {
-                checkpoint::close(&database.path, open);
-                database.engine.counters().closes.fetch_add(1, Relaxed);
-            }
-            let _ = closed.send(());
-        };
-        self.engine.writes().submit_reserved(self.writing_party(), Box::new(close));
-        let _ = done.await;
-    }
-
     pub(super) fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
         let mut queue = self.queue();
         if queue.work.len() >= self.engine.tuning().writes_waiting && self.options.party != Party::SYSTEM {
@@ -390,13 +355,6 @@ impl Database {
         }
     }
 
-    fn not_refused(&self) -> Result<()> {
-        if !self.refused.load(Relaxed) {
-            return Ok(());
-        }
-        Err(being_closed())
-    }
-
     /// The file failed while writes were waiting: none of them has begun.
     fn refuse_all(&self) {
         self.settle_waiting(&Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY));
@@ -456,10 +414,6 @@ impl Database {
         !self.queue().work.is_empty()
     }
 
-    pub(super) fn not_fenced(&self) -> Result<()> {
-        if self.gate.is_fenced() { Err(being_closed()) } else { self.not_refused() }
-    }
-
     pub(super) fn reading_party(&self) -> Party {
         Party { running_max: self.engine.reading_max(), ..self.options.party }
     }
@@ -482,10 +436,6 @@ enum Taken {
     Group(VecDeque<Job>),
     Alone(Alone),
     Lent(Lent),
-}
-
-fn being_closed() -> Error {
-    Error::new(Code::TenantUnavailable, "the database is being closed").retry_after(RETRY)
 }
 
 #[cfg(test)]

@@ -230,31 +230,41 @@ impl Prepared<'_> {
         self.statement.is_explain() != 0
     }
 
-    /// Steps through the rows. An `Err` of `on_row` ends it.
+    /// Steps through the rows. An `Err` of `on_row` ends it. What is refused after SQLite has written it takes its whole
+    /// transaction with it, as SQLite does where it cannot undo a statement alone: whoever goes on after the error must
+    /// not be able to commit it.
     pub fn run(&mut self, mut on_row: impl FnMut(&Cells<'_>) -> Result<()>) -> Result<Effect> {
         let session = self.session;
         let conn = &session.conn;
-        let _confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
+        let confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
         let inserts = self.needs.has(Needs::INSERT);
         if inserts {
             // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
             unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
         }
-        let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && !self.statement.readonly();
+        let writes = !self.statement.readonly();
+        let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && writes;
         session.touches(&self.statement);
         let mut rows = self.statement.raw_query();
-        loop {
+        let mut done = loop {
             match rows.next() {
-                Ok(Some(row)) => on_row(&Cells { row, width: row.as_ref().column_count() })?,
-                Ok(None) => break,
+                Ok(Some(row)) => {
+                    if let Err(refused) = on_row(&Cells { row, width: row.as_ref().column_count() }) {
+                        break Err(refused);
+                    }
+                }
+                Ok(None) => break Ok(()),
                 Err(error) => return Err(blame(session, error)),
             }
+        };
+        drop((rows, confined));
+        if done.is_ok() && self.needs.has(Needs::SCHEMA) {
+            done = keep_our_names(session);
         }
-        drop(rows);
-        if self.needs.has(Needs::SCHEMA) {
-            keep_our_names(session)?;
+        if done.is_err() && writes {
+            super::writer::roll_back(session);
         }
-        Ok(Effect {
+        done.map(|()| Effect {
             rows_affected: if changes { conn.changes() } else { 0 },
             last_insert_rowid: Some(conn.last_insert_rowid()).filter(|&rowid| inserts && rowid != 0),
         })

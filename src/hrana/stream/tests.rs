@@ -6,6 +6,9 @@ use super::*;
 use crate::config;
 use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
 
+const SCHEMA: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
+                      CREATE TABLE child(t INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);";
+
 /// A tenant's database, and streams on it.
 struct Bench {
     _dir: tempfile::TempDir,
@@ -21,13 +24,11 @@ impl Bench {
     fn with(change: impl FnOnce(&mut config::Hrana)) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::start(&config::Sqlite::default(), &config::Executor::default());
-        let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
-                      CREATE TABLE child(t INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);";
         let options = Options {
             level: config::Level::Full,
             max_bytes: 0,
             party: Party { id: 7, running_max: 4 },
-            migrations: Arc::new([Arc::new(Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap())]),
+            migrations: Arc::new([Arc::new(Migrations::from_files("test", [("0001_t.up.sql", SCHEMA)]).unwrap())]),
             sandboxed: true,
             create: true,
             held: Arc::default(),
@@ -452,3 +453,24 @@ async fn a_transaction_ended_from_outside_says_so_once_and_the_stream_goes_on() 
     assert_eq!(bench.execute(stream, "INSERT INTO t(v) VALUES ('late')").await, json!("STATEMENT_TIMEOUT"));
     assert_eq!(bench.execute(stream, "SELECT v FROM t").await, json!([["other"]]));
 }
+
+#[tokio::test]
+async fn what_is_refused_after_it_was_done_takes_its_transaction_with_it() {
+    let bench = Bench::new();
+    let plan = Plan { result_rows: 1, ..Plan::default() };
+    let bench = Bench { cx: Context { plan: Arc::new(plan), ..bench.cx.clone() }, ..bench };
+    bench.execute(&mut Stream::new(), "CREATE TABLE plain(a)").await;
+    let (rename, many) = ("ALTER TABLE plain RENAME TO _tenantry_plain", "INSERT INTO t(v) VALUES ('a'), ('b') RETURNING v");
+    for (sql, code) in [(rename, "SQL_DENIED"), (many, "RESULT_TOO_LARGE")] {
+        let stream = &mut Stream::new();
+        // Whoever ignores the error commits nothing: in one batch, and over several requests.
+        let ran = bench.batch(stream, &[(None, "BEGIN"), (None, sql), (None, "COMMIT")]).await;
+        assert_eq!(ran, [json!([]), json!(code), json!("SQLITE_ERROR")]);
+        bench.execute(stream, "BEGIN IMMEDIATE").await;
+        assert_eq!(bench.execute(stream, sql).await, json!(code));
+        assert!(!stream.in_transaction());
+        assert_eq!(bench.execute(stream, "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM plain)").await, json!([["0", "0"]]));
+    }
+}
+
+mod differential;
