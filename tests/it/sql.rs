@@ -408,8 +408,7 @@ fn a_statement_is_of_the_schema_as_it_is_now() {
 fn dropping_what_is_not_there_is_nothing_but_needs_the_scope() {
     let server = Server::shared();
     let tenant = server.tenant("drop-nothing");
-    for sql in
-        ["DROP TABLE IF EXISTS absent", "DROP INDEX IF EXISTS absent", "DROP VIEW IF EXISTS absent", "DROP TRIGGER IF EXISTS absent"]
+    for sql in ["DROP TABLE IF EXISTS absent", "DROP INDEX IF EXISTS absent", "DROP VIEW IF EXISTS absent", "DROP TRIGGER IF EXISTS absent"]
     {
         tenant.sql(sql, json!([])).succeeds();
         tenant.sql(sql, json!([])).succeeds();
