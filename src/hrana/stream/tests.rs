@@ -43,7 +43,9 @@ impl Bench {
     /// The answer as a client reads it: the response, or the error under `error`.
     async fn ask(&self, stream: &mut Stream, request: Json) -> Json {
         let cx = Context { answered: Arc::default(), ..self.cx.clone() };
-        match stream.run(&cx, serde_json::from_value(request).unwrap()).await {
+        // One that would wait for ever fails the test instead.
+        let answered = tokio::time::timeout(Duration::from_secs(60), stream.run(&cx, serde_json::from_value(request).unwrap()));
+        match answered.await.expect("an answer") {
             Ok(response) => {
                 let mut out = Vec::new();
                 response.write(&mut out);
