@@ -28,6 +28,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod hrana;
 pub mod http;
 pub mod queue;
 pub mod server;

@@ -205,6 +205,7 @@ impl Triples {
                 return Err(Error::conflict("this tenant is being changed by another request").retry_after(Duration::from_secs(1)));
             }
             triple.gate.fence();
+            triple.files.iter().for_each(|file| file.end_transactions());
             triple
         };
         let fence = Fence { triple: triple.clone(), triples: self.clone() };
