@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::checkpoint;
+use super::checkpoint::{self, Leave};
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
@@ -238,15 +238,18 @@ impl Database {
     }
 
     /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
-    pub async fn close(self: &Arc<Self>) {
+    pub async fn close(self: &Arc<Self>, leave: Leave) {
         // One after the other: a second caller returns when the first one's close is done.
         let _one = self.opening.lock().await;
+        if self.current().is_none() {
+            return;
+        }
         let (closed, done) = oneshot::channel();
         let database = self.clone();
         let close = move || {
             let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(open) = open {
-                checkpoint::close(&database.path, open);
+                checkpoint::close(&database.path, open, leave);
                 database.engine.counters().closes.fetch_add(1, Relaxed);
             }
             let _ = closed.send(());

@@ -164,7 +164,7 @@ async fn closing_leaves_one_plain_file() {
     database.write(Limits::default(), insert("kept".to_owned())).await.unwrap();
     assert_eq!(count(&database).await, 1);
     assert!(gate.emptied(Duration::from_secs(5)).await && gate.try_close());
-    database.close().await;
+    database.close(Leave::Nothing).await;
     let names: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["t.sqlite"]);
     let plain = rusqlite::Connection::open(bench.file()).unwrap();
