@@ -8,8 +8,8 @@
 mod drive;
 mod fleet;
 mod gauge;
-mod host;
-mod mix;
+pub mod host;
+pub mod mix;
 mod picture;
 mod progress;
 mod report;
