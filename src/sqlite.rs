@@ -32,7 +32,7 @@ pub use gate::{Gate, Pass};
 pub use idempotency::{Idempotency, IdempotencyKey};
 pub use migrate::{Applied, Migration, Migrations, applied, template};
 pub use reader::{Reader, WriteTx};
-pub use room::Room;
+pub use room::has_room;
 pub use session::LENGTH_MAX;
 pub use statement::{Cells, Effect, Prepared, Script, is_vacuum};
 pub use writer::Exclusive;

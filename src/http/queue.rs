@@ -15,7 +15,7 @@ use super::unread::UnreadAnswers;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
-use crate::queue::{Claim, Claimed, NewJob, Queue, QueueName};
+use crate::queue::{Claim, Claimed, JobId, NewJob, Queue, QueueName};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,7 +86,7 @@ pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>,
 /// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, now or before, 409 `lease_lost` when it is not.
 pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let id = Uuid::try_parse(&id).map_err(|_| Error::bad_request("a job's id is a UUID").hint("Take it from the claim's answer."))?;
+    let id = JobId::parse(&id)?;
     Queue::new(call.lease().await?.queue()).ack(id, &body.0.lease_token).await?;
     Ok(HttpResponse::Ok().json(json!({ "job": { "id": id, "state": "done" } })))
 }
@@ -102,8 +102,8 @@ fn a_minute() -> i64 {
 /// Writes the answer around the payloads, since parsing them again only to print them would be most of the work.
 fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct Head<'a> {
-        id: &'a str,
+    struct Head {
+        id: JobId,
         attempt: i64,
         lease_token: Uuid,
         lease_until: String,
@@ -114,11 +114,11 @@ fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
     out.extend_from_slice(b"{\"jobs\":[");
     for (i, job) in jobs.iter().enumerate() {
         let head = Head {
-            id: &job.id,
+            id: job.id,
             attempt: job.attempt,
             lease_token: job.lease_token,
             lease_until: rfc3339(job.lease_until),
-            enqueued_at: rfc3339(job.enqueued_at),
+            enqueued_at: rfc3339(job.enqueued_at()),
         };
         if i > 0 {
             out.push(b',');
@@ -140,11 +140,10 @@ mod tests {
     #[test]
     fn payloads_go_out_byte_for_byte_inside_valid_json() {
         let job = |payload: &str| Claimed {
-            id: "0190a5c6-0000-7000-8000-000000000000".to_owned(),
+            id: JobId::parse("0190a5c6-0000-7000-8000-000100000000").unwrap(),
             attempt: 2,
             lease_token: Uuid::nil(),
             lease_until: 1_000,
-            enqueued_at: 0,
             payload: payload.into(),
         };
         let odd = r#"{ "b":1,"a" : [1.50, "ü\u00e4"] }"#;
