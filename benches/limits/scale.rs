@@ -16,8 +16,9 @@ use crate::client::{Client, Line};
 use crate::local::Files;
 use crate::results::Bound::{AtLeast, AtMost, None as Free};
 use crate::results::{Goal, Measured, Results, goal};
-use crate::rows::{SQL, read_body};
-use crate::site::{Member, Tenantry, target_dir};
+use crate::rows::{self, SQL, read_body};
+use crate::served::Served;
+use crate::site::{Member, Tenantry, path, target_dir};
 use crate::{Args, tell};
 
 /// Descriptors of an open tenant of whom only the database was used: as the budget counts them, a reader's among them.
@@ -46,10 +47,12 @@ const GOALS: &[Goal] = &[
     goal("disk, memory", "memory with them / with ten, MB", AtMost(1.05)),
     goal("flood of scans", "p99 of quiet tenants beside endless scans / alone, ms", AtMost(2.0)),
     goal("flood of inserts", "the same beside 256 connections of inserts", AtMost(2.0)),
+    goal("flood elsewhere", "the same beside as many requests to a bare handler", Free),
     goal("overload, reads", "point reads, 2048 connections / 64", AtLeast(0.8)),
+    goal("overload elsewhere", "the same with a bare handler", Free),
     goal("overload, scans", "scans of 5 ms, 2048 connections / 64", AtLeast(0.8)),
     goal("overload, refused ms", "p99 of the refusals among them, ms", AtMost(100.0)),
-    goal("overload, memory", "memory at the end of it / before, MB", AtMost(1.5)),
+    goal("overload, memory", "memory after a second such overload / after the first, MB", AtMost(1.1)),
     goal("overload, after", "point reads a second after it / before", AtLeast(0.9)),
     goal("unread answers", "memory for 200 answers of 8 MB nobody reads / http.unread_bytes, MB", AtMost(1.5)),
     goal("unsent bodies", "memory for 200 bodies of 4 MB that never end / http.receiving_bytes, MB", AtMost(1.5)),
@@ -79,6 +82,7 @@ pub fn names() -> Vec<&'static str> {
 struct Scale {
     client: Client,
     tenantry: Tenantry,
+    bare: Served,
     /// Databases like the tenants', for rusqlite.
     files: Files,
     /// Servers of ten tenants and of many, stopped.
@@ -95,9 +99,12 @@ pub fn run(args: &Args) -> Results {
     let began = Instant::now();
     let tenantry = Tenantry::build(scratch.path().join("full"), "full", tenants);
     println!("{tenants} tenants provisioned and given 1000 rows each in {:.0} s", began.elapsed().as_secs_f64());
+    let answers = scratch.path().join("answers.json");
+    std::fs::write(&answers, serde_json::to_vec(&rows::canned(&tenantry)).expect("JSON")).expect("a file");
+    let bare = Served::start(&["--serve-bare", path(&answers)]);
     let files = Files::make(&scratch.path().join("local"), THRASHED / 10);
     let client = Client { connections: args.connections, slice: args.slice() };
-    let mut scale = Scale { client, tenantry, files, disk: None, scratch, on_disk: args.disk };
+    let mut scale = Scale { client, tenantry, bare, files, disk: None, scratch, on_disk: args.disk };
     let mut results = Results::new(GOALS);
     for row in ROWS.iter().filter(|row| args.wants(row.name)) {
         for round in 0..args.rounds {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tenantry::cli::load::mix::Dice;
-use tenantry::cli::load::wire::{self, Wire};
+use tenantry::cli::load::wire::{self, Target, Wire};
 
 use super::{Scale, both, of};
 use crate::client::runtime;
@@ -25,27 +25,34 @@ const SETTLE: Duration = Duration::from_millis(500);
 const SCAN: &[u8] = br#"{"statements":[{"sql":"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"}]}"#;
 
 pub fn scans(scale: &mut Scale, round: usize) -> Vec<Measured> {
-    beside("flood of scans", SCAN, 64, scale, round)
+    settle(scale, round);
+    let scale = &*scale;
+    let tenantry = (scale.tenantry.target(), SQL);
+    vec![of("flood of scans", both(round, || flooded(scale, tenantry, SCAN, 64), || quiet_p99(scale)))]
 }
 
 pub fn inserts(scale: &mut Scale, round: usize) -> Vec<Measured> {
-    beside("flood of inserts", INSERT, 256, scale, round)
+    settle(scale, round);
+    let scale = &*scale;
+    let tenantry = (scale.tenantry.target(), SQL);
+    let rates = both(round, || flooded(scale, tenantry, INSERT, 256), || quiet_p99(scale));
+    // What the machine does to them, and not the server: client and flood share its cores.
+    let elsewhere = flooded(scale, (&scale.bare.target, "/insert"), INSERT, 256);
+    vec![of("flood of inserts", rates), of("flood elsewhere", (elsewhere, rates.1))]
 }
 
-fn beside(goal: &'static str, body: &[u8], connections: usize, scale: &mut Scale, round: usize) -> Vec<Measured> {
+fn settle(scale: &mut Scale, round: usize) {
     if round == 0 {
         scale.restart(1_000);
         scale.touch(QUIET + 1);
     }
-    let scale = &*scale;
-    vec![of(goal, both(round, || flooded(scale, body, connections), || quiet_p99(scale)))]
 }
 
-fn flooded(scale: &Scale, body: &[u8], connections: usize) -> f64 {
+fn flooded(scale: &Scale, (target, path): (&Target, &str), body: &[u8], connections: usize) -> f64 {
     let flood = async |_: usize| {
-        let mut wire = Wire::new(scale.tenantry.target(), Duration::from_secs(60));
+        let mut wire = Wire::new(target, Duration::from_secs(60));
         let mut request = Vec::new();
-        wire::post(&mut request, &scale.tenantry.tenants[0].caller, SQL, body);
+        wire::post(&mut request, &scale.tenantry.tenants[0].caller, path, body);
         loop {
             // Stopped, refused or done: it asks again.
             wire.call(&request).await.expect("an answer");

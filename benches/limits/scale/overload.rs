@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tenantry::cli::load::wire::{self, Wire};
+use tenantry::cli::load::wire::{self, Target, Wire};
 
 use super::{FEW, Scale, of};
 use crate::client::runtime;
@@ -46,16 +46,21 @@ pub fn overload(scale: &mut Scale, round: usize) -> Vec<Measured> {
         scale.touch(FEW);
     }
     let reads = read_body(7);
-    let before = scale.tenantry.usage().rss_bytes as f64 / 1e6;
-    let [few_reads, few_scans] = [storm(scale, ENOUGH, &reads), storm(scale, ENOUGH, SCAN)];
-    let [many_reads, many_scans] = [storm(scale, TOO_MANY, &reads), storm(scale, TOO_MANY, SCAN)];
-    let memory = scale.tenantry.usage().rss_bytes as f64 / 1e6;
+    let (ours, bare) = ((scale.tenantry.target(), SQL), (&scale.bare.target, "/read"));
+    let memory = || scale.tenantry.usage().rss_bytes as f64 / 1e6;
+    let [few_scans, few_reads, few_bare] = [(ours, SCAN), (ours, &reads), (bare, &reads)].map(|(at, body)| storm(scale, at, ENOUGH, body));
+    let many_bare = storm(scale, bare, TOO_MANY, &reads);
+    let many_reads = storm(scale, ours, TOO_MANY, &reads);
+    let first = memory();
+    let many_scans = storm(scale, ours, TOO_MANY, SCAN);
+    let second = memory();
     std::thread::sleep(Duration::from_secs(1));
-    let after = storm(scale, ENOUGH, &reads);
+    let after = storm(scale, ours, ENOUGH, &reads);
     let mut measured = vec![
         of("overload, reads", (many_reads.per_s, Some(few_reads.per_s))),
         of("overload, scans", (many_scans.per_s, Some(few_scans.per_s))),
-        of("overload, memory", (memory, Some(before))),
+        of("overload elsewhere", (many_bare.per_s, Some(few_bare.per_s))),
+        of("overload, memory", (second, Some(first))),
         of("overload, after", (after.per_s, Some(few_reads.per_s))),
     ];
     measured.extend(many_scans.refused_p99.map(|p99| of("overload, refused ms", (p99, None))));
@@ -63,14 +68,14 @@ pub fn overload(scale: &mut Scale, round: usize) -> Vec<Measured> {
 }
 
 /// Every connection asks one of a few tenants again and again, and waits when it is told to.
-fn storm(scale: &Scale, connections: usize, body: &[u8]) -> Storm {
+fn storm(scale: &Scale, (target, path): (&Target, &str), connections: usize, body: &[u8]) -> Storm {
     let done = Cell::new(0);
     let began = Instant::now();
     let until = began + scale.client.slice;
     let one = async |number: usize| {
-        let mut wire = Wire::new(scale.tenantry.target(), Duration::from_secs(60));
+        let mut wire = Wire::new(target, Duration::from_secs(60));
         let (mut request, mut refused) = (Vec::new(), Vec::new());
-        wire::post(&mut request, &scale.tenantry.tenants[number % FEW].caller, SQL, body);
+        wire::post(&mut request, &scale.tenantry.tenants[number % FEW].caller, path, body);
         while Instant::now() < until {
             let asked = Instant::now();
             let answer = wire.call(&request).await.expect("an answer");
