@@ -5,7 +5,6 @@ use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -41,6 +40,28 @@ pub struct AckBody {
     lease_token: String,
 }
 
+#[derive(Serialize)]
+struct EnqueuedReply<'a> {
+    id: JobId,
+    queue: &'a str,
+    state: &'static str,
+    priority: i64,
+    max_attempts: i64,
+    run_at: String,
+    enqueued_at: String,
+}
+
+#[derive(Serialize)]
+struct AckReply {
+    job: JobReply,
+}
+
+#[derive(Serialize)]
+struct JobReply {
+    id: JobId,
+    state: &'static str,
+}
+
 /// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk.
 pub async fn enqueue(call: TenantCall, request: HttpRequest, queue: Path<String>, body: JsonBytes<EnqueueBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
@@ -62,15 +83,15 @@ pub async fn enqueue(call: TenantCall, request: HttpRequest, queue: Path<String>
     if made.replayed {
         reply.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(reply.json(json!({
-        "id": made.id,
-        "queue": queue.as_str(),
-        "state": made.state(),
-        "priority": made.priority,
-        "max_attempts": made.max_attempts,
-        "run_at": rfc3339(made.run_at),
-        "enqueued_at": rfc3339(made.enqueued_at),
-    })))
+    Ok(reply.json(EnqueuedReply {
+        id: made.id,
+        queue: queue.as_str(),
+        state: made.state(),
+        priority: made.priority,
+        max_attempts: made.max_attempts,
+        run_at: rfc3339(made.run_at),
+        enqueued_at: rfc3339(made.enqueued_at),
+    }))
 }
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
@@ -88,7 +109,7 @@ pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Res
     call.claims.require(Scope::QueueConsume)?;
     let id = JobId::parse(&id)?;
     Queue::new(call.lease().await?.queue()).ack(id, &body.0.lease_token).await?;
-    Ok(HttpResponse::Ok().json(json!({ "job": { "id": id, "state": "done" } })))
+    Ok(HttpResponse::Ok().json(AckReply { job: JobReply { id, state: "done" } }))
 }
 
 fn one() -> i64 {
