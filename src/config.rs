@@ -155,6 +155,8 @@ pub struct Executor {
     pub waiting: usize,
     /// Statements of one tenant waiting for a lane.
     pub waiting_per_tenant: usize,
+    /// While one of a tenant's statements has waited so long for a lane, further ones are refused, in milliseconds.
+    pub waiting_ms: u64,
     /// Most writes that share one commit.
     pub group_max: usize,
 }
@@ -349,7 +351,7 @@ impl Default for Sqlite {
 
 impl Default for Executor {
     fn default() -> Self {
-        Executor { read_lanes: 0, write_lanes: 0, waiting: 20_000, waiting_per_tenant: 1_000, group_max: 128 }
+        Executor { read_lanes: 0, write_lanes: 0, waiting: 20_000, waiting_per_tenant: 1_000, waiting_ms: 1_000, group_max: 128 }
     }
 }
 

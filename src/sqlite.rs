@@ -25,6 +25,7 @@ mod watch;
 mod writer;
 
 pub use authorizer::Needs;
+pub use checkpoint::Leave;
 pub use counters::Counters;
 pub use database::{Database, FileState, Limits, Options};
 pub use engine::Engine;

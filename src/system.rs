@@ -26,7 +26,7 @@ pub use schema::{Sets, schema};
 
 use crate::config::{Durability, Level, Telemetry};
 use crate::error::{Error, Result};
-use crate::sqlite::{Database, Engine, Gate, Limits, Options, Party};
+use crate::sqlite::{Database, Engine, Gate, Leave, Limits, Options, Party};
 
 /// How long closing waits for what still runs.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -140,7 +140,7 @@ impl Systems {
             self.files.gate.emptied(CLOSE_WAIT).await;
         }
         for file in self.list().iter().rev() {
-            file.database.close().await;
+            file.database.close(Leave::Nothing).await;
         }
     }
 }

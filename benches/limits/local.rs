@@ -8,7 +8,14 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use tenantry::tenant::template::{Blueprint, Template};
 
-use crate::site::{ROWS, SCHEMA};
+/// Rows in table `t` of every tenant.
+pub const ROWS: usize = 1_000;
+
+/// A tenant's schema and rows: `t` is read, `w` is written.
+pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     CREATE TABLE w (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+       SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
 
 /// Files like a tenant's database, each opened by rusqlite only.
 pub struct Files {
@@ -49,6 +56,22 @@ impl Files {
                 }
             };
             let threads: Vec<_> = sets.into_iter().map(|conns| scope.spawn(run(conns))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        done as f64 / began.elapsed().as_secs_f64()
+    }
+
+    /// Files opened, read once and closed again in a second, one after the other by one thread for each core.
+    pub fn reopened(&self, slice: Duration) -> f64 {
+        let began = Instant::now();
+        let done: usize = std::thread::scope(|scope| {
+            let run = |thread: usize| {
+                move || {
+                    let paths = self.paths.iter().skip(thread).step_by(cores()).cycle();
+                    paths.take_while(|_| began.elapsed() < slice).map(|path| read_point(&open(path), 7)).count()
+                }
+            };
+            let threads: Vec<_> = (0..cores()).map(|thread| scope.spawn(run(thread))).collect();
             threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
         });
         done as f64 / began.elapsed().as_secs_f64()

@@ -17,6 +17,10 @@ use super::watch::Watchdog;
 use crate::config;
 use crate::error::{Error, Result};
 
+/// Read lanes run what was not brief, which may be seconds of pure computing. They stand back for the async workers,
+/// which answer everybody else, and for the lanes that write.
+const READ_NICE: i32 = 10;
+
 pub struct Engine {
     reads: Executor,
     writes: Executor,
@@ -65,15 +69,16 @@ impl Engine {
             ffi::sqlite3_soft_heap_limit64(bytes(sqlite.page_cache_bytes));
             ffi::sqlite3_hard_heap_limit64(bytes(sqlite.heap_max_bytes));
         }
+        let bounds = Bounds {
+            lanes: 1,
+            waiting: executor.waiting,
+            waiting_per_party: executor.waiting_per_tenant,
+            waiting_time: Duration::from_millis(executor.waiting_ms),
+            nice: 0,
+        };
         Arc::new(Engine {
-            reads: Executor::start(
-                "read",
-                Bounds { lanes: read_lanes, waiting: executor.waiting, waiting_per_party: executor.waiting_per_tenant },
-            ),
-            writes: Executor::start(
-                "write",
-                Bounds { lanes: write_lanes, waiting: executor.waiting, waiting_per_party: executor.waiting_per_tenant },
-            ),
+            reads: Executor::start("read", Bounds { lanes: read_lanes, nice: READ_NICE, ..bounds }),
+            writes: Executor::start("write", Bounds { lanes: write_lanes, nice: 0, ..bounds }),
             watchdog: Watchdog::start(),
             scheduler: Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()),
             descriptors: DescriptorBudget::new(sqlite.descriptors),

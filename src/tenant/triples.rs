@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::R
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use moka::notification::RemovalCause;
 use tokio::sync::{Notify, mpsc};
 
 use super::{Layout, Role, TenantId};
 use crate::clock::{self, Millis};
 use crate::config::{Durability, Plan};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Engine, FileState, Gate, Migrations, Options, Party, Pass};
+use crate::sqlite::{Database, Engine, FileState, Gate, Leave, Migrations, Options, Party, Pass};
 
 /// How long a request waits for a triple that is being closed.
 const REOPEN_WAIT: Duration = Duration::from_secs(5);
@@ -104,7 +105,7 @@ impl Triples {
         migrations: [Arc<[Arc<Migrations>]>; 3],
         idle_close: Duration,
     ) -> Arc<Triples> {
-        let (let_go, evicted) = mpsc::unbounded_channel::<Arc<Triple>>();
+        let (let_go, evicted) = mpsc::unbounded_channel();
         let evictions = Arc::new(AtomicU64::new(0));
         let counted = evictions.clone();
         // A quarter of the descriptors is left for what is in use although it was let go, and for what is
@@ -120,8 +121,10 @@ impl Triples {
                 if cause.was_evicted() {
                     counted.fetch_add(1, Relaxed);
                     triple.evicted.store(true, Relaxed);
+                    // What has to make room is likely to come back; what nobody used for long is not.
+                    let leave = if cause == RemovalCause::Size { Leave::EmptyLog } else { Leave::Nothing };
                     // The other end goes when the process does.
-                    let _ = let_go.send(triple);
+                    let _ = let_go.send((triple, leave));
                 }
             })
             .build();
@@ -224,7 +227,7 @@ impl Triples {
             triple.files.iter().for_each(|file| file.refuse(true));
             (patience, stopped) = (INTERRUPT_WAIT, true);
         }
-        triple.close().await;
+        triple.close(Leave::Nothing).await;
         Ok(fence)
     }
 
@@ -338,8 +341,8 @@ impl Triples {
 }
 
 /// Closes what the LRU lets go, each as soon as nobody uses it.
-async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedReceiver<Arc<Triple>>) {
-    while let Some(triple) = evicted.recv().await {
+async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedReceiver<(Arc<Triple>, Leave)>) {
+    while let Some((triple, leave)) = evicted.recv().await {
         let triples = triples.clone();
         tokio::task::spawn_local(async move {
             while !triple.gate.try_close() {
@@ -348,7 +351,7 @@ async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedRece
                 }
                 triple.gate.emptied(REOPEN_WAIT).await;
             }
-            triple.close().await;
+            triple.close(leave).await;
             if let Some(triples) = triples.upgrade() {
                 triples.remove(&triple, false);
             }
@@ -367,9 +370,9 @@ impl Triple {
         u32::try_from(held).unwrap_or(u32::MAX).max(WEIGHT_AT_FIRST)
     }
 
-    async fn close(&self) {
+    async fn close(&self, leave: Leave) {
         for file in &self.files {
-            file.close().await;
+            file.close(leave).await;
         }
     }
 }

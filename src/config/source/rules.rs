@@ -45,7 +45,7 @@ impl Rules<'_> {
     /// Bounds of which none would be a server that serves nothing.
     fn counts(&self, config: &Config) -> Result<()> {
         let Config { http, auth, sqlite, executor, hrana, tenants, telemetry, .. } = config;
-        let positive: [(&str, u64); 30] = [
+        let positive = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
             ("http.receiving_bytes", http.receiving_bytes),
             ("http.unread_bytes", http.unread_bytes),
@@ -61,6 +61,7 @@ impl Rules<'_> {
             ("sqlite.idle_checkpoint_ms", sqlite.idle_checkpoint_ms),
             ("executor.waiting", executor.waiting as u64),
             ("executor.waiting_per_tenant", executor.waiting_per_tenant as u64),
+            ("executor.waiting_ms", executor.waiting_ms),
             ("executor.group_max", executor.group_max as u64),
             ("hrana.streams", hrana.streams as u64),
             ("hrana.streams_per_tenant", hrana.streams_per_tenant as u64),

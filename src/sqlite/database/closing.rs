@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::super::checkpoint;
+use super::super::checkpoint::{self, Leave};
 use super::super::watch::Stop;
 use super::{Database, RETRY};
 use crate::error::{Code, Error, Result};
@@ -31,15 +31,18 @@ impl Database {
     }
 
     /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
-    pub async fn close(self: &Arc<Self>) {
+    pub async fn close(self: &Arc<Self>, leave: Leave) {
         // One after the other: a second caller returns when the first one's close is done.
         let _one = self.opening.lock().await;
+        if self.current().is_none() {
+            return;
+        }
         let (closed, done) = oneshot::channel();
         let database = self.clone();
         let close = move || {
             let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(open) = open {
-                checkpoint::close(&database.path, open);
+                checkpoint::close(&database.path, open, leave);
                 database.engine.counters().closes.fetch_add(1, Relaxed);
             }
             let _ = closed.send(());

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
+use crate::sqlite::Leave;
 
 pub(in crate::sqlite) struct Bench {
     dir: tempfile::TempDir,
@@ -184,7 +185,7 @@ async fn closing_leaves_one_plain_file() {
     database.write(Limits::default(), insert("kept".to_owned())).await.unwrap();
     assert_eq!(count(&database).await, 1);
     assert!(gate.emptied(Duration::from_secs(5)).await && gate.try_close());
-    database.close().await;
+    database.close(Leave::Nothing).await;
     let names: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["t.sqlite"]);
     let plain = rusqlite::Connection::open(bench.file()).unwrap();

@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use rusqlite::ffi;
 
 use super::*;
+use crate::sqlite::Leave;
 use crate::sqlite::database::tests::{Bench, count, insert};
 use crate::sqlite::{Gate, Limits};
 
@@ -207,7 +208,7 @@ async fn a_fence_ends_transactions_and_lets_none_begin() {
     for transaction in [idle, reading] {
         assert_eq!(run(&transaction, "SELECT 1").await.unwrap_err().code(), Code::TenantUnavailable);
     }
-    database.close().await;
+    database.close(Leave::Nothing).await;
     let plain = rusqlite::Connection::open(bench.file()).unwrap();
     assert_eq!(plain.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
 }
