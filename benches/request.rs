@@ -62,6 +62,7 @@ impl Bench {
             max_bytes: 0,
             party: Party::SYSTEM,
             migrations: Arc::new([Arc::new(migrations)]),
+            keep_before: None,
             sandboxed,
             create: true,
             held: Arc::default(),

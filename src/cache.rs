@@ -191,6 +191,7 @@ mod tests {
             max_bytes: 0,
             party: Party::SYSTEM,
             migrations,
+            keep_before: None,
             sandboxed: false,
             create: true,
             held: Arc::default(),

@@ -229,6 +229,7 @@ mod tests {
                 max_bytes: 0,
                 party: Party::SYSTEM,
                 migrations: schema().tenant_queue.clone(),
+                keep_before: None,
                 sandboxed: false,
                 create: true,
                 held: Arc::default(),

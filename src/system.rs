@@ -162,6 +162,7 @@ impl Files {
             max_bytes: 0,
             party: Party::SYSTEM,
             migrations: sets.clone(),
+            keep_before: None,
             sandboxed: false,
             create: true,
             held: Arc::default(),

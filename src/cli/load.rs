@@ -10,7 +10,7 @@ mod fleet;
 mod host;
 mod mix;
 mod picture;
-mod progress;
+pub(super) mod progress;
 mod report;
 mod tally;
 mod truth;

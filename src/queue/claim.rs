@@ -114,7 +114,7 @@ mod tests {
     fn a_claim_never_scans_nor_sorts() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         for step in schema().tenant_queue.iter().flat_map(|set| &set.steps) {
-            conn.execute_batch(&step.up).unwrap();
+            conn.execute_batch(&step.up.sql).unwrap();
         }
         for sql in [STAGE_DUE, TAKE_BACK, BEST, LEASE, PAYLOAD, super::super::PRUNE, super::super::FIND, super::super::FINISH] {
             for step in plan(&conn, sql) {

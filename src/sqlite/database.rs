@@ -57,6 +57,8 @@ pub struct Options {
     pub party: Party,
     /// What the file is brought up to date with when it is opened, in this order.
     pub migrations: Arc<[Arc<Migrations>]>,
+    /// Where the file is kept as it was before a migration destroys something in it.
+    pub keep_before: Option<PathBuf>,
     /// Whether tenants' own SQL runs here.
     pub sandboxed: bool,
     /// Whether a missing file is made. A tenant's files are made by provisioning only.

@@ -30,6 +30,7 @@ impl Bench {
             max_bytes: 0,
             party: Party { id: 7, running_max: 4 },
             migrations: Arc::new([Arc::new(set)]),
+            keep_before: None,
             sandboxed: true,
             create: true,
             held: Arc::default(),
