@@ -61,7 +61,7 @@ impl Bench {
             level,
             max_bytes: 0,
             party: Party::SYSTEM,
-            migrations: Arc::new([Arc::new(migrations)]),
+            migrations: (Arc::new([Arc::new(migrations)]) as Arc<[_]>).into(),
             keep_before: None,
             sandboxed,
             create: true,

@@ -5,7 +5,8 @@
 //! - One tenant's failure is its own: it is kept with its reason, and the others go on, until more of a wave have
 //!   failed than the run allows.
 //! - Canaries come first. Until they have passed, everybody else is opened at the version that was in force before
-//!   (the *ceiling*); from then on whoever is opened is brought up, whether the run has reached it or not.
+//!   (the *ceiling*); from then on whoever is opened is brought up, whether the run has reached it or not. A run that is
+//!   stopped or halts puts the ceiling back: whoever has not been brought up stays and is served as before.
 //! - What a visit does to a file is one transaction of that file, so visiting twice is as good as once. The run's row
 //!   moves before what it says is put in force in memory, and start-up puts in force what the rows say.
 //! - There is one run at a time, and one driver ([`Fleet::drive`]), a task of the server's.
@@ -27,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::sqlite::{Engine, Migrations};
 use crate::system::app::fleet::{KEPT, Kind, NewRun, RunRow, RunState, Scope, VisitRow, VisitState};
 use crate::system::audit::By;
-use crate::system::{App, Audit};
+use crate::system::{Action, App, Audit};
 use crate::tenant::{Blueprint, Layout, Target, Triples};
 
 pub use wish::Wish;
@@ -56,7 +57,7 @@ struct Inner {
     news: Notify,
     /// The server stops: no tenant is taken any more.
     ending: AtomicBool,
-    /// Runs begin one after the other.
+    /// Held while a row says what is in force and until it is: so memory follows the rows in their order.
     turn: tokio::sync::Mutex<()>,
     pace: Mutex<Option<Pace>>,
 }
@@ -120,10 +121,9 @@ impl Fleet {
         let (inner, who) = (self.inner.clone(), by.clone());
         let stop = async move {
             let action = who.did("migrations.stop", Some(run.to_string()), json!({}));
-            let row = inner.app.fleet_end(run, RunState::Stopped, None, action).await?;
-            match row.state {
-                RunState::Stopped => Ok(row),
-                state => Err(Error::conflict(format!("run {run} is {} already", state.as_str()))),
+            match inner.end(run, RunState::Stopped, None, action).await? {
+                Some(row) => Ok(row),
+                None => Err(Error::conflict(format!("run {run} has ended before"))),
             }
         };
         self.inner.audit.attempt(&by, "migrations.stop", Some(run.to_string()), stop).await
@@ -210,6 +210,22 @@ impl Inner {
         }
         self.news.notify_one();
         Ok(row)
+    }
+
+    /// Ends a run; what it has not brought to everybody is in force for nobody else. `None` if it has ended before.
+    async fn end(self: &Arc<Self>, run: Uuid, state: RunState, reason: Option<String>, action: Action) -> Result<Option<RunRow>> {
+        let _turn = self.turn.lock().await;
+        let row = self.app.fleet_run(run).await?;
+        if row.state != RunState::Running {
+            return Ok(None);
+        }
+        let (known, base) = (self.target.now().blueprint.clone(), row.base);
+        if (RunRow { state, ..row }).leaves_others_behind() {
+            let standing = self.blocking(move |inner| inner.target.prepare(known.capped(base))).await?;
+            // Before anybody is told that the run has ended. Should the commit fail, the run goes on to visit them.
+            self.target.put(standing);
+        }
+        self.app.fleet_end(run, state, reason, action).await
     }
 
     async fn blocking<T: Send + 'static>(self: &Arc<Self>, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {

@@ -228,7 +228,7 @@ mod tests {
                 level: Level::Off,
                 max_bytes: 0,
                 party: Party::SYSTEM,
-                migrations: schema().tenant_queue.clone(),
+                migrations: schema().tenant_queue.clone().into(),
                 keep_before: None,
                 sandboxed: false,
                 create: true,

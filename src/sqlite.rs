@@ -33,7 +33,7 @@ pub use engine::Engine;
 pub use executor::{Load, Party};
 pub use gate::{Gate, Pass};
 pub use idempotency::{Idempotency, IdempotencyKey};
-pub use migrate::{Applied, Course, Examined, Migration, Migrations, Move, Moved, Problem, Text, applied, rehearse, template};
+pub use migrate::{Applied, Course, Examined, Migration, Migrations, Move, Moved, Problem, Text, Wanted, applied, rehearse, template};
 pub use reader::{Reader, WriteTx};
 pub use room::Room;
 pub use session::LENGTH_MAX;

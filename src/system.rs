@@ -161,7 +161,7 @@ impl Files {
             level,
             max_bytes: 0,
             party: Party::SYSTEM,
-            migrations: sets.clone(),
+            migrations: sets.clone().into(),
             keep_before: None,
             sandboxed: false,
             create: true,

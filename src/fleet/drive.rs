@@ -69,7 +69,7 @@ impl Inner {
         *self.pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Pace { run: run.id, since: Instant::now(), before });
         let errand = match self.errand(&run).await {
             Ok(errand) => Arc::new(errand),
-            Err(error) => return self.end(&run, RunState::Halted, Some(error.message().to_owned())).await,
+            Err(error) => return self.finish(&run, RunState::Halted, Some(error.message().to_owned())).await,
         };
         let mut begun = None;
         while let Some((wave, tenants)) = self.app.fleet_waiting(run.id, PAGE).await? {
@@ -77,15 +77,20 @@ impl Inner {
                 return Ok(());
             }
             if begun != Some(wave.number) {
-                self.begin_wave(&run, &errand.known, wave.number).await?;
+                if !self.begin_wave(&run, &errand.known, wave.number).await? {
+                    return Ok(());
+                }
                 begun = Some(wave.number);
             }
             if let Page::Left = self.page(&run, &errand, wave, tenants).await? {
                 return Ok(());
             }
         }
-        self.begin_wave(&run, &errand.known, begun.unwrap_or(0).max(1)).await?;
-        self.end(&run, RunState::Done, None).await
+        // There were canaries only, or nobody.
+        if begun.unwrap_or(run.wave) == 0 {
+            self.begin_wave(&run, &errand.known, 1).await?;
+        }
+        self.finish(&run, RunState::Done, None).await
     }
 
     /// What the run was begun with: the folder may have changed since.
@@ -99,17 +104,20 @@ impl Inner {
         Ok(Errand::new(run, known))
     }
 
-    /// Once the canaries have passed, everybody is brought to the run's version when opened.
-    async fn begin_wave(self: &Arc<Self>, run: &RunRow, known: &Blueprint, wave: u32) -> Result<()> {
+    /// Once the canaries have passed, everybody is brought to the run's version when opened. Whether the run goes on.
+    async fn begin_wave(self: &Arc<Self>, run: &RunRow, known: &Blueprint, wave: u32) -> Result<bool> {
         if run.kind != Kind::Up || !run.whole || wave == 0 {
             return self.app.fleet_wave(run.id, wave, None).await;
         }
+        let _turn = self.turn.lock().await;
         let (to, newest) = (run.to, known.application().map_or(0, |set| set.newest()));
         let capped = known.capped(to);
         let standing = self.blocking(move |inner| inner.target.prepare(capped)).await?;
-        self.app.fleet_wave(run.id, wave, Some((to < newest).then_some(to))).await?;
-        self.target.put(standing);
-        Ok(())
+        let goes_on = self.app.fleet_wave(run.id, wave, Some((to < newest).then_some(to))).await?;
+        if goes_on {
+            self.target.put(standing);
+        }
+        Ok(goes_on)
     }
 
     /// Visits these tenants, some at once. Whoever is being visited is finished in any case.
@@ -145,19 +153,20 @@ impl Inner {
                 "{failed} of the {} tenants of wave {} failed, more than {}",
                 wave.tenants, wave.number, run.knobs.max_failure_rate
             );
-            self.end(run, RunState::Halted, Some(reason)).await?;
+            self.finish(run, RunState::Halted, Some(reason)).await?;
             return Ok(Page::Left);
         }
         Ok(if leaving.load(Relaxed) || self.is_ending() { Page::Left } else { Page::Finished })
     }
 
-    async fn end(&self, run: &RunRow, state: RunState, reason: Option<String>) -> Result<()> {
+    async fn finish(self: &Arc<Self>, run: &RunRow, state: RunState, reason: Option<String>) -> Result<()> {
         let by = By { actor: run.actor.clone(), request_id: run.id };
         let counts = self.app.fleet_run(run.id).await?;
         let details = json!({
             "state": state, "tenants": counts.tenants, "done": counts.done, "failed": counts.failed, "skipped": counts.skipped, "reason": reason,
         });
         tracing::info!(run = %run.id, kind = run.kind.as_str(), %details, "a fleet run has ended");
-        self.app.fleet_end(run.id, state, reason, by.did("migrations.run", Some(run.id.to_string()), details)).await.map(drop)
+        let action = by.did("migrations.run", Some(run.id.to_string()), details);
+        Inner::end(self, run.id, state, reason, action).await.map(drop)
     }
 }

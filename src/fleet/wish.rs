@@ -115,7 +115,7 @@ impl Wish {
         };
         let ceiling = ceiling.filter(|&version| version < newest);
         let fingerprint = known.map(|set| set.fingerprint(to)).unwrap_or_default();
-        Ok(NewRun { kind: self.kind, whole, to, fingerprint, knobs, scope, ceiling })
+        Ok(NewRun { kind: self.kind, whole, base: in_force, to, fingerprint, knobs, scope, ceiling })
     }
 
     fn knobs(&self) -> Result<Knobs> {

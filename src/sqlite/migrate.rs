@@ -9,7 +9,7 @@ mod course;
 mod rehearse;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
@@ -49,6 +49,26 @@ pub struct Text {
     pub destroys: bool,
     /// What SQLite says of it on a file without rows.
     pub flaw: Option<String>,
+}
+
+/// What a kind of file is brought up to date with, set by set. Asked each time a file is opened: it may change meanwhile.
+#[derive(Clone, Debug)]
+pub struct Wanted(Arc<RwLock<Arc<[Arc<Migrations>]>>>);
+
+impl From<Arc<[Arc<Migrations>]>> for Wanted {
+    fn from(sets: Arc<[Arc<Migrations>]>) -> Self {
+        Wanted(Arc::new(RwLock::new(sets)))
+    }
+}
+
+impl Wanted {
+    pub fn now(&self) -> Arc<[Arc<Migrations>]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn put(&self, sets: Arc<[Arc<Migrations>]>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sets;
+    }
 }
 
 /// The newest migration a file has of a set.

@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::Role;
 use super::template::{Blueprint, Template};
 use crate::error::Result;
+use crate::sqlite::Wanted;
 
 /// A blueprint with the files that it makes.
 pub struct Standing {
@@ -16,6 +18,8 @@ pub struct Standing {
 
 pub struct Target {
     now: RwLock<Arc<Standing>>,
+    /// The same for each kind of file, by role: what an opening asks.
+    wanted: [Wanted; 3],
     /// The application's migrations.
     folder: Option<PathBuf>,
     /// Where templates are made; emptied.
@@ -28,11 +32,16 @@ impl Target {
         let blueprint = Blueprint::load(folder.as_deref())?;
         let blueprint = ceiling.map_or(blueprint.clone(), |version| blueprint.capped(version));
         let template = Template::build(&scratch, &blueprint)?;
-        Ok(Target { now: RwLock::new(Arc::new(Standing { blueprint, template })), folder, scratch })
+        let wanted = Role::ALL.map(|role| blueprint.of(role).clone().into());
+        Ok(Target { now: RwLock::new(Arc::new(Standing { blueprint, template })), wanted, folder, scratch })
     }
 
     pub fn now(&self) -> Arc<Standing> {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn wanted(&self, role: Role) -> &Wanted {
+        &self.wanted[role as usize]
     }
 
     /// What the folder has now, all of it.
@@ -47,6 +56,9 @@ impl Target {
     }
 
     pub fn put(&self, standing: Standing) {
+        for role in Role::ALL {
+            self.wanted(role).put(standing.blueprint.of(role).clone());
+        }
         *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(standing);
     }
 }

@@ -289,7 +289,6 @@ impl Triples {
     fn triple(&self, id: TenantId, plan: Arc<Plan>) -> Arc<Triple> {
         let gate = Gate::new();
         let held = Arc::new(AtomicU64::new(0));
-        let standing = self.target.now();
         let file = |role: Role| {
             let (level, max_bytes) = match role {
                 Role::Database => (self.durability.database, plan.database_bytes),
@@ -300,7 +299,7 @@ impl Triples {
                 level,
                 max_bytes,
                 party: Party { id: id.uuid().as_u128(), running_max: usize::MAX },
-                migrations: standing.blueprint.of(role).clone(),
+                migrations: self.target.wanted(role).clone(),
                 keep_before: Some(self.layout.kept(id, role)),
                 sandboxed: role == Role::Database,
                 create: false,

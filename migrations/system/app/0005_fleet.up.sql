@@ -6,7 +6,8 @@ CREATE TABLE fleet_runs (
     kind        TEXT    NOT NULL CHECK (kind IN ('up', 'down', 'plan', 'validate', 'rollback')),
     state       TEXT    NOT NULL CHECK (state IN ('running', 'stopped', 'halted', 'done')),
     whole       INTEGER NOT NULL CHECK (whole IN (0, 1)),  -- 1: of every tenant, and of those that come
-    to_version  INTEGER NOT NULL,                   -- of the application's set
+    base        INTEGER NOT NULL,                   -- the application's migration in force before
+    to_version  INTEGER NOT NULL,                   -- the one to go to
     fingerprint TEXT    NOT NULL,                   -- of the application's files up to the version
     knobs       TEXT    NOT NULL CHECK (json_valid(knobs)),
     wave        INTEGER NOT NULL,                   -- the one that is under way, or was last
@@ -37,7 +38,7 @@ CREATE TABLE fleet_visits (
 CREATE INDEX fleet_visits_state ON fleet_visits (run_id, state, wave, tenant_id);
 
 -- The application's migration that tenants' files are brought to when they are opened, while that is not the newest:
--- canaries are being tried, or the fleet was taken down.
+-- canaries are being tried, a run up did not reach its end, or the fleet was taken down.
 CREATE TABLE migration_ceiling (
     one     INTEGER PRIMARY KEY CHECK (one = 1),
     version INTEGER NOT NULL,

@@ -101,7 +101,7 @@ impl Database {
             |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
         let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
         let Options { migrations, keep_before, .. } = &self.options;
-        let brought = migrate::bring(&session.conn, migrations, Course::Opened, keep_before.as_deref(), &migrate::unwatched);
+        let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
         brought.map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => {

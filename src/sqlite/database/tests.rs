@@ -29,7 +29,7 @@ impl Bench {
             level: Level::Full,
             max_bytes: 0,
             party: Party { id: 7, running_max: 4 },
-            migrations: Arc::new([Arc::new(set)]),
+            migrations: (Arc::new([Arc::new(set)]) as Arc<[_]>).into(),
             keep_before: None,
             sandboxed: true,
             create: true,

@@ -103,9 +103,8 @@ impl Watcher {
 }
 
 fn columns(conn: &Connection) -> rusqlite::Result<Columns> {
-    let mut all = conn.prepare(
-        "SELECT lower(t.name), lower(c.name) FROM sqlite_schema AS t, pragma_table_xinfo(t.name) AS c WHERE t.type IN ('table', 'view')",
-    )?;
+    let mut all = conn
+        .prepare("SELECT lower(t.name), lower(c.name) FROM sqlite_schema AS t, pragma_table_xinfo(t.name) AS c WHERE t.type = 'table'")?;
     let rows = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }

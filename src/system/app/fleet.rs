@@ -70,7 +70,8 @@ pub struct RunRow {
     pub state: RunState,
     /// Of every tenant, and of those that are made from now on.
     pub whole: bool,
-    /// The application's migration that tenants are brought to.
+    /// The application's migration that was in force before, and the one that tenants are brought to.
+    pub base: u32,
     pub to: u32,
     pub fingerprint: String,
     pub knobs: Knobs,
@@ -88,12 +89,18 @@ pub struct RunRow {
 }
 
 impl RunRow {
+    /// It was to bring everybody up and did not come to its end.
+    pub fn leaves_others_behind(&self) -> bool {
+        self.kind == Kind::Up && self.whole && self.base < self.to && matches!(self.state, RunState::Stopped | RunState::Halted)
+    }
+
     pub fn to_json(&self) -> Value {
         json!({
             "id": self.id,
             "kind": self.kind,
             "state": self.state,
             "whole": self.whole,
+            "base": self.base,
             "to": self.to,
             "parallel": self.knobs.parallel,
             "max_failure_rate": self.knobs.max_failure_rate,
@@ -131,6 +138,7 @@ pub enum Scope {
 pub struct NewRun {
     pub kind: Kind,
     pub whole: bool,
+    pub base: u32,
     pub to: u32,
     pub fingerprint: String,
     pub knobs: Knobs,
@@ -190,7 +198,7 @@ pub struct Wave {
     pub failed: u64,
 }
 
-const COLUMNS: &str = "id, kind, state, whole, to_version, fingerprint, knobs, wave, tenants, done, failed, skipped, reason, actor, \
+const COLUMNS: &str = "id, kind, state, whole, base, to_version, fingerprint, knobs, wave, tenants, done, failed, skipped, reason, actor, \
                        created_at, updated_at, ended_at";
 
 fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
@@ -199,19 +207,20 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         kind: column::parsed(row, 1, Kind::parse)?,
         state: column::parsed(row, 2, RunState::parse)?,
         whole: row.get(3)?,
-        to: row.get(4)?,
-        fingerprint: row.get(5)?,
-        knobs: column::parsed(row, 6, |text| serde_json::from_str(text).ok())?,
-        wave: row.get(7)?,
-        tenants: column::count(row, 8)?,
-        done: column::count(row, 9)?,
-        failed: column::count(row, 10)?,
-        skipped: column::count(row, 11)?,
-        reason: row.get(12)?,
-        actor: row.get(13)?,
-        created_at: row.get(14)?,
-        updated_at: row.get(15)?,
-        ended_at: row.get(16)?,
+        base: row.get(4)?,
+        to: row.get(5)?,
+        fingerprint: row.get(6)?,
+        knobs: column::parsed(row, 7, |text| serde_json::from_str(text).ok())?,
+        wave: row.get(8)?,
+        tenants: column::count(row, 9)?,
+        done: column::count(row, 10)?,
+        failed: column::count(row, 11)?,
+        skipped: column::count(row, 12)?,
+        reason: row.get(13)?,
+        actor: row.get(14)?,
+        created_at: row.get(15)?,
+        updated_at: row.get(16)?,
+        ended_at: row.get(17)?,
     })
 }
 
@@ -224,10 +233,11 @@ impl App {
             tx.execute("DELETE FROM fleet_runs WHERE id NOT IN (SELECT id FROM fleet_runs ORDER BY id DESC LIMIT ?1)", [KEPT - 1])?;
             let knobs = serde_json::to_string(&new.knobs).map_err(|error| Error::internal("a run's knobs do not serialize", &error))?;
             let sql = format!(
-                "INSERT INTO fleet_runs ({COLUMNS}) VALUES (?1, ?2, 'running', ?3, ?4, ?5, ?6, 0, 0, 0, 0, 0, NULL, ?7, ?8, ?8, NULL)"
+                "INSERT INTO fleet_runs ({COLUMNS}) VALUES (?1, ?2, 'running', ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, 0, NULL, ?8, ?9, ?9, NULL)"
             );
             let now = now_ms();
-            tx.execute(&sql, params![id.to_string(), new.kind.as_str(), new.whole, new.to, new.fingerprint, knobs, by.actor, now])?;
+            let row = params![id.to_string(), new.kind.as_str(), new.whole, new.base, new.to, new.fingerprint, knobs, by.actor, now];
+            tx.execute(&sql, row)?;
             let chosen = choose_in(tx, id, &new.scope)?;
             tx.execute("UPDATE fleet_runs SET tenants = ?2 WHERE id = ?1", params![id.to_string(), chosen as i64])?;
             if let Some(version) = new.ceiling {
@@ -275,15 +285,17 @@ impl App {
             .await
     }
 
-    /// A wave begins; where `lifts` is given, the ceiling is that from the same moment on.
-    pub async fn fleet_wave(&self, run: Uuid, wave: u32, lifts: Option<Option<u32>>) -> Result<()> {
+    /// A wave of a run that is under way begins; where `ceiling` is given, it is that from the same moment on. Whether it
+    /// is under way.
+    pub async fn fleet_wave(&self, run: Uuid, wave: u32, ceiling: Option<Option<u32>>) -> Result<bool> {
         self.db
             .write(Limits::default(), move |tx| {
-                tx.execute("UPDATE fleet_runs SET wave = ?2, updated_at = ?3 WHERE id = ?1", params![run.to_string(), wave, now_ms()])?;
-                match lifts {
-                    Some(version) => ceiling_in(tx, version.map(|version| Ceiling { version, run })),
-                    None => Ok(()),
+                let sql = "UPDATE fleet_runs SET wave = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'running'";
+                let running = tx.execute(sql, params![run.to_string(), wave, now_ms()])? == 1;
+                if let Some(version) = ceiling.filter(|_| running) {
+                    ceiling_in(tx, version.map(|version| Ceiling { version, run }))?;
                 }
+                Ok(running)
             })
             .await
     }
@@ -310,17 +322,23 @@ impl App {
             .await
     }
 
-    /// Ends a run that is running; one that has ended stays as it is.
-    pub async fn fleet_end(&self, run: Uuid, state: RunState, reason: Option<String>, action: Action) -> Result<RunRow> {
+    /// Ends a run that is under way; `None` if it has ended before. A run up of the whole fleet that did not reach its end
+    /// leaves those it did not visit where they were.
+    pub async fn fleet_end(&self, run: Uuid, state: RunState, reason: Option<String>, action: Action) -> Result<Option<RunRow>> {
         let done = self.db.write(Limits::default(), move |tx| {
             let ended = tx.execute(
                 "UPDATE fleet_runs SET state = ?2, reason = ?3, updated_at = ?4, ended_at = ?4 WHERE id = ?1 AND state = 'running'",
                 params![run.to_string(), state.as_str(), reason, now_ms()],
             )?;
-            if ended == 1 {
-                record_in(tx, &action)?;
+            let row = existing_in(tx, run)?;
+            if ended == 0 {
+                return Ok(None);
             }
-            existing_in(tx, run)
+            if row.leaves_others_behind() {
+                ceiling_in(tx, Some(Ceiling { version: row.base, run }))?;
+            }
+            record_in(tx, &action)?;
+            Ok(Some(row))
         });
         self.told(done.await)
     }
