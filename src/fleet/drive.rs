@@ -101,7 +101,18 @@ impl Inner {
         if run.kind != Kind::Rollback && !is_the_same {
             return Err(Error::conflict("the folder of migrations is not what it was when the run began"));
         }
+        if run.kind == Kind::Plan {
+            // Copies that an earlier process left.
+            self.blocking(|inner| inner.clear_copies()).await?;
+        }
         Ok(Errand::new(run, known))
+    }
+
+    fn clear_copies(&self) -> Result<()> {
+        match std::fs::remove_dir_all(self.layout.plan_folder()) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(Error::internal("a plan's copies cannot be removed", &cause)),
+            _ => Ok(()),
+        }
     }
 
     /// Once the canaries have passed, everybody is brought to the run's version when opened. Whether the run goes on.

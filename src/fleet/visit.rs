@@ -27,6 +27,9 @@ const REFERENCES_MAX: usize = 64;
 /// Bytes kept of an error's message.
 const MESSAGE_MAX: usize = 2_000;
 
+/// A kind of file, and its version of each set.
+type History = (Role, Vec<u32>);
+
 /// What a run does to each of its tenants.
 pub struct Errand {
     kind: Kind,
@@ -35,7 +38,7 @@ pub struct Errand {
     /// Everything there is, and as far as the run goes.
     pub known: Blueprint,
     aim: Blueprint,
-    references: Mutex<HashMap<(Role, Vec<u32>), Arc<Shape>>>,
+    references: Mutex<HashMap<History, Arc<Shape>>>,
 }
 
 impl Errand {

@@ -80,10 +80,14 @@ pub struct Applied {
 
 impl Text {
     fn new(sql: String) -> Text {
-        let checksum = Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let checksum = hex(&Sha256::digest(sql.as_bytes()));
         let destroys = declared(&sql).unwrap_or(false);
         Text { sql, checksum, destroys, flaw: None }
     }
+}
+
+pub(super) fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a text's first line says of it.
@@ -174,7 +178,7 @@ impl Migrations {
             hash.update(step.down.as_ref().map_or("", |down| &down.checksum));
             hash.update([b'\n']);
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     fn step(&self, version: u32) -> Option<&Migration> {

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::migrate::{Applied, Course, Failure, Migrations, bring, unwatched};
+use super::migrate::{Applied, Course, Failure, Migrations, bring, hex, unwatched};
 use crate::error::{Error, Result};
 
 /// Names in one list of a difference.
@@ -61,7 +61,7 @@ impl Shape {
             hash.update(text);
             hash.update([0]);
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize())
     }
 
     /// How this one differs from what it should be, if it does.

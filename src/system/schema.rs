@@ -72,6 +72,7 @@ pub fn schema() -> &'static Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite;
 
     #[test]
     fn every_file_of_the_migrations_folder_is_embedded() {
@@ -93,6 +94,21 @@ mod tests {
             let mut embedded: Vec<_> = steps.iter().map(|(name, _)| (*name).to_owned()).collect();
             embedded.sort();
             assert_eq!(embedded, there, "{folder}");
+        }
+    }
+
+    #[test]
+    fn a_step_that_destroys_something_declares_it() {
+        let schema = schema();
+        for sets in [&schema.tenant_database, &schema.tenant_cache, &schema.tenant_queue] {
+            for declared in sets.iter() {
+                let mut found = (**declared).clone();
+                sqlite::rehearse(&[], &mut found);
+                for (declared, found) in declared.steps.iter().zip(&found.steps) {
+                    assert_eq!(declared.up.destroys, found.up.destroys, "{}", found.title());
+                    assert_eq!(found.up.flaw, None, "{}", found.title());
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
+use crate::sqlite::Migrations;
 
 struct Bench {
     dir: tempfile::TempDir,

@@ -7,11 +7,15 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use super::{Course, Migrations, Text, bring, declared, unwatched};
+
+/// The longest a rehearsal may take; a text that runs into it is told so.
+const TIME: Duration = Duration::from_secs(30);
 
 /// Columns by (table, column), in lower case.
 type Columns = HashSet<(String, String)>;
@@ -30,8 +34,10 @@ pub fn rehearse(base: &[Arc<Migrations>], set: &mut Migrations) {
     }
     let watcher = Arc::new(Watcher::default());
     let asked = AssertUnwindSafe(watcher.clone());
+    let until = Instant::now() + TIME;
+    let bounded = conn.progress_handler(1_000, Some(move || Instant::now() > until));
     let installed = conn.authorizer(Some(move |context: AuthContext<'_>| asked.look(&context)));
-    if installed.is_err() {
+    if bounded.and(installed).is_err() {
         return;
     }
     let mut flawed = None;
@@ -129,6 +135,7 @@ mod tests {
             "DELETE FROM t WHERE a = 1",
             "UPDATE t SET a = 1",
             "CREATE TABLE n(id, a); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t",
+            "CREATE TRIGGER g AFTER INSERT ON t BEGIN DELETE FROM t; END; INSERT INTO t(a) VALUES (1)",
             "-- tenantry: destructive\nCREATE TABLE n(x)",
         ] {
             assert!(second(sql).destroys, "{sql}");
@@ -140,6 +147,7 @@ mod tests {
             "ALTER TABLE t RENAME COLUMN a TO b",
             "ALTER TABLE t RENAME TO u",
             "INSERT INTO t(a) VALUES (1)",
+            "CREATE TRIGGER g AFTER INSERT ON t BEGIN DELETE FROM t; END",
             "-- tenantry: harmless\nDELETE FROM t",
         ] {
             let text = second(sql);

@@ -101,27 +101,75 @@ fn a_wave_with_too_many_failures_is_the_last() {
     assert_eq!(fleet.versions(&tenants), [1; 20], "and nobody else is brought up when opened; those that failed are served");
 }
 
+/// Takes a while on each tenant.
+const SLOW: &str = "CREATE TABLE filled (n INTEGER) STRICT;
+    WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100000) INSERT INTO filled SELECT n FROM c;";
+
+/// Takes a while on tenants with many notes.
+const SLOW_WITH_ROWS: &str = "CREATE TABLE filled (n INTEGER) STRICT; INSERT INTO filled SELECT a.id FROM notes a, notes b, notes c;";
+
+fn fill(tenant: &TenantClient, notes: u32) {
+    tenant.script(&format!(
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {notes}) INSERT INTO notes (body) SELECT 'n' FROM c"
+    ));
+}
+
 #[test]
 fn a_run_that_was_killed_goes_on_where_it_was() {
     let mut fleet = Fleet::new();
     let tenants = fleet.tenants(30);
-    fleet.write(
-        "0002_slow.up.sql",
-        "CREATE TABLE filled (n INTEGER) STRICT;
-         WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100000) INSERT INTO filled SELECT n FROM c;",
-    );
+    fleet.write("0002_slow.up.sql", SLOW);
     let id = fleet.begin(json!({ "kind": "up", "parallel": 2 }));
-    within(SOON, "some are done", || fleet.run(&id)["done"].as_u64().filter(|&done| done >= 6));
-    fleet.server.kill9();
-    let reached = fleet.versions(&tenants).iter().filter(|&&version| version == 2).count();
-    assert!((6..30).contains(&reached), "killed in the middle: {reached} of 30");
-    fleet.server.start_again();
+    let mut ends = 0;
+    for more in [1, 4, 9, 14, 20] {
+        within(SOON, "some more are done", || fleet.run(&id)["done"].as_u64().filter(|&done| done >= more));
+        match ends % 2 {
+            0 => fleet.server.kill9(),
+            _ => fleet.server.stop(),
+        }
+        let reached = fleet.versions(&tenants).iter().filter(|&&version| version == 2).count() as u64;
+        assert!(reached >= more, "what was said to be done is done: {reached}, {more}");
+        ends += u32::from(reached < 30);
+        fleet.server.start_again();
+    }
+    assert!(ends >= 4, "ended in the middle {ends} times");
     let run = fleet.ended(&id);
     assert_eq!((&run["state"], counts(&run)), (&json!("done"), (30, 0, 0)), "{run}");
     assert_eq!(fleet.versions(&tenants), [2; 30]);
     for tenant in &tenants {
         assert_eq!(tenant.rows("SELECT count(*) FROM filled", json!([])), json!([[100_000]]), "once");
     }
+}
+
+#[test]
+fn a_kill_while_the_canaries_are_tried_brings_nothing_to_the_others() {
+    let mut fleet = Fleet::new();
+    let tenants = fleet.tenants(4);
+    fill(&tenants[0], 150);
+    fleet.write("0002_slow.up.sql", SLOW_WITH_ROWS);
+    let id = fleet.begin(json!({ "kind": "up", "canary": [tenants[0].id] }));
+    fleet.server.kill9();
+    // The run is taken up again, and is with its canary for a while.
+    fleet.server.start_again();
+    for tenant in &tenants[1..] {
+        tenant.rows("SELECT count(*) FROM notes", json!([]));
+    }
+    assert_eq!(fleet.version(&fleet.server.tenant("new")), 1);
+    assert_eq!((fleet.versions(&tenants[1..]), &fleet.run(&id)["wave"]), (vec![1; 3], &json!(0)));
+    fleet.server.admin().post(&format!("{RUNS}/{id}/stop"), json!({})).expect(200);
+}
+
+#[test]
+fn a_file_that_takes_too_long_is_stopped_and_left_as_it_was() {
+    let fleet = Fleet::new();
+    let tenants = fleet.tenants(1);
+    fill(&tenants[0], 300);
+    fleet.write("0002_slow.up.sql", SLOW_WITH_ROWS);
+    let run = fleet.done(json!({ "kind": "up", "tenants": [tenants[0].id], "tenant_timeout_s": 1 }));
+    let error = &fleet.visits(&run, "failed")[0]["error"];
+    assert!(error["code"] == "statement_timeout" && error["hint"].as_str().unwrap().contains("tenant_timeout_s"), "{error}");
+    assert_eq!(tenants[0].rows("SELECT count(*) FROM notes", json!([])), json!([[300]]));
+    assert_eq!(fleet.version(&tenants[0]), 1);
 }
 
 #[test]
