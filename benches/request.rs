@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tenantry::auth::scope::Scopes;
 use tenantry::auth::{KeyRing, Mint, Signer, Verifier};
-use tenantry::cache::{Cache, Key};
+use tenantry::cache::{Cache, Key, Memory};
 use tenantry::config::{self, Level};
 use tenantry::queue::{Claim, NewJob, Queue, QueueName};
 use tenantry::sql::{self, Caller, Request};
@@ -25,8 +25,7 @@ use uuid::Uuid;
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
      WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
      INSERT INTO t SELECT i, 'value ' || i FROM n;";
-const QUEUE: &str =
-    concat!(include_str!("../migrations/tenant/queue/0001_jobs.up.sql"), include_str!("../migrations/tenant/queue/0002_done_jobs.up.sql"));
+const QUEUE: &str = include_str!("../migrations/tenant/queue/0001_jobs.up.sql");
 const CACHE: &str = include_str!("../migrations/tenant/cache/0001_entries.up.sql");
 
 const POINT: &str = "SELECT v FROM t WHERE id = ?1";
@@ -179,7 +178,8 @@ fn insert(c: &mut Criterion) {
 fn cache(c: &mut Criterion) {
     let bench = Bench::new();
     let file = bench.file("cache.sqlite", Level::Off, CACHE);
-    let (cache, hit, miss) = (Cache::new(&file), Key::parse(b"hit").expect("a key"), Key::parse(b"miss").expect("a key"));
+    let memory = Memory::new(64 << 20);
+    let (cache, hit, miss) = (Cache::new(&file, &memory), Key::parse(b"hit").expect("a key"), Key::parse(b"miss").expect("a key"));
     let value = bytes::Bytes::from(vec![7; 1_000]);
     let put = || cache.put(hit.clone(), value.clone(), None, None);
     bench.runtime.block_on(put()).expect("room");
@@ -197,9 +197,10 @@ fn queue(c: &mut Criterion) {
     for (name, ready, scheduled, dead) in [("empty", 0, 0, 0), ("backlog", 100_000, 100_000, 100_000)] {
         let file = bench.file(&format!("queue-{name}.sqlite"), Level::Off, QUEUE);
         let backlog = move |tx: &tenantry::sqlite::WriteTx<'_>| {
-            for (set, state, count) in [(0, "ready", ready), (1, "scheduled", scheduled), (2, "dead", dead)] {
-                tx.execute(BACKLOG, params![state, count, set])?;
+            for (state, count) in [(2, ready), (1, scheduled), (11, dead)] {
+                tx.execute(BACKLOG, params![state, count])?;
             }
+            tx.execute("INSERT OR IGNORE INTO queues (queue, name, created_at) VALUES (1, 'q', 0)", [])?;
             tx.execute(BODIES, [])
         };
         let filled = bench.runtime.block_on(file.write(Limits { time: Duration::from_secs(120) }, backlog));
@@ -210,7 +211,7 @@ fn queue(c: &mut Criterion) {
             let payload = RawValue::from_string("{}".to_owned()).expect("JSON");
             queue.enqueue(&name_of_it, NewJob::new(payload)?, "bench", None).await?;
             let job = queue.claim(&name_of_it, claim).await?.remove(0);
-            queue.ack(job.id.parse().expect("a UUID"), &job.lease_token.to_string()).await
+            queue.ack(job.id, &job.lease_token.to_string()).await
         };
         group.bench_function(format!("enqueue, claim, ack: {name}"), |b| b.iter(|| bench.runtime.block_on(one()).expect("a job")));
     }
@@ -218,8 +219,8 @@ fn queue(c: &mut Criterion) {
 }
 
 const BACKLOG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 WHERE ?2 > 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-     INSERT INTO jobs (id, queue, state, due_at, created_at, updated_at)
-     SELECT format('00000000-0000-7000-8%03x-%012x', ?3, i), 'q', ?1, iif(?1 = 'scheduled', 1 << 48, 0), 0, 0 FROM n";
+     INSERT INTO jobs (salt, queue, state, due_at, keep_until, created_at, updated_at)
+     SELECT i, 1, ?1, iif(?1 = 1, 1 << 48, 0), iif(?1 = 11, 1 << 48, NULL), 0, 0 FROM n";
 
 const BODIES: &str = "INSERT INTO job_bodies (seq, payload) SELECT seq, x'7b7d' FROM jobs";
 

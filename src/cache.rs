@@ -1,5 +1,5 @@
-//! A [`Cache`] is a tenant's cache file seen as keys and [`Entry`]s: bytes with a content type, until they
-//! expire. Everything in it can be made again, so its file commits without waiting for the disk.
+//! A [`Cache`] is a tenant's cache file, with the process's [`Memory`] in front of it, seen as keys and [`Entry`]s:
+//! bytes with a content type, until they expire. Everything in it can be made again, so its file commits without waiting for the disk.
 //!
 //! - Reading writes nothing. An expired entry is a miss at once; later writes sweep it, [`SWEPT`] at a time.
 //! - An entry's [`Etag`] is never given to another content, also when the whole file was made anew.
@@ -9,6 +9,7 @@
 
 mod etag;
 mod key;
+mod memory;
 mod ttl;
 
 use std::sync::Arc;
@@ -18,11 +19,12 @@ use rusqlite::params;
 
 pub use etag::{Etag, Unless};
 pub use key::{KEY_BYTES, Key};
+pub use memory::{Memory, MemoryState};
 pub use ttl::{TTL_MAX_S, Ttl};
 
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Limits, Room, WriteTx};
+use crate::sqlite::{Database, Limits, WriteTx, has_room};
 
 /// The longest value, in bytes. Larger things belong into an object store, with their address in here.
 pub const VALUE_BYTES: usize = 1 << 20;
@@ -46,6 +48,7 @@ const SPARE_PAGES: u64 = 16;
 /// The cache engine over one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Cache<'a> {
     file: &'a Arc<Database>,
+    memory: &'a Arc<Memory>,
     limits: Limits,
 }
 
@@ -70,24 +73,23 @@ enum Put {
 }
 
 impl<'a> Cache<'a> {
-    pub fn new(file: &'a Arc<Database>) -> Self {
-        Cache { file, limits: Limits::default() }
+    pub fn new(file: &'a Arc<Database>, memory: &'a Arc<Memory>) -> Self {
+        Cache { file, memory, limits: Limits::default() }
     }
 
     /// What `key` holds, if it is there and not expired.
-    pub async fn get(&self, key: Key) -> Result<Option<Entry>> {
-        self.file
-            .read_brief(self.limits, 0, move |r| {
-                r.row(GET, params![key.as_str(), now_ms()], |row| {
-                    Ok(Entry {
-                        etag: Etag { version: row.get(0)?, created_at: row.get(1)? },
-                        expires_at: row.get(2)?,
-                        content_type: row.get(3)?,
-                        value: Bytes::from(row.get::<_, Vec<u8>>(4)?),
-                    })
-                })
-            })
-            .await
+    pub async fn get(&self, key: Key) -> Result<Option<Arc<Entry>>> {
+        let serial = self.file.serial();
+        if let Some(entry) = self.memory.get(serial, &key) {
+            return Ok(Some(entry));
+        }
+        let (epoch, asked) = (self.memory.epoch(serial, &key), key.clone());
+        let found =
+            self.file.read_brief(self.limits, 0, move |r| r.row(GET, params![asked.as_str(), now_ms()], entry)).await?.map(Arc::new);
+        if let Some(found) = &found {
+            self.memory.fill(serial, key, found, epoch);
+        }
+        Ok(found)
     }
 
     /// Sets `key`, whatever it held, for `ttl` (for good without). Errors: `payload_too_large` past
@@ -98,9 +100,15 @@ impl<'a> Cache<'a> {
                 .hint("Keep large things in an object store and cache their address."));
         }
         let content_type: Option<Arc<str>> = content_type.map(Arc::from);
+        let _forgetting = self.memory.forgetting(self.file.serial(), &key);
         for _ in 0..ROUNDS {
             let (key, value, content_type) = (key.clone(), value.clone(), content_type.clone());
-            let step = move |tx: &WriteTx<'_>| put(tx, &key, &value, content_type.as_deref(), ttl, now_ms());
+            let forgetting = self.memory.forgetting(self.file.serial(), &key);
+            let step = move |tx: &WriteTx<'_>| {
+                // Goes with the job, which may outlive whoever asked for it.
+                let _ = &forgetting;
+                put(tx, &key, &value, content_type.as_deref(), ttl, now_ms())
+            };
             match self.file.write(self.limits, step).await? {
                 Put::Stored(etag) => return Ok(etag),
                 Put::Evicted => continue,
@@ -112,8 +120,23 @@ impl<'a> Cache<'a> {
 
     /// Forgets `key`, if it is there.
     pub async fn delete(&self, key: Key) -> Result<()> {
-        self.file.write(self.limits, move |tx| tx.execute(DELETE, params![key.as_str()]).map(drop)).await
+        let _forgetting = self.memory.forgetting(self.file.serial(), &key);
+        let forgetting = self.memory.forgetting(self.file.serial(), &key);
+        let step = move |tx: &WriteTx<'_>| {
+            let _ = &forgetting;
+            tx.execute(DELETE, params![key.as_str()]).map(drop)
+        };
+        self.file.write(self.limits, step).await
     }
+}
+
+fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        etag: Etag { version: row.get(0)?, created_at: row.get(1)? },
+        expires_at: row.get(2)?,
+        content_type: row.get(3)?,
+        value: Bytes::from(row.get::<_, Vec<u8>>(4)?),
+    })
 }
 
 fn full() -> Error {
@@ -123,14 +146,14 @@ fn full() -> Error {
 
 fn put(tx: &WriteTx<'_>, key: &Key, value: &[u8], content_type: Option<&str>, ttl: Option<Ttl>, now: Millis) -> Result<Put> {
     tx.execute(SWEEP, params![now, SWEPT])?;
-    let mut room = Room::of(tx)?;
+    let (page_bytes, max_pages) = tx.page_bounds();
     // An overflow page spends four bytes on the address of the next.
-    let pages = (value.len() as u64).div_ceil(room.page_bytes - 4) + SPARE_PAGES;
-    if room.max_pages < pages {
+    let pages = (value.len() as u64).div_ceil(page_bytes - 4) + SPARE_PAGES;
+    if max_pages < pages {
         return Ok(Put::NoRoom);
     }
     let mut evicted = 0;
-    while room.free_pages < pages {
+    while !has_room(tx, pages, 0)? {
         if evicted >= EVICTED {
             return Ok(Put::Evicted);
         }
@@ -139,7 +162,6 @@ fn put(tx: &WriteTx<'_>, key: &Key, value: &[u8], content_type: Option<&str>, tt
             0 => return Ok(Put::Evicted),
             gone => evicted += gone,
         }
-        room = Room::of(tx)?;
     }
     tx.execute(TICK, [])?;
     let etag = Etag { version: tx.row(CLOCK, [], |row| row.get(0))?.unwrap_or_default(), created_at: now };
@@ -229,12 +251,13 @@ mod tests {
     async fn an_entry_is_replaced_whole_under_a_new_etag() {
         let dir = tempfile::tempdir().unwrap();
         let file = file(&dir);
-        let (cache, key) = (Cache::new(&file), Key::parse(b"k").unwrap());
+        let (memory, key) = (Memory::new(1 << 20), Key::parse(b"k").unwrap());
+        let cache = Cache::new(&file, &memory);
         let first = cache.put(key.clone(), "one".into(), Some("text/plain".to_owned()), Some(Ttl::parse("60").unwrap())).await.unwrap();
         let second = cache.put(key.clone(), "two".into(), None, None).await.unwrap();
         assert_ne!(first, second);
         let entry = cache.get(key.clone()).await.unwrap().unwrap();
-        assert_eq!(entry, Entry { value: "two".into(), content_type: None, etag: second, expires_at: None });
+        assert_eq!(*entry, Entry { value: "two".into(), content_type: None, etag: second, expires_at: None });
         cache.delete(key.clone()).await.unwrap();
         assert_eq!(cache.get(key).await.unwrap(), None);
     }

@@ -22,6 +22,7 @@ pub struct Config {
     pub durability: Durability,
     pub sqlite: Sqlite,
     pub executor: Executor,
+    pub cache: Cache,
     pub tenants: Tenants,
     /// Named limits. A tenant runs under `default` unless it was given another.
     pub plans: BTreeMap<String, Plan>,
@@ -157,6 +158,13 @@ pub struct Executor {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// Memory in front of all cache files together, in bytes; one file has an eighth. 0 for none.
+    pub memory_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Tenants {
     /// A folder of application migrations (`NNNN_name.up.sql`), applied to every tenant's database.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,6 +240,7 @@ impl Default for Config {
             durability: Durability::default(),
             sqlite: Sqlite::default(),
             executor: Executor::default(),
+            cache: Cache::default(),
             tenants: Tenants::default(),
             plans: BTreeMap::from([("default".to_owned(), Plan::default())]),
             telemetry: Telemetry::default(),
@@ -294,6 +303,12 @@ impl Default for Sqlite {
 impl Default for Executor {
     fn default() -> Self {
         Executor { read_lanes: 0, write_lanes: 0, waiting: 20_000, waiting_per_tenant: 1_000, group_max: 128 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Cache { memory_bytes: 64 << 20 }
     }
 }
 

@@ -35,7 +35,7 @@ pub use gate::{Gate, Pass};
 pub use idempotency::{Idempotency, IdempotencyKey};
 pub use migrate::{Applied, Course, Examined, Migration, Migrations, Move, Moved, Problem, Text, Wanted, applied, rehearse, template};
 pub use reader::{Reader, WriteTx};
-pub use room::Room;
+pub use room::has_room;
 pub use session::LENGTH_MAX;
 pub use shape::{Drift, Shape};
 pub use statement::{Cells, Effect, Prepared, Script, is_vacuum};

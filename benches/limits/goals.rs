@@ -40,6 +40,7 @@ pub const GOALS: &[Goal] = &[
     goal("claim-ack", "claim of 10 and their acks, FULL / bare handler", AtLeast(0.40)),
     goal("cold, median ms", "first request to a closed tenant / rusqlite open + statement", AtMost(1.5)),
     goal("cold, p99 ms", "the same at the 99th percentile", AtMost(4.0)),
+    goal("cold, and a new token, median ms", "the same with a token not seen before", Free),
     goal("provision", "tenants made / three flushed copies of the templates", AtLeast(0.5)),
 ];
 

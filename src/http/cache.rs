@@ -10,7 +10,7 @@ use super::extract::{Body, Query};
 use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
 use crate::auth::scope::Scope;
-use crate::cache::{CONTENT_TYPE_BYTES, Cache, Key, Ttl, Unless};
+use crate::cache::{CONTENT_TYPE_BYTES, Cache, Key, Memory, Ttl, Unless};
 use crate::error::{Error, Result};
 
 #[derive(Deserialize)]
@@ -20,19 +20,19 @@ pub struct PutQuery {
 }
 
 /// `PUT ?ttl=` with any bytes: 204 and the new `ETag`, whether or not the key was there.
-pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>, body: Body) -> Result<HttpResponse> {
+pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>, memory: Data<Memory>, body: Body) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let ttl = query.0.ttl.as_deref().map(Ttl::parse).transpose()?;
     let (key, content_type) = (key(&request)?, content_type(request.headers())?);
-    let etag = Cache::new(call.lease().await?.cache()).put(key, body.0, content_type, ttl).await?;
+    let etag = Cache::new(call.lease().await?.cache(), &memory).put(key, body.0, content_type, ttl).await?;
     Ok(HttpResponse::NoContent().insert_header((ETAG, etag.to_string())).finish())
 }
 
 /// `GET`: the bytes, or 304 to a client that has them (`If-None-Match`), or 404 for a miss.
-pub async fn get(call: TenantCall, request: HttpRequest, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn get(call: TenantCall, request: HttpRequest, memory: Data<Memory>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let lease = call.lease().await?;
-    let entry = Cache::new(lease.cache()).get(key(&request)?).await?.ok_or_else(|| {
+    let entry = Cache::new(lease.cache(), &memory).get(key(&request)?).await?.ok_or_else(|| {
         Error::not_found("the cache has nothing under this key").hint("It was never set, was deleted, evicted, or has expired.")
     })?;
     let has = request.headers().get(IF_NONE_MATCH).and_then(|has| has.to_str().ok()).is_some_and(|has| Unless::new(has).has(&entry.etag));
@@ -42,17 +42,17 @@ pub async fn get(call: TenantCall, request: HttpRequest, unread: Data<UnreadAnsw
     if has {
         return Ok(answer.finish());
     }
-    let content_type = entry.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
+    let content_type = entry.content_type.as_deref().unwrap_or("application/octet-stream");
     Ok(answer
         .insert_header((CONTENT_TYPE, content_type))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(unread.hold(&lease, entry.value)?))
+        .body(unread.hold(&lease, entry.value.clone())?))
 }
 
 /// `DELETE`: 204, whether or not the key was there.
-pub async fn delete(call: TenantCall, request: HttpRequest) -> Result<HttpResponse> {
+pub async fn delete(call: TenantCall, request: HttpRequest, memory: Data<Memory>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
-    Cache::new(call.lease().await?.cache()).delete(key(&request)?).await?;
+    Cache::new(call.lease().await?.cache(), &memory).delete(key(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::auth::{Claims, Verifier, invalid_token, missing_token};
 use crate::error::{Error, Result};
 use crate::system::Mark;
-use crate::tenant::registry::{Registry, Tenant};
+use crate::tenant::registry::{Moment, Registry, Tenant};
 use crate::tenant::{Lease, TenantId, Triples};
 
 /// A request of a tenant's, let in.
@@ -23,6 +23,8 @@ pub struct TenantCall {
     pub claims: Arc<Claims>,
     pub tenant: Arc<Tenant>,
     pub request_id: Uuid,
+    /// When the tenant was looked up.
+    known: Moment,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
 }
@@ -54,11 +56,13 @@ impl FromRequest for TenantCall {
             let verifier = part::<Verifier>(&request)?;
             let claims = verifier.verify(bearer(&request)?).await?;
             let registry = part_arc::<Registry>(&request)?;
-            let tenant = registry.active(TenantId::from(claims.tenant)).await?;
+            let id = TenantId::from(claims.tenant);
+            let known = registry.moment(id);
+            let tenant = registry.active(id).await?;
             request.extensions_mut().insert(ByTenant(tenant.id));
             tenant.admit()?;
             let triples = part_arc::<Triples>(&request)?;
-            Ok(TenantCall { claims, tenant, request_id: request_id(&request), registry, triples })
+            Ok(TenantCall { claims, tenant, request_id: request_id(&request), known, registry, triples })
         })
     }
 }
@@ -72,6 +76,9 @@ impl TenantCall {
             let lease = self.triples.lease(self.tenant.id, &plan).await?;
             // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
             // holds until it is given back. What was looked up before may be over.
+            if Arc::ptr_eq(lease.plan(), &self.tenant.plan) && self.registry.unchanged_since(self.tenant.id, self.known) {
+                return Ok(lease);
+            }
             let now = self.registry.active(self.tenant.id).await?;
             if Arc::ptr_eq(lease.plan(), &now.plan) {
                 return Ok(lease);
@@ -116,7 +123,7 @@ pub fn bearer(request: &HttpRequest) -> Result<&str> {
     if headers.next().is_some() {
         return Err(invalid_token());
     }
-    let text = header.to_str().map_err(|_| invalid_token())?;
+    let text = std::str::from_utf8(header.as_bytes()).map_err(|_| invalid_token())?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         _ => Err(missing_token()),

@@ -5,7 +5,6 @@ use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -15,7 +14,7 @@ use super::unread::UnreadAnswers;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
-use crate::queue::{Claim, Claimed, NewJob, Queue, QueueName};
+use crate::queue::{Claim, Claimed, JobId, NewJob, Queue, QueueName};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +40,28 @@ pub struct AckBody {
     lease_token: String,
 }
 
+#[derive(Serialize)]
+struct EnqueuedReply<'a> {
+    id: JobId,
+    queue: &'a str,
+    state: &'static str,
+    priority: i64,
+    max_attempts: i64,
+    run_at: String,
+    enqueued_at: String,
+}
+
+#[derive(Serialize)]
+struct AckReply {
+    job: JobReply,
+}
+
+#[derive(Serialize)]
+struct JobReply {
+    id: JobId,
+    state: &'static str,
+}
+
 /// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk.
 pub async fn enqueue(call: TenantCall, request: HttpRequest, queue: Path<String>, body: JsonBytes<EnqueueBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
@@ -62,15 +83,15 @@ pub async fn enqueue(call: TenantCall, request: HttpRequest, queue: Path<String>
     if made.replayed {
         reply.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(reply.json(json!({
-        "id": made.id,
-        "queue": queue.as_str(),
-        "state": made.state(),
-        "priority": made.priority,
-        "max_attempts": made.max_attempts,
-        "run_at": rfc3339(made.run_at),
-        "enqueued_at": rfc3339(made.enqueued_at),
-    })))
+    Ok(reply.json(EnqueuedReply {
+        id: made.id,
+        queue: queue.as_str(),
+        state: made.state(),
+        priority: made.priority,
+        max_attempts: made.max_attempts,
+        run_at: rfc3339(made.run_at),
+        enqueued_at: rfc3339(made.enqueued_at),
+    }))
 }
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
@@ -86,9 +107,9 @@ pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>,
 /// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, now or before, 409 `lease_lost` when it is not.
 pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let id = Uuid::try_parse(&id).map_err(|_| Error::bad_request("a job's id is a UUID").hint("Take it from the claim's answer."))?;
+    let id = JobId::parse(&id)?;
     Queue::new(call.lease().await?.queue()).ack(id, &body.0.lease_token).await?;
-    Ok(HttpResponse::Ok().json(json!({ "job": { "id": id, "state": "done" } })))
+    Ok(HttpResponse::Ok().json(AckReply { job: JobReply { id, state: "done" } }))
 }
 
 fn one() -> i64 {
@@ -102,8 +123,8 @@ fn a_minute() -> i64 {
 /// Writes the answer around the payloads, since parsing them again only to print them would be most of the work.
 fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct Head<'a> {
-        id: &'a str,
+    struct Head {
+        id: JobId,
         attempt: i64,
         lease_token: Uuid,
         lease_until: String,
@@ -114,11 +135,11 @@ fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
     out.extend_from_slice(b"{\"jobs\":[");
     for (i, job) in jobs.iter().enumerate() {
         let head = Head {
-            id: &job.id,
+            id: job.id,
             attempt: job.attempt,
             lease_token: job.lease_token,
             lease_until: rfc3339(job.lease_until),
-            enqueued_at: rfc3339(job.enqueued_at),
+            enqueued_at: rfc3339(job.enqueued_at()),
         };
         if i > 0 {
             out.push(b',');
@@ -140,11 +161,10 @@ mod tests {
     #[test]
     fn payloads_go_out_byte_for_byte_inside_valid_json() {
         let job = |payload: &str| Claimed {
-            id: "0190a5c6-0000-7000-8000-000000000000".to_owned(),
+            id: JobId::parse("0190a5c6-0000-7000-8000-000100000000").unwrap(),
             attempt: 2,
             lease_token: Uuid::nil(),
             lease_until: 1_000,
-            enqueued_at: 0,
             payload: payload.into(),
         };
         let odd = r#"{ "b":1,"a" : [1.50, "ü\u00e4"] }"#;

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::data_dir::DataDir;
 use crate::auth::{KeyRing, Signer, Verifier};
+use crate::cache::Memory;
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
@@ -48,6 +49,7 @@ pub struct Parts {
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
+    cache_memory: Arc<Memory>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
@@ -118,6 +120,7 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
+            cache_memory: Memory::new(config.cache.memory_bytes),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
@@ -142,6 +145,7 @@ impl Parts {
             .app_data(Data::from(self.verifier))
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
+            .app_data(Data::from(self.cache_memory))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))

@@ -68,6 +68,7 @@ pub struct Options {
 }
 
 pub struct Database {
+    serial: u64,
     engine: Arc<Engine>,
     gate: Arc<Gate>,
     path: PathBuf,
@@ -119,7 +120,9 @@ impl Drop for Caller {
 impl Database {
     /// A handle; no I/O.
     pub fn new(engine: &Arc<Engine>, gate: &Arc<Gate>, path: PathBuf, options: Options) -> Arc<Database> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         Arc::new(Database {
+            serial: SERIAL.fetch_add(1, Relaxed),
             engine: engine.clone(),
             gate: gate.clone(),
             path,
@@ -134,6 +137,11 @@ impl Database {
             refused: AtomicBool::default(),
             suspect: AtomicBool::default(),
         })
+    }
+
+    /// Of this handle; no other of the process has or had it.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub fn path(&self) -> &Path {

@@ -6,6 +6,7 @@ use std::ops::Deref;
 
 use rusqlite::{Params, Row};
 
+use super::room::Gauge;
 use super::session::Session;
 use crate::error::Result;
 
@@ -32,14 +33,14 @@ impl<'a> Reader<'a> {
 
     /// The first row, if any. Statements are cached by their text, so `sql` should be one of few.
     pub fn row<T>(&self, sql: &str, params: impl Params, f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<Option<T>> {
-        let mut statement = self.session.conn.prepare_cached(sql)?;
+        let mut statement = self.session.statement(sql)?;
         let mut rows = statement.query(params)?;
         Ok(rows.next()?.map(f).transpose()?)
     }
 
     /// Every row.
     pub fn rows<T>(&self, sql: &str, params: impl Params, f: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
-        let mut statement = self.session.conn.prepare_cached(sql)?;
+        let mut statement = self.session.statement(sql)?;
         let rows = statement.query_map(params, f)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
@@ -65,17 +66,22 @@ impl<'a> WriteTx<'a> {
 
     /// The number of rows changed.
     pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
-        Ok(self.reader.session.conn.prepare_cached(sql)?.execute(params)?)
+        Ok(self.reader.session.statement(sql)?.execute(params)?)
     }
 
     /// Runs several statements without parameters; for migrations.
     pub fn batch(&self, sql: &str) -> Result<()> {
+        self.reader.session.touched.set(true);
         Ok(self.reader.session.conn.execute_batch(sql)?)
     }
 
     /// (bytes of a page, the most pages the file may have)
-    pub(super) fn page_bounds(&self) -> (u64, u64) {
+    pub fn page_bounds(&self) -> (u64, u64) {
         (self.reader.session.page_bytes, self.reader.session.max_pages)
+    }
+
+    pub(super) fn gauge(&self) -> &Gauge {
+        &self.reader.session.gauge
     }
 
     pub fn last_insert_rowid(&self) -> i64 {

@@ -1,23 +1,43 @@
-//! [`Room`] is how far a file is from its plan's bytes, in pages, as the transaction that asks sees it.
+//! Room is how far a file is from its plan's bytes, in pages, as the transaction that asks sees it. Asking SQLite
+//! compiles two statements (a PRAGMA is compiled for each run), so a [`Gauge`] keeps what it said, less what was asked
+//! for since, and asks again when that is used up.
+
+use std::cell::Cell;
 
 use super::WriteTx;
 use crate::error::Result;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    pub page_bytes: u64,
-    /// The most pages the file may have.
-    pub max_pages: u64,
-    /// Pages that can still be written: those never made, and those that deleting gave back.
-    pub free_pages: u64,
+/// Asks on one measurement at most: what else happens in the file, such as splits of pages, is not counted.
+const ASKS: u32 = 64;
+
+/// What is known of a connection's room.
+#[derive(Default)]
+pub struct Gauge {
+    /// At least so many pages can still be written: never made, or given back by deleting.
+    left: Cell<u64>,
+    asks: Cell<u32>,
 }
 
-impl Room {
-    /// Two fields of the file's head, no I/O.
-    pub fn of(tx: &WriteTx<'_>) -> Result<Room> {
-        let field = |pragma: &str| -> Result<u64> { Ok(tx.row(pragma, [], |row| row.get::<_, i64>(0))?.unwrap_or(0).unsigned_abs()) };
-        let (page_bytes, max_pages) = tx.page_bounds();
-        let free = max_pages.saturating_sub(field("PRAGMA page_count")?) + field("PRAGMA freelist_count")?;
-        Ok(Room { page_bytes, max_pages, free_pages: free })
+impl Gauge {
+    /// The next one who asks has it measured.
+    pub(super) fn forget(&self) {
+        self.asks.set(0);
     }
+}
+
+/// Whether `pages` can be written and `reserve` pages are left then. A yes counts them as written.
+pub fn has_room(tx: &WriteTx<'_>, pages: u64, reserve: u64) -> Result<bool> {
+    let gauge = tx.gauge();
+    if gauge.asks.get() == 0 || gauge.left.get() < pages + reserve {
+        let field = |pragma: &str| -> Result<u64> { Ok(tx.row(pragma, [], |row| row.get::<_, i64>(0))?.unwrap_or(0).unsigned_abs()) };
+        let never_made = tx.page_bounds().1.saturating_sub(field("PRAGMA page_count")?);
+        gauge.left.set(never_made + field("PRAGMA freelist_count")?);
+        gauge.asks.set(ASKS);
+    }
+    let has = gauge.left.get() >= pages + reserve;
+    if has {
+        gauge.left.set(gauge.left.get() - pages);
+        gauge.asks.set(gauge.asks.get() - 1);
+    }
+    Ok(has)
 }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ffi};
 
 use super::authorizer::{Needs, Sandbox};
 use super::checkpoint::{Frames, count_frames};
 use super::descriptors::Descriptors;
 use super::engine::Engine;
 use super::functions;
+use super::room::Gauge;
 use super::watch::{Gone, Watch};
 use crate::config::Level;
 
@@ -36,7 +37,10 @@ pub struct Session {
     pub(super) needs: RefCell<HashMap<Box<str>, Needs>>,
     /// Tables and the like under our names, once the file was brought up to date.
     pub(super) ours: Cell<i64>,
+    /// A statement that may write was run since this was last set back.
+    pub(super) touched: Cell<bool>,
     statements: usize,
+    pub(super) gauge: Gauge,
     pub(super) page_bytes: u64,
     /// The most pages the file may have; of the writer.
     pub(super) max_pages: u64,
@@ -99,6 +103,10 @@ impl Session {
         let watch = Watch::install(&conn)?;
         if settings.sandboxed {
             functions::install(&conn)?;
+        } else {
+            // The plans of our own statements hang on no parameter. Without this, SQLite compiles one anew each time
+            // a parameter that was compared with a partial index changes.
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         }
         let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
         Ok(Session {
@@ -107,6 +115,8 @@ impl Session {
             sandbox,
             needs: RefCell::default(),
             ours: Cell::new(0),
+            touched: Cell::new(false),
+            gauge: Gauge::default(),
             statements: tuning.statement_cache,
             page_bytes,
             max_pages,
@@ -133,6 +143,20 @@ impl Session {
         Ok(outcome)
     }
 
+    /// A statement of our own, from the cache.
+    pub(super) fn statement(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        let statement = self.conn.prepare_cached(sql)?;
+        self.touches(&statement);
+        Ok(statement)
+    }
+
+    /// Takes note that `statement` is run.
+    pub(super) fn touches(&self, statement: &Statement<'_>) {
+        if !statement.readonly() {
+            self.touched.set(true);
+        }
+    }
+
     /// Tables, indexes, views and triggers under our names.
     pub(super) fn our_names(&self) -> rusqlite::Result<i64> {
         let ours = "SELECT count(*) FROM main.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
@@ -153,6 +177,7 @@ impl Session {
         if !self.sandbox.as_ref().is_some_and(|sandbox| sandbox.took_temp()) {
             return Ok(());
         }
+        self.touched.set(true);
         loop {
             let next = "SELECT format('DROP %s temp.\"%w\"', type, name) FROM temp.sqlite_schema WHERE type IN ('view','trigger','table') \
                         AND substr(lower(name), 1, 7) <> 'sqlite_' ORDER BY type = 'table' LIMIT 1";

@@ -190,6 +190,7 @@ impl Prepared<'_> {
             unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
         }
         let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && !self.statement.readonly();
+        session.touches(&self.statement);
         let mut rows = self.statement.raw_query();
         loop {
             match rows.next() {

@@ -2,16 +2,18 @@
 //! opens one `BEGIN IMMEDIATE`, gives each job a savepoint of its own, commits once and answers all of them. So
 //! the flush to disk, which is most of a small write's cost, is shared, and nothing is answered before it.
 //!
-//! - A job that fails rolls back alone. SQLite rolls back the *whole* transaction for some errors (interrupted
-//!   while writing, disk full, out of memory); then the others are run again without the offender. That is why
-//!   a job may run more than once.
+//! - A job that fails rolls back alone. Savepoints would do that, but one for each job costs more than a small
+//!   write does, so most groups run without: when a job fails that has written, or SQLite itself rolls back
+//!   (interrupted while writing, disk full, out of memory), the whole transaction is rolled back and the others
+//!   are run again without the offender; for a while, then, each has its savepoint. That is why a job may run
+//!   more than once.
 //! - An I/O error at COMMIT means nobody can say whether the group is in the log. All of it is answered
 //!   `unknown`, and the file is closed, so that opening it again decides.
 //! - Every commit of a file passes [`commit`], every checkpoint [`super::checkpoint`].
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::database::{Limits, Open};
@@ -25,6 +27,26 @@ use crate::error::{Code, Error, Result};
 
 /// How long a group gathers jobs before it commits, so that many slow ones do not hold up the first.
 const GROUP_TIME: Duration = Duration::from_millis(25);
+
+/// Jobs that get savepoints after one had to be rolled back: writes that fail come in runs.
+const APART_FOR: u32 = 256;
+
+/// How many of the next jobs get savepoints.
+#[derive(Default)]
+pub struct Apart(AtomicU32);
+
+impl Apart {
+    fn next(&self) -> bool {
+        // Only whoever has the writer asks.
+        let left = self.0.load(Relaxed);
+        self.0.store(left.saturating_sub(1), Relaxed);
+        left > 0
+    }
+
+    fn begin(&self) {
+        self.0.store(APART_FOR, Relaxed);
+    }
+}
 
 /// What a job is asked to do: its work, or to tell its caller the outcome.
 pub enum Step<'a> {
@@ -91,11 +113,12 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
         let began = Instant::now();
         let mut kept = Vec::with_capacity(jobs.len());
         while let Some(mut job) = jobs.pop_front() {
-            match attempt(engine, session, &mut job) {
+            match attempt(engine, session, &mut job, open.apart.next()) {
                 Attempt::Kept => kept.push(job),
                 Attempt::Failed(error) => job.settle(Err(error)),
                 Attempt::Lost(error) => {
                     job.settle(Err(error));
+                    open.apart.begin();
                     for job in kept.into_iter().rev() {
                         jobs.push_front(job);
                     }
@@ -144,16 +167,17 @@ enum Attempt {
     Kept,
     /// Rolled back alone.
     Failed(Error),
-    /// It took the whole transaction with it.
+    /// The whole transaction went with it.
     Lost(Error),
 }
 
-fn attempt(engine: &Engine, session: &Session, job: &mut Job) -> Attempt {
+fn attempt(engine: &Engine, session: &Session, job: &mut Job, apart: bool) -> Attempt {
     let conn = &session.conn;
-    let batch = |sql: &str| conn.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
+    let batch = |sql: &str| if apart { conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])) } else { Ok(0) };
     if let Err(error) = batch("SAVEPOINT job") {
         return lost(session, error.into());
     }
+    session.touched.set(false);
     let tx = WriteTx::new(session);
     let ran =
         session.watched(engine, job.limits.time, job.gone.clone(), || catch_unwind(AssertUnwindSafe(|| (job.step)(Step::Attempt(&tx)))));
@@ -173,8 +197,18 @@ fn attempt(engine: &Engine, session: &Session, job: &mut Job) -> Attempt {
             Ok(_) => Attempt::Kept,
             Err(error) => lost(session, error.into()),
         },
+        Err(error) if !apart => {
+            if session.touched.get() {
+                lost(session, error)
+            } else {
+                Attempt::Failed(error)
+            }
+        }
         Err(error) => match batch("ROLLBACK TO job").and_then(|_| batch("RELEASE job")) {
-            Ok(_) => Attempt::Failed(error),
+            Ok(_) => {
+                session.gauge.forget();
+                Attempt::Failed(error)
+            }
             Err(_) => lost(session, error),
         },
     }
@@ -187,6 +221,8 @@ fn lost(session: &Session, error: Error) -> Attempt {
 
 /// Ends a transaction that may be gone already.
 pub fn roll_back(session: &Session) {
+    // What a transaction freed is taken again when it does not commit.
+    session.gauge.forget();
     if !session.conn.is_autocommit()
         && let Err(error) = session.conn.execute_batch("ROLLBACK")
     {

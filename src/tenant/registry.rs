@@ -60,6 +60,9 @@ pub struct Registry {
     counts: Counts,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(u64);
+
 #[derive(Clone)]
 enum Known {
     Tenant(Arc<Tenant>),
@@ -102,6 +105,16 @@ impl Registry {
                 .hint("Its operator can resume it with `PATCH /admin/v1/tenants/{id} {\"state\":\"active\"}`.")),
             _ => Err(auth::invalid_token()),
         }
+    }
+
+    /// A moment, to ask later whether the tenant was changed since.
+    pub fn moment(&self, id: TenantId) -> Moment {
+        Moment(*self.epoch(id))
+    }
+
+    /// Whether what was known of the tenant at that moment still holds. Now and then it says no although it does.
+    pub fn unchanged_since(&self, id: TenantId, moment: Moment) -> bool {
+        *self.epoch(id) == moment.0
     }
 
     /// Told after each commit that changed the tenant's row, and after each that may have.

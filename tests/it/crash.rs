@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
+use tenantry::queue::JobId;
 
 use crate::support::*;
 
@@ -191,8 +192,9 @@ fn lost(tenants: &[TenantClient], ledger: &Ledger) -> Vec<String> {
 fn lost_jobs(server: &Server, ledger: &Ledger) -> usize {
     let lost = |(tenant, acknowledged): (&String, &BTreeSet<String>)| {
         let file = rusqlite::Connection::open(server.file(tenant, "queue")).unwrap();
-        let mut ids = file.prepare("SELECT id FROM jobs").unwrap();
-        let there: BTreeSet<String> = ids.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let mut ids = file.prepare("SELECT created_at, seq, salt FROM jobs").unwrap();
+        let id = |row: &rusqlite::Row<'_>| Ok(JobId::of(row.get(0)?, row.get(1)?, row.get(2)?).to_string());
+        let there: BTreeSet<String> = ids.query_map([], id).unwrap().map(Result::unwrap).collect();
         acknowledged.difference(&there).count()
     };
     ledger.jobs.iter().map(lost).sum()

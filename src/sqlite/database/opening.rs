@@ -15,6 +15,7 @@ use super::super::migrate::{self, Course};
 use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
 use super::super::watch::Watch;
+use super::super::writer::Apart;
 use super::{Database, Options, RETRY};
 use crate::error::{Code, Error, Result};
 
@@ -27,6 +28,7 @@ pub struct Open {
     pub(super) writer_watch: Arc<Watch>,
     pub(in crate::sqlite) readers: Readers,
     pub(in crate::sqlite) log: LogLength,
+    pub(in crate::sqlite) apart: Apart,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
     opened: Instant,
@@ -118,6 +120,7 @@ impl Database {
         self.suspect.store(false, Relaxed);
         let open = Arc::new(Open {
             log: LogLength::of(&session),
+            apart: Apart::default(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
             readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),

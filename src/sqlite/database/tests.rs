@@ -72,6 +72,26 @@ async fn writes_that_wait_share_commits_and_a_failing_one_fails_alone() {
 }
 
 #[tokio::test]
+async fn a_write_that_fails_halfway_leaves_nothing_of_itself() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    database.ensure_open().await.unwrap();
+    // Failing ones among the first, which have no savepoints, and among those after, which have.
+    let halfway = |n: i32| {
+        move |tx: &WriteTx<'_>| {
+            tx.execute("INSERT INTO t(v) VALUES (?1)", [format!("{n} first")])?;
+            if n % 7 == 3 {
+                return Err(Error::bad_request("changed its mind"));
+            }
+            tx.execute("INSERT INTO t(v) VALUES (?1)", [format!("{n} second")]).map(drop)
+        }
+    };
+    let outcomes = futures_util::future::join_all((0..100).map(|n| database.write(Limits::default(), halfway(n)))).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 14);
+    assert_eq!(count(&database).await, 2 * 86);
+}
+
+#[tokio::test]
 async fn a_write_that_takes_the_transaction_down_does_not_take_its_neighbours() {
     let bench = Bench::new();
     let database = bench.database(&Gate::new());

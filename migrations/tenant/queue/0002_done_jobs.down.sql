@@ -1,2 +1,0 @@
-DROP INDEX jobs_done;
-ALTER TABLE jobs DROP COLUMN done_token;
