@@ -86,7 +86,7 @@ fn one_tenant_s_failure_is_its_own() {
 
 #[test]
 fn a_wave_with_too_many_failures_is_the_last() {
-    let fleet = Fleet::new();
+    let mut fleet = Fleet::new();
     let tenants = fleet.tenants(20);
     for tenant in &tenants[..3] {
         tenant.script("CREATE TABLE tags (x)");
@@ -95,10 +95,15 @@ fn a_wave_with_too_many_failures_is_the_last() {
     let run = fleet.done(json!({ "kind": "up", "canaries": 0, "waves": [50], "max_failure_rate": 0.2, "parallel": 1 }));
     assert_eq!(run["state"], "halted", "{run}");
     assert_eq!(counts(&run), (0, 3, 0), "the third of ten is one too many");
-    for tenant in &tenants {
-        tenant.rows("SELECT count(*) FROM notes", json!([]));
+    for restarted in [false, true] {
+        if restarted {
+            fleet.server.restart();
+        }
+        for tenant in &tenants {
+            tenant.rows("SELECT count(*) FROM notes", json!([]));
+        }
+        assert_eq!(fleet.versions(&tenants), [1; 20], "and nobody else is brought up when opened; those that failed are served");
     }
-    assert_eq!(fleet.versions(&tenants), [1; 20], "and nobody else is brought up when opened; those that failed are served");
 }
 
 /// Takes a while on each tenant.
