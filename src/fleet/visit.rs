@@ -84,7 +84,7 @@ pub async fn visit(inner: &Arc<Inner>, errand: &Arc<Errand>, tenant: Uuid) -> Op
     match attempt(inner, errand, tenant.into()).await {
         Ok(Some(outcome)) => visited(VisitState::Done, outcome, None),
         Ok(None) => visited(VisitState::Skipped, json!({}), None),
-        Err((_, error)) if error.code() == Code::ShuttingDown || inner.is_ending() && error.code() == Code::Conflict => None,
+        Err((_, error)) if inner.is_ending() && matches!(error.code(), Code::ShuttingDown | Code::Conflict) => None,
         Err((outcome, error)) => {
             tracing::warn!(%tenant, %error, kind = errand.kind.as_str(), "a fleet run failed on a tenant");
             visited(VisitState::Failed, outcome, Some(error))

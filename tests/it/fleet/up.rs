@@ -26,6 +26,18 @@ fn new_migrations_reach_everybody_without_a_restart() {
 }
 
 #[test]
+fn waves_end_where_they_were_asked_to() {
+    let fleet = Fleet::new();
+    let tenants = fleet.tenants(20);
+    let run = fleet.done(json!({ "kind": "validate", "canaries": 2, "waves": [10, 50] }));
+    let visits = fleet.visits(&run, "done");
+    let wave_of = |tenant: &TenantClient| visits.iter().find(|visit| visit["tenant_id"] == tenant.id).unwrap()["wave"].clone();
+    let waves: Vec<_> = tenants.iter().map(wave_of).collect();
+    assert_eq!(json!(waves), json!([0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 0, 3, 3, 3, 3, 3, 3, 3, 3, 3]), "canaries are spread");
+    assert_eq!(run["wave"], 3);
+}
+
+#[test]
 fn while_canaries_fail_everybody_else_is_served_as_before() {
     let mut fleet = Fleet::new();
     let tenants = fleet.tenants(6);
@@ -182,7 +194,7 @@ fn who_is_at_work_waits_and_is_not_refused() {
     let fleet = Fleet::new();
     let tenants = fleet.tenants(4);
     fleet.write_tags();
-    let over = AtomicBool::new(false);
+    let (over, began) = (AtomicBool::new(false), std::time::Instant::now());
     let written = std::thread::scope(|scope| {
         let writers: Vec<_> = tenants
             .iter()
@@ -190,7 +202,7 @@ fn who_is_at_work_waits_and_is_not_refused() {
                 let over = &over;
                 scope.spawn(move || {
                     let mut written = 0;
-                    while !over.load(Ordering::Relaxed) {
+                    while !over.load(Ordering::Relaxed) && began.elapsed() < 2 * SOON {
                         tenant.sql("INSERT INTO notes (body) VALUES ('x')", json!([])).expect(200);
                         written += 1;
                     }
