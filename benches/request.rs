@@ -60,7 +60,7 @@ impl Bench {
             level,
             max_bytes: 0,
             party: Party::SYSTEM,
-            migrations: (Arc::new([Arc::new(migrations)]) as Arc<[_]>).into(),
+            migrations: migrations.into(),
             keep_before: None,
             sandboxed,
             create: true,

@@ -207,7 +207,7 @@ mod tests {
 
     fn file(dir: &tempfile::TempDir) -> Arc<Database> {
         let schema = ("0001_entries.up.sql", include_str!("../migrations/tenant/cache/0001_entries.up.sql"));
-        let migrations: Arc<[_]> = Arc::new([Arc::new(Migrations::from_files("cache", [schema]).unwrap())]);
+        let migrations = Migrations::from_files("cache", [schema]).unwrap();
         let options = Options {
             level: Level::Off,
             max_bytes: 0,

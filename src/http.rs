@@ -7,6 +7,7 @@ pub mod cache;
 pub mod extract;
 pub mod guard;
 pub mod health;
+pub mod hrana;
 pub mod queue;
 pub mod reply;
 pub mod sql;
@@ -55,12 +56,18 @@ macro_rules! routes {
 routes! {
     Tenant {
         "/v1/sql" [POST sql::run]
+        "/v3/pipeline" [POST hrana::pipeline]
+        "/v2/pipeline" [POST hrana::pipeline]
+        "/v3/cursor" [POST hrana::cursor]
         "/v1/cache/{key}" [GET cache::get, PUT cache::put, DELETE cache::delete]
         "/v1/queues/{queue}/jobs" [POST queue::enqueue]
         "/v1/queues/{queue}/claim" [POST queue::claim]
         "/v1/jobs/{id}/ack" [POST queue::ack]
     }
     Anyone {
+        "/" [GET hrana::socket::open]
+        "/v2" [GET hrana::version]
+        "/v3" [GET hrana::version]
         "/healthz" [GET health::live]
         "/readyz" [GET health::ready]
         "/metrics" [GET health::metrics]

@@ -29,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fleet;
+pub mod hrana;
 pub mod http;
 pub mod queue;
 pub mod server;

@@ -148,6 +148,7 @@ impl Server {
                     every.tick().await;
                     parts.engine.tick();
                     parts.triples.tick();
+                    parts.streams.tick();
                 }
             }
         });
@@ -157,6 +158,8 @@ impl Server {
         parts.readiness.set(false);
         // Balancers that ask /readyz see it before the door closes.
         tokio::time::sleep(READY_LAG).await;
+        // Sockets and open transactions would hold it up for as long as they like.
+        parts.streams.close();
         handle.stop(true).await;
         let outcome = serving.await;
         ticking.abort();

@@ -15,6 +15,7 @@ use crate::cache::Memory;
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
+use crate::hrana::Streams;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
@@ -54,6 +55,7 @@ pub struct Parts {
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
     unread: Arc<UnreadAnswers>,
+    pub streams: Arc<Streams>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
 }
@@ -123,6 +125,7 @@ impl Parts {
             cache_memory: Memory::new(config.cache.memory_bytes),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
+            streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
@@ -149,6 +152,7 @@ impl Parts {
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
+            .app_data(Data::from(self.streams))
             .app_data(Data::from(self.body_limits));
     }
 

@@ -61,6 +61,14 @@ impl From<Arc<[Arc<Migrations>]>> for Wanted {
     }
 }
 
+/// One set alone.
+impl From<Migrations> for Wanted {
+    fn from(set: Migrations) -> Self {
+        let sets: Arc<[_]> = Arc::new([Arc::new(set)]);
+        sets.into()
+    }
+}
+
 impl Wanted {
     pub fn now(&self) -> Arc<[Arc<Migrations>]> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()

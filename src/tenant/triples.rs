@@ -209,6 +209,7 @@ impl Triples {
             }
             triple.held_up.store(held_up, Relaxed);
             triple.gate.fence();
+            triple.files.iter().for_each(|file| file.end_transactions());
             triple
         };
         let fence = Fence { triple: triple.clone(), triples: self.clone() };

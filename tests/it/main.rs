@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod eviction;
 mod fleet;
+mod hrana;
 mod isolation;
 mod lifecycle;
 mod load;
