@@ -4,6 +4,7 @@
 
 mod authorizer;
 mod checkpoint;
+mod copy;
 mod counters;
 mod database;
 mod descriptors;
@@ -19,13 +20,16 @@ mod pool;
 mod reader;
 mod room;
 mod session;
+mod shape;
 mod statement;
 mod turn;
 mod watch;
+mod workpiece;
 mod writer;
 
 pub use authorizer::Needs;
 pub use checkpoint::Leave;
+pub use copy::remove_copy;
 pub use counters::Counters;
 pub use database::{Database, FileState, Limits, Options};
 pub use engine::Engine;
@@ -33,9 +37,11 @@ pub use executor::{Load, Party};
 pub use gate::{Gate, Pass};
 pub use idempotency::{Idempotency, IdempotencyKey};
 pub use interactive::{Begin, Bounds, Interaction, Interactive};
-pub use migrate::{Applied, Migration, Migrations, applied, template};
+pub use migrate::{Applied, Course, Examined, Migration, Migrations, Move, Moved, Problem, Text, Wanted, applied, rehearse, template};
 pub use reader::{Reader, WriteTx};
 pub use room::has_room;
 pub use session::LENGTH_MAX;
+pub use shape::{Drift, Shape};
 pub use statement::{Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
+pub use workpiece::{Access, Workpiece};
 pub use writer::Exclusive;

@@ -19,7 +19,7 @@ use super::checkpoint;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
-use super::migrate::Migrations;
+use super::migrate::Wanted;
 use super::reader::{Reader, WriteTx};
 use super::session::Session;
 use super::turn::Lent;
@@ -68,7 +68,9 @@ pub struct Options {
     pub max_bytes: u64,
     pub party: Party,
     /// What the file is brought up to date with when it is opened, in this order.
-    pub migrations: Arc<[Arc<Migrations>]>,
+    pub migrations: Wanted,
+    /// Where the file is kept as it was before a migration destroys something in it.
+    pub keep_before: Option<PathBuf>,
     /// Whether tenants' own SQL runs here.
     pub sandboxed: bool,
     /// Whether a missing file is made. A tenant's files are made by provisioning only.

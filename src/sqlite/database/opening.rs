@@ -10,12 +10,13 @@ use tokio::sync::oneshot;
 use super::super::checkpoint::{self, LogLength};
 use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
 use super::super::executor::overloaded;
+use super::super::fault;
 use super::super::interactive::Transactions;
+use super::super::migrate::{self, Course};
 use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
 use super::super::watch::Watch;
 use super::super::writer::Apart;
-use super::super::{fault, migrate};
 use super::{Database, Options, RETRY};
 use crate::error::{Code, Error, Result};
 
@@ -108,7 +109,9 @@ impl Database {
         let describe =
             |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
         let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
-        migrate::up(&session, &self.options.migrations).map_err(|error| match error {
+        let Options { migrations, keep_before, .. } = &self.options;
+        let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
+        brought.map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => {
                 tracing::error!(path = %self.path.display(), %error, "a database is refused");

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
-use crate::sqlite::Leave;
+use crate::sqlite::{Leave, Migrations};
 
 pub(in crate::sqlite) struct Bench {
     dir: tempfile::TempDir,
@@ -30,7 +30,8 @@ impl Bench {
             level: Level::Full,
             max_bytes: 0,
             party: Party { id: 7, running_max: 4 },
-            migrations: Arc::new([Arc::new(set)]),
+            migrations: set.into(),
+            keep_before: None,
             sandboxed: true,
             create: true,
             held: Arc::default(),
