@@ -200,7 +200,7 @@ impl Session {
 
     async fn hello(&mut self, jwt: Option<String>) -> Result<(), Closing> {
         let outcome = self.greet(jwt).await;
-        self.send(messages::hello(outcome.as_ref().map(|()| ()).map_err(Into::into)));
+        self.send(messages::hello(outcome.as_ref().copied().map_err(Into::into)));
         outcome.map_err(|error| Closing::new(Closing::POLICY, error.message()))
     }
 
