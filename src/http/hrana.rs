@@ -1,7 +1,9 @@
 //! Hrana, the libSQL clients' protocol: `GET /v2`, `/v3`, `POST /v2/pipeline`, `/v3/pipeline`, `/v3/cursor`, and the
 //! WebSocket on `/` ([`socket`]). Over HTTP a stream lasts from one request to the next by its baton.
 
+mod cursor;
 mod frame;
+mod job;
 pub mod socket;
 mod upgrade;
 

@@ -21,27 +21,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
+use super::cursor::{Asked, CURSORS_MAX, Cursors, Fetched};
 use super::frame::{self, Closing, Frames, Incoming, Message};
-use super::{context, upgrade, write_entries};
+use super::job::{Done, Hall, Job, Work};
+use super::upgrade;
 use crate::auth::missing_token;
 use crate::clock;
 use crate::error::{Code, Error, Result};
+use crate::hrana::proto::StreamRequest;
 use crate::hrana::proto::socket::{self as messages, ClientMsg, Request, Response};
-use crate::hrana::proto::{Batch, StreamRequest};
 use crate::hrana::{Place, Stored, Stream, Streams};
-use crate::http::extract::{BodyLimits, Receiving};
+use crate::http::extract::BodyLimits;
 use crate::http::guard::Door;
 use crate::http::unread::{Unread, UnreadAnswers};
 use crate::http::watch::SlowLog;
 
 /// Requests of one socket that are not answered yet.
 const REQUESTS_MAX: usize = 128;
-
-/// Cursors of one socket.
-const CURSORS_MAX: usize = 32;
-
-/// Entries of a cursor go out in messages of about so many bytes.
-const FETCH_BYTES: usize = 64 << 10;
 
 /// Messages on their way to one client.
 const QUEUE: usize = 16;
@@ -73,7 +69,7 @@ pub async fn open(
         caller: None,
         stored: Stored::default(),
         open: HashMap::new(),
-        cursors: HashMap::new(),
+        cursors: Cursors::default(),
         running: FuturesUnordered::new(),
         waiting: 0,
         waiting_bytes: 0,
@@ -94,7 +90,7 @@ struct Session {
     caller: Option<Caller>,
     stored: Stored,
     open: HashMap<i32, Slot>,
-    cursors: HashMap<i32, Cursor>,
+    cursors: Cursors,
     running: FuturesUnordered<Pin<Box<dyn Future<Output = Done>>>>,
     /// Requests that are not answered yet, and the bytes they came in.
     waiting: usize,
@@ -104,15 +100,6 @@ struct Session {
     /// When anything was last received, and when anything was last asked.
     heard: Instant,
     asked: Instant,
-}
-
-/// What a request passes through on its way to the tenant's files.
-#[derive(Clone)]
-struct Hall {
-    door: Door,
-    streams: Data<Streams>,
-    unread: Data<UnreadAnswers>,
-    slow: Data<SlowLog>,
 }
 
 struct Caller {
@@ -132,53 +119,6 @@ enum Slot {
         jobs: VecDeque<Job>,
         _place: Place,
     },
-}
-
-/// A request on a stream, in its turn.
-struct Job {
-    id: i32,
-    work: Work,
-    bytes: usize,
-    _counted: Option<Receiving>,
-}
-
-enum Work {
-    Run(StreamRequest),
-    Cursor(i32, Batch),
-    Close,
-}
-
-enum Cursor {
-    /// Its batch is not done; who already asks for entries: request and most entries.
-    Opening {
-        stream: i32,
-        asking: VecDeque<(i32, u32)>,
-    },
-    Open {
-        stream: i32,
-        entries: Bytes,
-        _counted: Unread,
-    },
-}
-
-impl Cursor {
-    fn stream(&self) -> i32 {
-        match self {
-            Cursor::Opening { stream, .. } | Cursor::Open { stream, .. } => *stream,
-        }
-    }
-}
-
-/// A job that has run.
-struct Done {
-    slot: i32,
-    stream: Stream,
-    bytes: usize,
-    answer: Unread,
-    /// The entries of the cursor that was to be opened, if it was.
-    cursor: Option<(i32, Option<(Bytes, Unread)>)>,
-    /// The token does not serve any more.
-    refused: Option<Error>,
 }
 
 impl Session {
@@ -260,7 +200,7 @@ impl Session {
 
     async fn hello(&mut self, jwt: Option<String>) -> Result<(), Closing> {
         let outcome = self.greet(jwt).await;
-        self.send(messages::hello(outcome.as_ref().map(|()| ()).map_err(Into::into)));
+        self.send(messages::hello(outcome.as_ref().copied().map_err(Into::into)));
         outcome.map_err(|error| Closing::new(Closing::POLICY, error.message()))
     }
 
@@ -291,21 +231,25 @@ impl Session {
                 Ok(request) => return self.enqueue(id, stream, Work::Run(request), message),
                 Err(error) => Err(error),
             },
-            Request::OpenCursor { cursor, .. } if self.cursors.contains_key(&cursor) => return taken("cursor"),
-            Request::OpenCursor { .. } if self.cursors.len() >= CURSORS_MAX => {
+            Request::OpenCursor { cursor, .. } if self.cursors.has(cursor) => return taken("cursor"),
+            Request::OpenCursor { .. } if self.cursors.is_full() => {
                 Err(Error::new(Code::TooManyRequests, format!("more than {CURSORS_MAX} cursors on one socket")))
             }
             Request::OpenCursor { stream, cursor, batch } => match self.stored.resolve(StreamRequest::Batch(batch)) {
                 Ok(StreamRequest::Batch(batch)) => {
-                    self.cursors.insert(cursor, Cursor::Opening { stream, asking: VecDeque::new() });
+                    self.cursors.begin(cursor, stream);
                     return self.enqueue(id, stream, Work::Cursor(cursor, batch), message);
                 }
                 Ok(_) => Err(Error::bad_request("a cursor runs a batch")),
                 Err(error) => Err(error),
             },
-            Request::FetchCursor { cursor, max_count } => return self.fetch(id, cursor, max_count),
+            Request::FetchCursor { cursor, max_count } => {
+                self.fetch(cursor, Asked { id, most: max_count });
+                return Ok(());
+            }
             Request::CloseCursor { cursor } => {
-                self.close_cursor(cursor);
+                let asked = self.cursors.close(cursor);
+                self.refuse(asked);
                 Ok(Response::CloseCursor)
             }
             Request::StoreSql { id, sql } => self.stored.store(id, sql).map(|()| Response::StoreSql),
@@ -335,7 +279,7 @@ impl Session {
             (Some(Slot::Open { jobs, .. }), work) => {
                 let bytes = message.text.len();
                 (self.waiting, self.waiting_bytes) = (self.waiting + 1, self.waiting_bytes + bytes);
-                jobs.push_back(Job { id, work, bytes, _counted: message.counted });
+                jobs.push_back(Job { id, work, bytes, counted: message.counted });
                 self.start(number);
             }
             (_, Work::Close) => {
@@ -345,7 +289,7 @@ impl Session {
             (slot, work) => {
                 let why = if slot.is_some() { "the stream could not be opened" } else { "there is no stream with this id" };
                 if let Work::Cursor(cursor, _) = work {
-                    self.close_cursor(cursor);
+                    self.cursors.close(cursor);
                 }
                 self.answer(id, Err(Error::bad_request(why)));
             }
@@ -365,15 +309,15 @@ impl Session {
                 let late = std::mem::take(jobs);
                 self.open.remove(&number);
                 self.settled(bytes);
-                let of_stream: Vec<_> = self.cursors.iter().filter(|(_, cursor)| cursor.stream() == number).map(|(id, _)| *id).collect();
-                of_stream.into_iter().for_each(|cursor| self.close_cursor(cursor));
+                let asked = self.cursors.close_of(number);
+                self.refuse(asked);
                 self.answer(id, Ok(Response::CloseStream));
                 for job in late {
                     self.settled(job.bytes);
                     self.answer(job.id, Err(Error::bad_request("the stream was closed before")));
                 }
             }
-            Some(job) => self.running.push(Box::pin(self.hall.clone().work(caller.token.clone(), number, stream, job))),
+            Some(job) => self.running.push(Box::pin(self.hall.clone().run(caller.token.clone(), number, stream, job))),
         }
     }
 
@@ -382,70 +326,40 @@ impl Session {
     }
 
     fn finished(&mut self, done: Done) -> Result<(), Closing> {
-        let Done { slot, stream: back, bytes, answer, cursor, refused } = done;
+        let Done { number, stream: back, bytes, answer, cursor, refused } = done;
         self.settled(bytes);
         self.asked = Instant::now();
         self.push(answer);
         if let Some(error) = refused {
             return Err(Closing::new(Closing::POLICY, error.message()));
         }
-        if let Some(Slot::Open { stream, .. }) = self.open.get_mut(&slot) {
+        if let Some(Slot::Open { stream, .. }) = self.open.get_mut(&number) {
             *stream = Some(back);
         }
-        if let Some((number, opened)) = cursor {
-            self.cursor_opened(number, opened);
-        }
-        self.start(slot);
-        Ok(())
-    }
-
-    fn cursor_opened(&mut self, number: i32, opened: Option<(Bytes, Unread)>) {
-        // One that was closed meanwhile has left.
-        let Some(Cursor::Opening { stream, asking }) = self.cursors.remove(&number) else { return };
-        if let Some((entries, counted)) = opened {
-            self.cursors.insert(number, Cursor::Open { stream, entries, _counted: counted });
-        }
-        for (id, max_count) in asking {
-            self.settled(0);
-            self.fetch_opened(id, number, max_count);
-        }
-    }
-
-    fn close_cursor(&mut self, number: i32) {
-        if let Some(Cursor::Opening { asking, .. }) = self.cursors.remove(&number) {
-            for (id, _) in asking {
+        if let Some((cursor, opened)) = cursor {
+            for asked in self.cursors.opened(cursor, opened) {
                 self.settled(0);
-                self.answer(id, Err(no_cursor()));
+                self.fetch(cursor, asked);
             }
         }
-    }
-
-    fn fetch(&mut self, id: i32, number: i32, max_count: u32) -> Result<(), Closing> {
-        match self.cursors.get_mut(&number) {
-            Some(Cursor::Opening { asking, .. }) => {
-                self.waiting += 1;
-                asking.push_back((id, max_count));
-            }
-            _ => self.fetch_opened(id, number, max_count),
-        }
+        self.start(number);
         Ok(())
     }
 
-    fn fetch_opened(&mut self, id: i32, number: i32, max_count: u32) {
-        let Some(Cursor::Open { entries, .. }) = self.cursors.get_mut(&number) else { return self.answer(id, Err(no_cursor())) };
-        let most = usize::try_from(max_count).unwrap_or(usize::MAX);
-        let ends = memchr::memchr_iter(b'\n', entries).map(|at| at + 1);
-        // The last that begins within the bytes; so one that is larger goes out too.
-        let mut end = 0;
-        for next in ends.take(most) {
-            if end >= FETCH_BYTES {
-                break;
-            }
-            end = next;
+    fn fetch(&mut self, number: i32, asked: Asked) {
+        match self.cursors.fetch(number, asked) {
+            Fetched::Entries(entries, done) => self.answer(asked.id, Ok(Response::FetchCursor { entries: &entries, done })),
+            Fetched::NoCursor => self.answer(asked.id, Err(no_cursor())),
+            Fetched::Later => self.waiting += 1,
         }
-        let fetched = entries.split_to(end);
-        let done = entries.is_empty();
-        self.answer(id, Ok(Response::FetchCursor { entries: &fetched, done }));
+    }
+
+    /// Those who waited for a cursor that is closed.
+    fn refuse(&mut self, asked: VecDeque<Asked>) {
+        for asked in asked {
+            self.settled(0);
+            self.answer(asked.id, Err(no_cursor()));
+        }
     }
 
     fn answer(&mut self, id: i32, outcome: Result<Response<'_>>) {
@@ -464,43 +378,6 @@ impl Session {
 
 fn no_cursor() -> Error {
     Error::bad_request("there is no cursor with this id")
-}
-
-impl Hall {
-    async fn work(self, token: std::sync::Arc<str>, slot: i32, mut stream: Stream, job: Job) -> Done {
-        let Job { id, work, bytes, .. } = job;
-        let (request, cursor) = match work {
-            Work::Run(request) => (request, None),
-            Work::Cursor(cursor, batch) => (StreamRequest::Batch(batch), Some(cursor)),
-            Work::Close => (StreamRequest::Close, None),
-        };
-        let began = std::time::Instant::now();
-        let mut refused = None;
-        let outcome = async {
-            let call = self.door.let_in(&token).await.inspect_err(|error| {
-                refused = matches!(error.code(), Code::Unauthenticated | Code::TenantSuspended).then(|| error.clone());
-            })?;
-            call.tenant.admit()?;
-            let lease = call.lease().await?;
-            self.unread.admit(&lease)?;
-            let outcome = stream.run(&context(&call, &lease, &self.streams), request).await;
-            self.slow.note(call.tenant.id.uuid(), "database", "hrana", began.elapsed(), 1, call.request_id);
-            outcome.map(|response| (response, lease))
-        };
-        let outcome = outcome.await;
-        let (answer, cursor) = match (outcome, cursor) {
-            (Ok((response, lease)), None) => (self.unread.keep(&lease, messages::respond(id, Ok(&Response::OnStream(response)))), None),
-            (Ok((response, lease)), Some(cursor)) => {
-                let mut entries = Vec::new();
-                write_entries(&mut entries, Ok(response));
-                let entries = Bytes::from(entries);
-                let counted = self.unread.keep(&lease, entries.clone());
-                (Unread::small(messages::respond(id, Ok(&Response::OpenCursor))), Some((cursor, Some((entries, counted)))))
-            }
-            (Err(error), cursor) => (Unread::small(messages::respond(id, Err((&error).into()))), cursor.map(|cursor| (cursor, None))),
-        };
-        Done { slot, stream, bytes, answer, cursor, refused }
-    }
 }
 
 /// What goes to the client, as the body of the answer that opened the socket.
