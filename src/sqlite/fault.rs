@@ -22,6 +22,20 @@ pub fn is_broken(error: &rusqlite::Error) -> bool {
         && matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
 }
 
+/// Room below which a disk is taken for full, in bytes.
+const FULL: u64 = 1 << 20;
+
+/// Whether the disk below the file has no room. SQLite has one code for that and for a file at its plan's bound.
+pub fn disk_is_full(conn: &rusqlite::Connection) -> bool {
+    let room = conn.path().and_then(|path| rustix::fs::statvfs(path).ok());
+    room.is_some_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
+}
+
+/// Whether an error at `COMMIT` says that the disk is full: the plan's bound is met before, as pages are taken.
+pub fn is_full(error: &rusqlite::Error) -> bool {
+    primary(error) == ffi::SQLITE_FULL
+}
+
 const WHO_KNOWS: &str = "The operator sees the reason in the server's log and under /admin/v1/tenants/{id}.";
 
 /// The answer for a file that cannot be served; the cause goes to the log and to operators.

@@ -64,6 +64,10 @@ impl Session {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let conn = Connection::open_with_flags(path, flags)?;
+        // SQLite quietly opens for reading what it could not open for writing, and stays so.
+        if conn.is_readonly(rusqlite::MAIN_DB)? {
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some("it cannot be opened for writing".to_owned())));
+        }
         let tuning = engine.tuning();
         confine(&conn)?;
         conn.busy_timeout(Duration::from_millis(tuning.busy_timeout_ms))?;

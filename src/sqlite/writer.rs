@@ -130,7 +130,7 @@ fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) 
         Err(error) => {
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
             roll_back(session);
-            (Err(error.into()), end)
+            (Err(if fault::is_full(&error) { Error::disk_full() } else { error.into() }), end)
         }
     }
 }
@@ -200,11 +200,13 @@ fn unmet_foreign_key() -> Error {
     )
 }
 
-/// Says why a statement was stopped, where SQLite only says that it was.
+/// Says why a statement was stopped or found no room, where SQLite only says that it was so.
 pub fn explain(session: &Session, error: Error) -> Error {
     use super::watch::Stop;
-    if error.code() != Code::StatementTimeout {
-        return error;
+    match error.code() {
+        Code::StatementTimeout => {}
+        Code::QuotaExceeded if fault::disk_is_full(&session.conn) => return Error::disk_full(),
+        _ => return error,
     }
     match session.watch.stopped() {
         Some(Stop::HeldBack) => Error::new(Code::Overloaded, "the read was stopped: its snapshot kept the write-ahead log from being cut")

@@ -11,6 +11,7 @@ mod config;
 mod crash;
 mod demo;
 mod eviction;
+mod faults;
 mod isolation;
 mod lifecycle;
 mod load;

@@ -3,6 +3,7 @@
 //! die with the test process, and a failing test shows what its server logged.
 
 mod client;
+mod disk;
 mod server;
 
 use std::process::{Command, Output};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, TenantClient, segment};
+pub use disk::check_files;
 pub use serde_json::{Value, json};
 pub use server::{ADMIN_KEY, Server, Settings};
 
