@@ -67,8 +67,8 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let blueprint = Blueprint::load(config.tenants.migrations_dir.as_deref())?;
-        let (folder, plan) = (layout.system().join("template"), blueprint.clone());
-        let template = engine.blocking(move || Template::build(&folder, &plan)).await?;
+        let plan = blueprint.clone();
+        let template = engine.blocking(move || Template::build(&plan)).await?;
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let sets = Role::ALL.map(|role| blueprint.of(role).clone());

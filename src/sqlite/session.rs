@@ -66,7 +66,10 @@ impl Session {
         let conn = Connection::open_with_flags(path, flags)?;
         // SQLite quietly opens for reading what it could not open for writing, and stays so.
         if conn.is_readonly(rusqlite::MAIN_DB)? {
-            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some("it cannot be opened for writing".to_owned())));
+            return Err(rusqlite::Error::SqliteFailure(
+                ffi::Error::new(ffi::SQLITE_CANTOPEN),
+                Some("it cannot be opened for writing".to_owned()),
+            ));
         }
         let tuning = engine.tuning();
         confine(&conn)?;

@@ -5,7 +5,7 @@
  *
  *   cc -shared -fPIC -O2 -o shim.so shim.c -ldl
  *
- * tests/it/faults/shim.rs builds it and has the other half of `struct control`.
+ * tests/it/support/shim.rs builds it and has the other half of `struct control`.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -34,7 +34,7 @@ struct control {
     uint64_t hits;       /* calls that failed */
     uint32_t torn;       /* a failing write writes its first half */
     uint32_t loaded;     /* set once by the shim */
-    char pattern[208];   /* fnmatch(3); * matches / too */
+    char pattern[208];   /* fnmatch(3) with FNM_EXTMATCH; * matches / too */
 };
 
 static volatile struct control *control;
@@ -56,7 +56,7 @@ __attribute__((constructor)) static void load(void) {
 
 /* Whether this call is to fail (with errno set). */
 static int falls(uint32_t operation, const char *path) {
-    if (!fnmatch((const char *)control->pattern, path, 0)) {
+    if (!fnmatch((const char *)control->pattern, path, FNM_EXTMATCH)) {
         uint64_t call = __atomic_add_fetch(&control->seen, 1, __ATOMIC_SEQ_CST);
         uint64_t from = control->nth;
         if (control->error && call >= from && call - from < control->times) {

@@ -2,6 +2,8 @@
 //! restart: every acknowledged write is there, a write that was repeated under its idempotency key is there
 //! once, and a provisioned tenant is there whole or not at all. `TENANTRY_KILLS=200` kills more often.
 
+mod points;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -62,7 +64,7 @@ fn what_was_acknowledged_survives_kill_9() {
         slowest_start = slowest_start.max(starting.elapsed());
         let mut ledger = ledger.lock().unwrap();
         repeat(&tenants, &mut ledger);
-        let problems = [lost(&tenants, &ledger), half_provisioned(&server, &ledger)].concat();
+        let problems = [lost(&tenants, &ledger), half_provisioned(&server, &ledger.made)].concat();
         assert!(problems.is_empty(), "after kill {kill} (dice {}):\n{}", dice.seed, problems.join("\n"));
     }
     server.stop();
@@ -197,8 +199,8 @@ fn lost_jobs(server: &Server, ledger: &Ledger) -> usize {
     ledger.jobs.iter().map(lost).sum()
 }
 
-/// Rows without files, files without rows, acknowledged tenants that are not there.
-fn half_provisioned(server: &Server, ledger: &Ledger) -> Vec<String> {
+/// Rows without files, files without rows, acknowledged tenants (slug → id) that are not there.
+fn half_provisioned(server: &Server, made: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut listed = BTreeMap::new();
     let mut cursor = String::new();
@@ -218,7 +220,7 @@ fn half_provisioned(server: &Server, ledger: &Ledger) -> Vec<String> {
             problems.push(format!("{slug} is {state}, its files: {:?}", std::fs::read_dir(server.folder(id)).map(Iterator::count)));
         }
     }
-    for (slug, id) in &ledger.made {
+    for (slug, id) in made {
         if listed.get(id).is_none_or(|(known, _)| known != slug) {
             problems.push(format!("{slug} was acknowledged and is not there"));
         }
@@ -231,25 +233,4 @@ fn half_provisioned(server: &Server, ledger: &Ledger) -> Vec<String> {
         }
     }
     problems
-}
-
-/// Where the kills fall: another place in each run, and the failure names the seed.
-struct Dice {
-    seed: u64,
-    state: u64,
-}
-
-impl Dice {
-    fn new() -> Dice {
-        let seed = tenantry::clock::now_ms() as u64 | 1;
-        Dice { seed, state: seed }
-    }
-
-    /// Xorshift, good enough to be unsystematic.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state % bound
-    }
 }

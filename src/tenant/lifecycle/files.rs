@@ -115,7 +115,7 @@ mod tests {
     fn a_folder_is_made_trashed_brought_back_and_removed() {
         let root = tempfile::tempdir().unwrap();
         let layout = Layout::of(root.path()).unwrap();
-        let template = Template::build(&root.path().join("template"), &Blueprint::load(None).unwrap()).unwrap();
+        let template = Template::build(&Blueprint::load(None).unwrap()).unwrap();
         let id = TenantId::new_v7();
 
         make(&layout, &template, id).unwrap();

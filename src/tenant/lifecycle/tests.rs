@@ -31,7 +31,7 @@ async fn bed(folder: tempfile::TempDir) -> Bed {
     let systems = Systems::open(&engine, &layout.system(), &config.durability, &config.telemetry).await.unwrap();
     let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, 1_000));
     let blueprint = Blueprint::load(None).unwrap();
-    let template = Template::build(&layout.system().join("template"), &blueprint).unwrap();
+    let template = Template::build(&blueprint).unwrap();
     let migrations = Role::ALL.map(|role| blueprint.of(role).clone());
     let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), migrations, Duration::from_secs(60));
     let ring = KeyRing::open(layout.keys(), &config.auth).unwrap();

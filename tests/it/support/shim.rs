@@ -42,7 +42,7 @@ const PATTERN_MAX: usize = 208;
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub operations: u32,
-    /// As fnmatch(3) has it; `*` matches `/` too.
+    /// As fnmatch(3) has it, with `@(a|b)`; `*` matches `/` too.
     pub pattern: String,
     /// 0: they are only counted.
     pub error: i32,
