@@ -200,7 +200,7 @@ fn lost_jobs(server: &Server, ledger: &Ledger) -> usize {
 }
 
 /// Rows without files, files without rows, acknowledged tenants (slug → id) that are not there.
-fn half_provisioned(server: &Server, made: &BTreeMap<String, String>) -> Vec<String> {
+pub fn half_provisioned(server: &Server, made: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut listed = BTreeMap::new();
     let mut cursor = String::new();

@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod eviction;
 mod faults;
+mod images;
 mod isolation;
 mod lifecycle;
 mod load;
