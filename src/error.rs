@@ -196,6 +196,11 @@ impl Error {
         self
     }
 
+    /// Whether operators are told another one.
+    pub fn is_withheld(&self) -> bool {
+        self.0.inside.is_some()
+    }
+
     /// The error with nothing withheld.
     pub fn for_operators(mut self) -> Error {
         self.0.inside.take().unwrap_or(self)

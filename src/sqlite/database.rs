@@ -76,6 +76,8 @@ pub struct Database {
     /// What was open last: gone before the file is opened again.
     last: Mutex<Weak<Open>>,
     failed: Mutex<Option<(Instant, Error)>>,
+    /// A statement met damage. Not taken back by opening again: what is damaged stays so.
+    damaged: AtomicBool,
     queue: Mutex<Queue>,
     /// Whether a checkpoint of the idle file is due.
     idle_listed: AtomicBool,
@@ -101,7 +103,7 @@ pub struct FileState {
     pub readers_idle: u32,
     pub writes_waiting: usize,
     pub wal_bytes: u64,
-    /// Its last opening failed.
+    /// Its last opening failed, or a statement met damage.
     pub failed: bool,
 }
 
@@ -126,6 +128,7 @@ impl Database {
             opening: tokio::sync::Mutex::default(),
             last: Mutex::default(),
             failed: Mutex::default(),
+            damaged: AtomicBool::default(),
             queue: Mutex::default(),
             idle_listed: AtomicBool::default(),
             heavy: Heavy::default(),
@@ -165,7 +168,7 @@ impl Database {
         };
         let party = Party { running_max: self.engine.reading_max(), ..self.options.party };
         self.engine.reads().submit(party, Box::new(job))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))))
     }
 
     /// Runs `f` on the writer, in a savepoint of a group's transaction, and returns after the commit. An `Err`
@@ -192,7 +195,7 @@ impl Database {
             }
         };
         self.enqueue(Work::Grouped(Job { step: Box::new(step), limits, gone, _pass: self.hold()? }))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
     }
 
     /// Runs `f` with the writer to itself, outside any group.
@@ -207,7 +210,7 @@ impl Database {
         let (answer, answered) = oneshot::channel();
         let run = move |writer: Result<&Exclusive<'_>>| drop(answer.send(writer.and_then(f)));
         self.enqueue(Work::Alone(Alone { run: Box::new(run), limits, gone, _pass: self.hold()? }))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
     }
 
     /// Opens the file if it is not, and with that brings it up to date.
@@ -217,7 +220,7 @@ impl Database {
 
     pub fn state(&self) -> FileState {
         let writes_waiting = self.queue().work.len();
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let failed = self.damaged.load(Relaxed) || self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         match self.current() {
             None => FileState { writes_waiting, failed, ..FileState::default() },
             Some(open) => {
@@ -346,6 +349,14 @@ impl Database {
             }
         }
         if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
+    }
+
+    /// Damage that a statement meets shows in the file's state; what it does not touch is still served.
+    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.as_ref().is_err_and(Error::is_withheld) {
+            self.damaged.store(true, Relaxed);
+        }
+        outcome
     }
 
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.

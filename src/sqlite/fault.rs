@@ -26,9 +26,8 @@ pub fn is_broken(error: &rusqlite::Error) -> bool {
 const FULL: u64 = 1 << 20;
 
 /// Whether the disk below the file has no room. SQLite has one code for that and for a file at its plan's bound.
-pub fn disk_is_full(conn: &rusqlite::Connection) -> bool {
-    let room = conn.path().and_then(|path| rustix::fs::statvfs(path).ok());
-    room.is_some_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
+pub fn disk_is_full(path: impl AsRef<std::path::Path>) -> bool {
+    rustix::fs::statvfs(path.as_ref()).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
 }
 
 /// Whether an error at `COMMIT` says that the disk is full: the plan's bound is met before, as pages are taken.
@@ -37,6 +36,17 @@ pub fn is_full(error: &rusqlite::Error) -> bool {
 }
 
 const WHO_KNOWS: &str = "The operator sees the reason in the server's log and under /admin/v1/tenants/{id}.";
+
+/// The answer for a file that cannot be opened and brought up to date. What has passed by the next try says so
+/// itself; all else is in the file.
+pub fn opening(path: &std::path::Path, error: rusqlite::Error) -> Error {
+    match primary(&error) {
+        ffi::SQLITE_FULL if disk_is_full(path) => Error::disk_full(),
+        ffi::SQLITE_FULL | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_NOMEM | ffi::SQLITE_INTERRUPT => error.into(),
+        _ if is_out_of_memory(&error) => error.into(),
+        _ => unavailable(path, &error),
+    }
+}
 
 /// The answer for a file that cannot be served; the cause goes to the log and to operators.
 pub fn unavailable(path: &std::path::Path, cause: &dyn std::fmt::Display) -> Error {
@@ -68,13 +78,18 @@ impl From<rusqlite::Error> for Error {
             ffi::SQLITE_INTERRUPT => (Code::StatementTimeout, Some("Nothing of it remains. An index, a LIMIT or smaller steps help.")),
             ffi::SQLITE_TOOBIG => (Code::SqlError, Some("A value or statement is larger than this server takes.")),
             ffi::SQLITE_AUTH => (Code::SqlDenied, None),
-            ffi::SQLITE_READONLY => (Code::SqlDenied, Some("This transaction only reads.")),
+            ffi::SQLITE_READONLY if extended == ffi::SQLITE_READONLY => (Code::SqlDenied, Some("This transaction only reads.")),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
                 return Error::new(Code::Overloaded, "the database stayed busy")
                     .details(details)
                     .retry_after(std::time::Duration::from_secs(1));
             }
-            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR => {
+            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
+                tracing::error!(%error, "a database is damaged");
+                return withheld(Error::new(Code::TenantUnavailable, message));
+            }
+            // For reading only because of what became of the file, not of the connection.
+            ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR | ffi::SQLITE_READONLY => {
                 tracing::error!(%error, "a database failed");
                 return Error::new(Code::TenantUnavailable, "this database cannot be served right now").hint(WHO_KNOWS);
             }

@@ -64,13 +64,6 @@ impl Session {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let conn = Connection::open_with_flags(path, flags)?;
-        // SQLite quietly opens for reading what it could not open for writing, and stays so.
-        if conn.is_readonly(rusqlite::MAIN_DB)? {
-            return Err(rusqlite::Error::SqliteFailure(
-                ffi::Error::new(ffi::SQLITE_CANTOPEN),
-                Some("it cannot be opened for writing".to_owned()),
-            ));
-        }
         let tuning = engine.tuning();
         confine(&conn)?;
         conn.busy_timeout(Duration::from_millis(tuning.busy_timeout_ms))?;
@@ -88,6 +81,11 @@ impl Session {
         let (mut page_bytes, mut max_pages) = (0, 0);
         if settings.writer {
             conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA journal_size_limit={};", tuning.checkpoint_bytes))?;
+            // SQLite quietly opens for reading what it could not open for writing, or says so only in its header.
+            if conn.is_readonly(rusqlite::MAIN_DB)? {
+                let why = "it cannot be opened for writing".to_owned();
+                return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(why)));
+            }
             let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
             page_bytes = number("PRAGMA page_size")?;
             max_pages = match settings.max_bytes {

@@ -205,7 +205,7 @@ pub fn explain(session: &Session, error: Error) -> Error {
     use super::watch::Stop;
     match error.code() {
         Code::StatementTimeout => {}
-        Code::QuotaExceeded if fault::disk_is_full(&session.conn) => return Error::disk_full(),
+        Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return Error::disk_full(),
         _ => return error,
     }
     match session.watch.stopped() {

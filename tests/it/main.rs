@@ -9,6 +9,7 @@ mod bad_input;
 mod cache;
 mod config;
 mod crash;
+mod damage;
 mod demo;
 mod eviction;
 mod faults;
