@@ -33,5 +33,5 @@ pub use migrate::{Applied, Migration, Migrations, applied, template};
 pub use reader::{Reader, WriteTx};
 pub use room::Room;
 pub use session::LENGTH_MAX;
-pub use statement::{Cells, Effect, Prepared, Script, is_vacuum};
+pub use statement::{Cells, Effect, Output, Prepared, Script, is_vacuum};
 pub use writer::Exclusive;

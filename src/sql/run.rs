@@ -11,7 +11,7 @@ use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Needs, Prepared, Reader, WriteTx, is_vacuum};
+use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Needs, Output, Prepared, Reader, WriteTx, is_vacuum};
 
 const ANSWERS: Idempotency = Idempotency::kept_in("_tenantry_idempotency");
 
@@ -192,8 +192,13 @@ impl Task {
             Params::Positional(values) => prepared.bind_all(values)?,
             Params::Named(values) => prepared.bind_named(values)?,
         }
-        answering.begin_result(&prepared.columns());
-        let effect = prepared.run(|cells| answering.row(cells))?;
+        let effect = prepared.run(|output| match output {
+            Output::Columns(names) => {
+                answering.begin_result(names);
+                Ok(())
+            }
+            Output::Row(cells) => answering.row(&cells),
+        })?;
         answering.end_result(effect);
         Ok(true)
     }

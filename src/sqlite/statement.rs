@@ -63,9 +63,6 @@ impl<'s> Reader<'s> {
         let Some(sandbox) = &session.sandbox else {
             return Err(Error::internal("tenants' SQL on a file that is not theirs", &sql));
         };
-        if let Some(refused) = refused_vacuum(sql) {
-            return Err(refused);
-        }
         if session.watch.due() {
             return Err(interrupted(session));
         }
@@ -81,7 +78,7 @@ impl<'s> Reader<'s> {
         let confined = sandbox.confined();
         if sql.len() > CACHED_MAX {
             let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-            let needs = confined.needs()?.unwrap_or_default();
+            let needs = confined.needs()?.ok_or_else(|| unjudged(sql))?;
             return Ok(Prepared { session, statement: Handle::Fresh(statement), needs });
         }
         let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
@@ -95,7 +92,7 @@ impl<'s> Reader<'s> {
         // In the cache, but never judged: compile it again.
         drop(cached);
         let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-        let needs = confined.needs()?.ok_or_else(|| Error::new(Code::SqlError, "there is no statement in this \"sql\""))?;
+        let needs = confined.needs()?.ok_or_else(|| unjudged(sql))?;
         Ok(Prepared { session, statement: Handle::Fresh(statement), needs })
     }
 
@@ -123,7 +120,7 @@ impl<'s> Script<'s, '_> {
         // By its full name: `Batch` has it from a trait that is not ours to import here.
         let next = fallible_next(&mut self.batch).map_err(|error| blame(self.session, error))?;
         let Some(statement) = next else { return Ok(None) };
-        let needs = confined.needs()?.unwrap_or_default();
+        let needs = confined.needs()?.ok_or_else(no_vacuum)?;
         Ok(Some(Prepared { session: self.session, statement: Handle::Fresh(statement), needs }))
     }
 }
@@ -141,10 +138,6 @@ impl Prepared<'_> {
     /// What SQLite says of it, not its text.
     pub fn is_readonly(&self) -> bool {
         self.statement.readonly()
-    }
-
-    pub fn columns(&self) -> Vec<&str> {
-        self.statement.column_names()
     }
 
     /// Binds `?1`, `?2`, … in order.
@@ -178,12 +171,11 @@ impl Prepared<'_> {
         Ok(())
     }
 
-    /// Steps through the rows. An `Err` of `on_row` ends it.
-    pub fn run(&mut self, mut on_row: impl FnMut(&Cells<'_>) -> Result<()>) -> Result<Effect> {
+    /// Steps through the rows. An `Err` of `take` ends it.
+    pub fn run(&mut self, mut take: impl FnMut(Output<'_>) -> Result<()>) -> Result<Effect> {
         let session = self.session;
         let conn = &session.conn;
         let _confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
-        let width = self.statement.column_count();
         let inserts = self.needs.has(Needs::INSERT);
         if inserts {
             // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
@@ -191,14 +183,22 @@ impl Prepared<'_> {
         }
         let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && !self.statement.readonly();
         let mut rows = self.statement.raw_query();
-        loop {
-            match rows.next() {
-                Ok(Some(row)) => on_row(&Cells { row, width })?,
-                Ok(None) => break,
-                Err(error) => return Err(blame(session, error)),
-            }
+        let mut width = None;
+        while let Some(row) = rows.next().map_err(|error| blame(session, error))? {
+            let width = match width {
+                Some(width) => width,
+                None => {
+                    let names = row.as_ref().column_names();
+                    take(Output::Columns(&names))?;
+                    *width.insert(names.len())
+                }
+            };
+            take(Output::Row(Cells { row, width }))?;
         }
         drop(rows);
+        if width.is_none() {
+            take(Output::Columns(&self.statement.column_names()))?;
+        }
         if self.needs.has(Needs::SCHEMA) {
             keep_our_names(session)?;
         }
@@ -207,6 +207,13 @@ impl Prepared<'_> {
             last_insert_rowid: Some(conn.last_insert_rowid()).filter(|&rowid| inserts && rowid != 0),
         })
     }
+}
+
+/// What a statement gives: its columns' names once, then its rows. Not before its first step: if the schema has
+/// changed since it went into the cache, that is when SQLite compiles it anew.
+pub enum Output<'r> {
+    Columns(&'r [&'r str]),
+    Row(Cells<'r>),
 }
 
 /// The values of one row, valid until the next step.
@@ -247,14 +254,31 @@ pub fn is_vacuum(sql: &str) -> bool {
         && words.next().is_none()
 }
 
-/// A VACUUM that asks for more than one can have. SQLite itself only says so as it runs.
-fn refused_vacuum(sql: &str) -> Option<Error> {
-    let first = sql.split_ascii_whitespace().next()?;
-    let refused = first.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("vacuum")) && !first[6..].starts_with(char::is_alphanumeric);
-    refused.then(|| {
-        Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
-            .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\".")
-    })
+/// Why there is nothing to run, or nothing that may: SQLite compiles a VACUUM without asking the authorizer.
+fn unjudged(sql: &str) -> Error {
+    if without_comments(sql).is_empty() {
+        return Error::new(Code::SqlError, "there is no statement in this \"sql\"");
+    }
+    no_vacuum()
+}
+
+fn no_vacuum() -> Error {
+    Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
+        .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\".")
+}
+
+/// The text from its first word on.
+fn without_comments(sql: &str) -> &str {
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ';');
+        let (opened, end) = match rest.get(..2) {
+            Some("--") => (&rest[2..], "\n"),
+            Some("/*") => (&rest[2..], "*/"),
+            _ => return rest,
+        };
+        rest = opened.split_once(end).map_or("", |(_, after)| after);
+    }
 }
 
 /// SQLite's error, or the sandbox's reason where it was the sandbox that refused.
@@ -267,10 +291,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_text_without_its_comments_begins_with_a_word() {
+        for (sql, rest) in [("", ""), (" ;-- x", ""), ("/* a */ -- b\n;VACUUM INTO 'x'", "VACUUM INTO 'x'"), ("/* open", ""), ("-", "-")] {
+            assert_eq!(without_comments(sql), rest, "{sql:?}");
+        }
+    }
+
+    #[test]
     fn only_a_plain_vacuum_is_one() {
         assert!(is_vacuum("vacuum") && is_vacuum(" VACUUM main ;\n"));
         assert!(!is_vacuum("VACUUM INTO 'x'") && !is_vacuum("VACUUM main INTO 'x'") && !is_vacuum("SELECT 1"));
-        assert!(refused_vacuum("VACUUM INTO 'x'").is_some() && refused_vacuum("vacuum;").is_some());
-        assert!(refused_vacuum("SELECT 1").is_none() && refused_vacuum("vacuumed").is_none());
     }
 }
