@@ -31,7 +31,10 @@ const HARMS: &[(&str, Harm)] = &[
         run(file, "DROP TABLE _tenantry_migrations; CREATE VIEW _tenantry_migrations AS SELECT 1 AS \"set\", 1 AS version, 1 AS checksum");
     }),
     ("from a binary to come", |file| {
-        run(file, "INSERT INTO _tenantry_migrations SELECT \"set\", version + 1000, name, checksum, applied_at, took_ms, applied_by FROM _tenantry_migrations");
+        run(
+            file,
+            "INSERT INTO _tenantry_migrations SELECT \"set\", version + 1000, name, checksum, applied_at, took_ms, applied_by FROM _tenantry_migrations",
+        );
     }),
     ("gone", |file| fs::remove_file(file).unwrap()),
     ("a folder", |file| {

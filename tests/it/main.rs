@@ -21,6 +21,7 @@ mod openapi;
 mod plans;
 mod provisioning;
 mod queue;
+mod sandbox;
 mod shutdown;
 mod sql;
 mod system;
