@@ -27,6 +27,10 @@ pub const LENGTH_MAX: i32 = 16 << 20;
 /// The longest SQL text, in bytes: an import script fits, as far as `http.max_body_bytes` lets it.
 const SQL_MAX: i32 = 4 << 20;
 
+/// The longest pattern of a LIKE or GLOB, in bytes. SQLite compares it at every place of the text, within one step of
+/// its virtual machine, so this and [`LENGTH_MAX`] bound how long a statement can go on past its time: some two seconds.
+const PATTERN_MAX: i32 = 128;
+
 pub struct Session {
     pub(super) conn: Connection,
     pub(super) watch: Arc<Watch>,
@@ -218,7 +222,7 @@ fn confine(conn: &Connection) -> rusqlite::Result<()> {
         (SQLITE_LIMIT_FUNCTION_ARG, 127),
         // VACUUM attaches a database of its own.
         (SQLITE_LIMIT_ATTACHED, 1),
-        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
+        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_MAX),
         (SQLITE_LIMIT_VARIABLE_NUMBER, 32_766),
         (SQLITE_LIMIT_TRIGGER_DEPTH, 100),
         (SQLITE_LIMIT_WORKER_THREADS, 0),

@@ -334,7 +334,7 @@ fn what_sqlite_offers_inside_one_database_works() {
     let tenant = tenant_with_tables(&server);
     assert_eq!(tenant.rows("INSERT INTO t (y) VALUES ('r') RETURNING x, y", json!([])), json!([[2, "r"]]));
     assert!(tenant.rows("EXPLAIN SELECT * FROM t", json!([])).as_array().unwrap().len() > 3);
-    let plan = tenant.rows("EXPLAIN QUERY PLAN SELECT * FROM t WHERE y = 'one'", json!([])).to_string();
+    let plan = tenant.rows("EXPLAIN QUERY PLAN SELECT * FROM t INDEXED BY by_y WHERE y = 'one'", json!([])).to_string();
     assert!(plan.contains("by_y"), "{plan}");
     assert_eq!(tenant.rows("PRAGMA table_info(t)", json!([]))[0][1], "x");
     assert_eq!(tenant.rows("PRAGMA foreign_key_check", json!([])), json!([]));
