@@ -13,6 +13,7 @@ mod fault;
 mod functions;
 mod gate;
 mod idempotency;
+mod memory;
 mod migrate;
 mod pool;
 mod reader;

@@ -13,7 +13,7 @@ pub fn is_undecided(error: &rusqlite::Error) -> bool {
 }
 
 fn is_out_of_memory(error: &rusqlite::Error) -> bool {
-    extended(error) == Some(ffi::SQLITE_IOERR_NOMEM)
+    primary(error) == ffi::SQLITE_NOMEM || extended(error) == Some(ffi::SQLITE_IOERR_NOMEM)
 }
 
 /// Whether the file itself cannot be served.
@@ -42,7 +42,7 @@ const WHO_KNOWS: &str = "The operator sees the reason in the server's log and un
 pub fn opening(path: &std::path::Path, error: rusqlite::Error) -> Error {
     match primary(&error) {
         ffi::SQLITE_FULL if disk_is_full(path) => Error::disk_full(),
-        ffi::SQLITE_FULL | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_NOMEM | ffi::SQLITE_INTERRUPT => error.into(),
+        ffi::SQLITE_FULL | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => error.into(),
         _ if is_out_of_memory(&error) => error.into(),
         _ => unavailable(path, &error),
     }
@@ -78,6 +78,7 @@ impl From<rusqlite::Error> for Error {
             ffi::SQLITE_INTERRUPT => (Code::StatementTimeout, Some("Nothing of it remains. An index, a LIMIT or smaller steps help.")),
             ffi::SQLITE_TOOBIG => (Code::SqlError, Some("A value or statement is larger than this server takes.")),
             ffi::SQLITE_AUTH => (Code::SqlDenied, None),
+            _ if is_out_of_memory(&error) => return short_of_memory(&error),
             ffi::SQLITE_READONLY if extended == ffi::SQLITE_READONLY => (Code::SqlDenied, Some("This transaction only reads.")),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
                 return Error::new(Code::Overloaded, "the database stayed busy")
@@ -93,10 +94,6 @@ impl From<rusqlite::Error> for Error {
                 tracing::error!(%error, "a database failed");
                 return Error::new(Code::TenantUnavailable, "this database cannot be served right now").hint(WHO_KNOWS);
             }
-            ffi::SQLITE_NOMEM => {
-                tracing::error!(%error, "SQLite is out of memory");
-                return Error::new(Code::Overloaded, "the server is short of memory").retry_after(std::time::Duration::from_secs(1));
-            }
             ffi::SQLITE_MISUSE => return Error::internal("SQLite was misused", &error),
             _ => (Code::SqlError, None),
         };
@@ -106,6 +103,11 @@ impl From<rusqlite::Error> for Error {
             None => answer,
         }
     }
+}
+
+fn short_of_memory(error: &rusqlite::Error) -> Error {
+    tracing::warn!(%error, "SQLite was refused memory");
+    Error::new(Code::Overloaded, "the server is short of memory").retry_after(std::time::Duration::from_secs(1))
 }
 
 /// Errors that rusqlite finds itself.

@@ -17,6 +17,7 @@ use super::checkpoint::{Frames, count_frames};
 use super::descriptors::Descriptors;
 use super::engine::Engine;
 use super::functions;
+use super::memory::Bounded;
 use super::watch::{Gone, Watch};
 use crate::config::Level;
 
@@ -124,9 +125,10 @@ impl Session {
         })
     }
 
-    /// Runs `f` with the connection watched.
+    /// Runs `f` with the connection watched, and its memory bounded.
     pub(super) fn watched<T>(&self, engine: &Engine, time: Duration, gone: Gone, f: impl FnOnce() -> T) -> T {
         let _armed = self.watch.arm(engine.watchdog(), time, gone);
+        let _bounded = Bounded::to(engine.tuning().statement_memory_bytes);
         f()
     }
 

@@ -18,6 +18,7 @@ use super::database::{Limits, Open};
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
+use super::memory;
 use super::reader::WriteTx;
 use super::session::Session;
 use super::watch::Gone;
@@ -205,6 +206,10 @@ pub fn explain(session: &Session, error: Error) -> Error {
     use super::watch::Stop;
     match error.code() {
         Code::StatementTimeout => {}
+        Code::Overloaded if memory::was_refused() => {
+            return Error::new(Code::SqlError, "the statement needs more memory than one may have")
+                .hint("An index to sort by, a LIMIT or smaller steps help. The bound is sqlite.statement_memory_bytes.");
+        }
         Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return Error::disk_full(),
         _ => return error,
     }

@@ -172,3 +172,42 @@ fn a_bomb_of_a_statement_ends_within_its_limits_beside_a_neighbour() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }
+
+/// Together they would take all the memory that SQLite may have, and a neighbour would be refused his; each has a
+/// bound of its own far below.
+#[test]
+fn statements_that_hoard_memory_fail_and_their_neighbour_does_not() {
+    let server = Server::with(|c| {
+        c.set("sqlite.heap_max_bytes", 300 << 20).set("sqlite.statement_memory_bytes", 48 << 20).set("plans.default.statement_ms", 4_000);
+    });
+    let neighbour = Neighbour::of(&server);
+    let tenant = server.tenant("greedy");
+    tenant.script("CREATE TABLE t (y)");
+    let endless = format!("({ENDLESS} SELECT x FROM c)");
+    let mut refused = 0;
+    for (name, sql) in [
+        ("DISTINCT of much that is small", format!("SELECT count(*) FROM (SELECT DISTINCT x || 'some more text' FROM {endless})")),
+        (
+            "a CTE kept of much that is small",
+            format!("WITH m AS MATERIALIZED (SELECT x, hex(x) AS b FROM {endless}) SELECT count(*) FROM m a, m b"),
+        ),
+        ("DISTINCT of what is large", format!("SELECT count(*) FROM (SELECT DISTINCT randomblob(1000000) FROM {endless})")),
+        ("a sort of what is large", format!("SELECT x, zeroblob(100000 + x) AS b FROM {endless} ORDER BY b DESC, x")),
+        ("JSON of what is large", format!("SELECT length(json_group_array(hex(zeroblob(100000)))) FROM {endless}")),
+        (
+            "a write of a sort",
+            format!("INSERT INTO t SELECT b FROM (SELECT zeroblob(100000 + x) AS b FROM {endless} ORDER BY b DESC) LIMIT 3"),
+        ),
+    ] {
+        for answer in neighbour.beside(name, &server, || at_once(4, |_| tenant.sql(&sql, json!([])))) {
+            match answer.json()["code"].as_str() {
+                Some("sql_error") if answer.text().contains("sqlite.statement_memory_bytes") => refused += 1,
+                Some("statement_timeout") => {}
+                _ => panic!("{name}: {}", answer.text()),
+            }
+        }
+        assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[0]]), "{name}");
+    }
+    println!("{refused} of 24 statements were refused memory");
+    assert!(refused >= 12, "{refused}");
+}

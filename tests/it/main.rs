@@ -12,6 +12,7 @@ mod config;
 mod crash;
 mod damage;
 mod demo;
+mod differential;
 mod eviction;
 mod faults;
 mod images;
