@@ -289,25 +289,23 @@ impl Database {
             drop(session);
             return self.settle_waiting(&refused);
         }
+        let fence = || self.fail(&open);
         let end = match self.take() {
             Taken::Nothing => End::Sound,
             Taken::Group(jobs) => {
-                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs);
+                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs, &fence);
                 let mut queue = self.queue();
                 for job in rest.into_iter().rev() {
                     queue.work.push_front(Work::Grouped(job));
                 }
                 end
             }
-            Taken::Alone(alone) => self.run_alone(&open, &session, alone),
+            Taken::Alone(alone) => self.run_alone(&open, &session, alone, &fence),
         };
         if end == End::Sound {
             checkpoint::after_commit(&self.engine, &open, &session);
         }
         drop(session);
-        if end == End::Failed {
-            self.fail(open);
-        }
         let mut queue = self.queue();
         if queue.work.is_empty() {
             queue.drained = false;
@@ -319,19 +317,19 @@ impl Database {
         }
     }
 
-    fn run_alone(&self, open: &Open, session: &Session, alone: Alone) -> End {
+    fn run_alone(&self, open: &Open, session: &Session, alone: Alone, fence: &dyn Fn()) -> End {
         if alone.gone.load(Relaxed) {
             return End::Sound;
         }
         let until = Instant::now() + alone.limits.time;
-        let exclusive = Exclusive { engine: &self.engine, open, session, end: false.into(), until, gone: alone.gone };
+        let exclusive = Exclusive { engine: &self.engine, open, session, failed: false.into(), fence, until, gone: alone.gone };
         let run = alone.run;
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(Ok(&exclusive))));
         writer::roll_back(session);
         if ran.is_err() {
             tracing::error!("a write job panicked; it was rolled back");
         }
-        if exclusive.end.get() { End::Failed } else { End::Sound }
+        if exclusive.failed.get() { End::Failed } else { End::Sound }
     }
 
     fn take(&self) -> Taken {
@@ -360,11 +358,11 @@ impl Database {
     }
 
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
-    fn fail(&self, open: Arc<Open>) {
+    fn fail(&self, open: &Arc<Open>) {
         self.suspect.store(true, Relaxed);
         open.readers.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
+        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, open)) {
             *current = None;
         }
     }

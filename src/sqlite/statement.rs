@@ -78,7 +78,7 @@ impl<'s> Reader<'s> {
         let confined = sandbox.confined();
         if sql.len() > CACHED_MAX {
             let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-            let needs = confined.needs()?.ok_or_else(|| unjudged(sql))?;
+            let needs = confined.needs()?.map_or_else(|| unjudged(sql), Ok)?;
             return Ok(Prepared { session, statement: Handle::Fresh(statement), needs });
         }
         let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
@@ -92,7 +92,7 @@ impl<'s> Reader<'s> {
         // In the cache, but never judged: compile it again.
         drop(cached);
         let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-        let needs = confined.needs()?.ok_or_else(|| unjudged(sql))?;
+        let needs = confined.needs()?.map_or_else(|| unjudged(sql), Ok)?;
         Ok(Prepared { session, statement: Handle::Fresh(statement), needs })
     }
 
@@ -120,7 +120,10 @@ impl<'s> Script<'s, '_> {
         // By its full name: `Batch` has it from a trait that is not ours to import here.
         let next = fallible_next(&mut self.batch).map_err(|error| blame(self.session, error))?;
         let Some(statement) = next else { return Ok(None) };
-        let needs = confined.needs()?.ok_or_else(no_vacuum)?;
+        let needs = match confined.needs()? {
+            Some(needs) => needs,
+            None => unjudged(&statement.expanded_sql().unwrap_or_default())?,
+        };
         Ok(Some(Prepared { session: self.session, statement: Handle::Fresh(statement), needs }))
     }
 }
@@ -254,17 +257,17 @@ pub fn is_vacuum(sql: &str) -> bool {
         && words.next().is_none()
 }
 
-/// Why there is nothing to run, or nothing that may: SQLite compiles a VACUUM without asking the authorizer.
-fn unjudged(sql: &str) -> Error {
-    if without_comments(sql).is_empty() {
-        return Error::new(Code::SqlError, "there is no statement in this \"sql\"");
+/// What a statement needs that SQLite compiled without asking the authorizer: nothing, if there is nothing to be done
+/// (a table that is to be made only if it is not there, and is). A VACUUM is compiled in this way too.
+fn unjudged(sql: &str) -> Result<Needs> {
+    match without_comments(sql) {
+        "" => Err(Error::new(Code::SqlError, "there is no statement in this \"sql\"")),
+        text if text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("vacuum")) => {
+            Err(Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
+                .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\"."))
+        }
+        _ => Ok(Needs::default()),
     }
-    no_vacuum()
-}
-
-fn no_vacuum() -> Error {
-    Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
-        .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\".")
 }
 
 /// The text from its first word on.

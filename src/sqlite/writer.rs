@@ -6,7 +6,7 @@
 //!   while writing, disk full, out of memory); then the others are run again without the offender. That is why
 //!   a job may run more than once.
 //! - An I/O error at COMMIT means nobody can say whether the group is in the log. All of it is answered
-//!   `unknown`, and the file is closed, so that opening it again decides.
+//!   `unknown`, and the file is closed first, so that opening it again decides: nobody who was told reads what was.
 //! - Every commit of a file passes [`commit`], every checkpoint [`super::checkpoint`].
 
 use std::collections::VecDeque;
@@ -74,8 +74,8 @@ pub enum End {
     Failed,
 }
 
-/// Runs `jobs` as one group; returns those it did not get to.
-pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecDeque<Job>) -> (VecDeque<Job>, End) {
+/// Runs `jobs` as one group; returns those it did not get to. `fence` takes a failed file away before anybody is told.
+pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecDeque<Job>, fence: &dyn Fn()) -> (VecDeque<Job>, End) {
     'group: loop {
         jobs.retain(|job| !job.gone.load(Relaxed));
         if jobs.is_empty() {
@@ -86,6 +86,9 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
         if let Err(error) = session.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
             roll_back(session);
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
+            if end == End::Failed {
+                fence();
+            }
             settle_all(jobs, &Err(error.into()));
             return (VecDeque::new(), end);
         }
@@ -108,6 +111,9 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
             }
         }
         let (outcome, end) = commit(engine, open, session);
+        if end == End::Failed {
+            fence();
+        }
         engine.counters().grouped(kept.len());
         settle_all(kept, &outcome);
         return (jobs, end);
@@ -235,7 +241,8 @@ pub struct Exclusive<'a> {
     pub(super) engine: &'a Engine,
     pub(super) open: &'a Open,
     pub(super) session: &'a Session,
-    pub(super) end: std::cell::Cell<bool>,
+    pub(super) failed: std::cell::Cell<bool>,
+    pub(super) fence: &'a dyn Fn(),
     pub(super) until: Instant,
     pub(super) gone: Gone,
 }
@@ -253,7 +260,8 @@ impl Exclusive<'_> {
             Ok(value) if !self.session.conn.is_autocommit() => {
                 let (committed, end) = commit(self.engine, self.open, self.session);
                 if end == End::Failed {
-                    self.end.set(true);
+                    self.failed.set(true);
+                    (self.fence)();
                 }
                 committed.map(|()| value)
             }

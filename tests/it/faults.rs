@@ -44,6 +44,12 @@ fn insert(tenant: &TenantClient, x: i64) -> Answer {
     tenant.sql("INSERT INTO t VALUES (?1, randomblob(3000))", json!([x]))
 }
 
+/// Whether the row is there, once that can be read.
+fn found(tenant: &TenantClient, x: i64) -> Option<bool> {
+    let answer = tenant.sql("SELECT count(*) FROM t WHERE x = ?1", json!([x]));
+    (answer.status == 200).then(|| answer.json()["results"][0]["rows"] == json!([[1]]))
+}
+
 /// Serves again, within a few seconds of the fault's end.
 fn heals(tenant: &TenantClient, known: &mut Known) {
     eventually("the tenant is served again", || {
@@ -75,7 +81,7 @@ fn a_fault_at_any_call_is_told_and_heals() {
                 let case = format!("operations {operations} of …sqlite{files}, error {error}, call {nth}");
                 tenant.script("CREATE TABLE t (x INTEGER PRIMARY KEY, pad BLOB)");
                 let pattern = format!("*/tenant_database_{}.sqlite{files}", tenant.id);
-                let mut known = Known::default();
+                let (mut known, mut found_out) = (Known::default(), Vec::new());
                 if operations & OPEN != 0 {
                     // Closed, so that the next use opens it.
                     let path = format!("/admin/v1/tenants/{}", tenant.id);
@@ -84,8 +90,17 @@ fn a_fault_at_any_call_is_told_and_heals() {
                 }
                 shim.set(&Rule { nth, torn: nth % 2 == 0, ..Rule::new(operations, pattern, error) });
                 for round in 0..4 {
-                    let answers = at_once(3, |i| insert(&tenant, round * 10 + i as i64));
-                    answers.iter().zip(0..).for_each(|(answer, i)| known.learn(round * 10 + i, answer, &case));
+                    let answers = at_once(3, |i| {
+                        let x = round * 10 + i as i64;
+                        let answer = insert(&tenant, x);
+                        // Who was told `unknown` reads to find out; what he reads is what stays.
+                        let found = (answer.status == 500).then(|| eventually("it can be read", || found(&tenant, x)));
+                        (x, answer, found)
+                    });
+                    for (x, answer, found) in answers {
+                        known.learn(x, &answer, &case);
+                        found_out.extend(found.map(|found| (x, found)));
+                    }
                 }
                 insert(&neighbour, cases.len() as i64).expect(200);
                 let (_, hits) = shim.clear();
@@ -94,6 +109,9 @@ fn a_fault_at_any_call_is_told_and_heals() {
                 heals(&tenant, &mut known);
                 let there = rows(&tenant);
                 assert_eq!(known.contradicted(&there), None, "{case}");
+                for (x, found) in found_out {
+                    assert_eq!(there.contains(&x), found, "{case}: {x} was read right after `unknown`, and then it changed");
+                }
                 cases.push((case, tenant, known, there));
             }
         }
