@@ -143,6 +143,8 @@ fn bombs() -> Vec<(&'static str, String, &'static [&'static str])> {
 fn a_bomb_of_a_statement_ends_within_its_limits_beside_a_neighbour() {
     let server = Server::with(|c| {
         c.set("plans.short.statement_ms", 700).set("plans.short.database_bytes", 64 << 20);
+        // Four at once, and their answers.
+        c.set("sqlite.statement_memory_bytes", 100 << 20);
     });
     let neighbour = Neighbour::of(&server);
     let tenant = server.tenant_on("short", "bomb");
