@@ -130,6 +130,8 @@ pub struct Sqlite {
     pub page_cache_bytes: u64,
     /// The most memory SQLite may take for everything, in bytes; past it a statement fails with 503.
     pub heap_max_bytes: u64,
+    /// The most memory SQLite may take for one request's statements, in bytes; past it they fail with 400; 0: no bound.
+    pub statement_memory_bytes: u64,
     /// Readers of one file open at once.
     pub readers_per_file: u32,
     /// How long SQLite waits for a lock, in milliseconds.
@@ -339,6 +341,7 @@ impl Default for Sqlite {
             descriptors: 0,
             page_cache_bytes: 256 << 20,
             heap_max_bytes: 2 << 30,
+            statement_memory_bytes: 256 << 20,
             readers_per_file: 4,
             busy_timeout_ms: 5_000,
             statement_cache: 64,

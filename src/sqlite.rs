@@ -15,6 +15,7 @@ mod functions;
 mod gate;
 mod idempotency;
 mod interactive;
+mod memory;
 mod migrate;
 mod pool;
 mod reader;

@@ -108,7 +108,7 @@ pub fn cold_opens<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<Duration>
 
 /// Tenants' files made a second, each three copies of the templates, flushed, by one thread for each core.
 pub fn copies(folder: &Path, count: usize) -> f64 {
-    let template = Template::build(&folder.join("template"), &Blueprint::load(None).expect("migrations")).expect("a template");
+    let template = Template::build(&Blueprint::load(None).expect("migrations")).expect("a template");
     let began = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..cores() {

@@ -147,13 +147,13 @@ async fn read_json(request: HttpRequest, payload: Payload) -> Result<Bytes> {
 async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
     let limits = request.app_data::<Data<BodyLimits>>().ok_or_else(|| Error::internal("a part is not wired", &"BodyLimits"))?;
     let limit = limits.bytes;
-    if header(&request, CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
-    }
     // Without a length it may become as large as the largest.
     let length = header(&request, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).unwrap_or(limit as u64);
     if length > limit as u64 {
         return Err(too_large(limit));
+    }
+    if header(&request, CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
     }
     let _receiving = limits.count(length)?;
     let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);

@@ -73,9 +73,9 @@ impl Parts {
         let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
-        let (folder, scratch) = (config.tenants.migrations_dir.clone(), layout.system().join("template"));
+        let folder = config.tenants.migrations_dir.clone();
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
-        let target = Arc::new(engine.blocking(move || Target::load(folder, scratch, ceiling)).await?);
+        let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);

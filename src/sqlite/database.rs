@@ -91,6 +91,8 @@ pub struct Database {
     /// What was open last: gone before the file is opened again.
     last: Mutex<Weak<Open>>,
     failed: Mutex<Option<(Instant, Error)>>,
+    /// A statement met damage. Not taken back by opening again: what is damaged stays so.
+    damaged: AtomicBool,
     queue: Mutex<Queue>,
     /// Whether a checkpoint of the idle file is due.
     idle_listed: AtomicBool,
@@ -116,7 +118,7 @@ pub struct FileState {
     pub readers_idle: u32,
     pub writes_waiting: usize,
     pub wal_bytes: u64,
-    /// Its last opening failed.
+    /// Its last opening failed, or a statement met damage.
     pub failed: bool,
 }
 
@@ -143,6 +145,7 @@ impl Database {
             opening: tokio::sync::Mutex::default(),
             last: Mutex::default(),
             failed: Mutex::default(),
+            damaged: AtomicBool::default(),
             queue: Mutex::default(),
             idle_listed: AtomicBool::default(),
             heavy: Heavy::default(),
@@ -186,7 +189,7 @@ impl Database {
             let _ = answer.send(outcome);
         };
         self.engine.reads().submit(self.reading_party(), Box::new(job))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))))
     }
 
     /// Runs `f` on the writer, in a savepoint of a group's transaction, and returns after the commit. An `Err`
@@ -213,7 +216,7 @@ impl Database {
             }
         };
         self.enqueue(Work::Grouped(Job { step: Box::new(step), limits, gone, _pass: self.hold()? }))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
     }
 
     /// Runs `f` with the writer to itself, outside any group.
@@ -228,7 +231,7 @@ impl Database {
         let (answer, answered) = oneshot::channel();
         let run = move |writer: Result<&Exclusive<'_>>| drop(answer.send(writer.and_then(f)));
         self.enqueue(Work::Alone(Alone { run: Box::new(run), limits, gone, _pass: self.hold()? }))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
     }
 
     /// Opens the file if it is not, and with that brings it up to date.
@@ -238,7 +241,7 @@ impl Database {
 
     pub fn state(&self) -> FileState {
         let writes_waiting = self.queue().work.len();
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let failed = self.damaged.load(Relaxed) || self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         match self.current() {
             None => FileState { writes_waiting, failed, ..FileState::default() },
             Some(open) => {
@@ -279,17 +282,18 @@ impl Database {
             drop(session);
             return self.settle_waiting(&refused);
         }
+        let fence = || self.fail(&open);
         let end = match self.take() {
             Taken::Nothing => End::Sound,
             Taken::Group(jobs) => {
-                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs);
+                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs, &fence);
                 let mut queue = self.queue();
                 for job in rest.into_iter().rev() {
                     queue.work.push_front(Work::Grouped(job));
                 }
                 end
             }
-            Taken::Alone(alone) => self.run_alone(&open, &session, alone),
+            Taken::Alone(alone) => self.run_alone(&open, &session, alone, &fence),
             Taken::Lent(lent) => {
                 drop(session);
                 return lent.lend(self.clone());
@@ -299,9 +303,6 @@ impl Database {
             checkpoint::after_commit(&self.engine, &open, &session);
         }
         drop(session);
-        if end == End::Failed {
-            self.fail(open);
-        }
         let mut queue = self.queue();
         if queue.work.is_empty() {
             queue.drained = false;
@@ -313,19 +314,19 @@ impl Database {
         }
     }
 
-    fn run_alone(&self, open: &Open, session: &Session, alone: Alone) -> End {
+    fn run_alone(&self, open: &Open, session: &Session, alone: Alone, fence: &dyn Fn()) -> End {
         if alone.gone.load(Relaxed) {
             return End::Sound;
         }
         let until = Instant::now() + alone.limits.time;
-        let exclusive = Exclusive { engine: &self.engine, open, session, end: false.into(), until, gone: alone.gone };
+        let exclusive = Exclusive { engine: &self.engine, open, session, failed: false.into(), fence, until, gone: alone.gone };
         let run = alone.run;
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(Ok(&exclusive))));
         writer::roll_back(session);
         if ran.is_err() {
             tracing::error!("a write job panicked; it was rolled back");
         }
-        if exclusive.end.get() { End::Failed } else { End::Sound }
+        if exclusive.failed.get() { End::Failed } else { End::Sound }
     }
 
     fn take(&self) -> Taken {
@@ -346,13 +347,21 @@ impl Database {
         if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
     }
 
+    /// Damage that a statement meets shows in the file's state; what it does not touch is still served.
+    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.as_ref().is_err_and(Error::is_withheld) {
+            self.damaged.store(true, Relaxed);
+        }
+        outcome
+    }
+
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
-    pub(super) fn fail(&self, open: Arc<Open>) {
+    pub(super) fn fail(&self, open: &Arc<Open>) {
         self.suspect.store(true, Relaxed);
         open.readers.stop(Stop::Closing);
         open.transactions.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
+        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, open)) {
             *current = None;
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
 use super::executor::{Bounds, Executor, Job, Load, Party};
+use super::memory;
 use super::watch::Watchdog;
 use crate::config;
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ type WhenIdle = Box<dyn FnMut() -> bool + Send>;
 pub struct Tuning {
     pub busy_timeout_ms: u64,
     pub cache_kib: u64,
+    pub statement_memory_bytes: u64,
     pub statement_cache: usize,
     pub readers_per_file: u32,
     pub checkpoint_bytes: u64,
@@ -63,6 +65,7 @@ impl Engine {
         let write_lanes = or(executor.write_lanes, 16);
         // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
         // Past the hard one a statement gets no more: one that sorts gigabytes fails, the process does not.
+        memory::install();
         let bytes = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
         // SAFETY: plain settings, valid at any time.
         unsafe {
@@ -87,6 +90,7 @@ impl Engine {
                 busy_timeout_ms: sqlite.busy_timeout_ms,
                 // A connection may use a hundredth of the budget, within reason; the soft heap limit holds the sum.
                 cache_kib: (sqlite.page_cache_bytes / 100 / 1024).clamp(64, 8 * 1024),
+                statement_memory_bytes: sqlite.statement_memory_bytes,
                 statement_cache: sqlite.statement_cache,
                 readers_per_file: sqlite.readers_per_file,
                 checkpoint_bytes: sqlite.checkpoint_bytes,

@@ -22,18 +22,16 @@ pub struct Target {
     wanted: [Wanted; 3],
     /// The application's migrations.
     folder: Option<PathBuf>,
-    /// Where templates are made; emptied.
-    scratch: PathBuf,
 }
 
 impl Target {
     /// What `folder` has, up to `ceiling` if there is one. Blocking, as are the others but [`Target::now`].
-    pub fn load(folder: Option<PathBuf>, scratch: PathBuf, ceiling: Option<u32>) -> Result<Target> {
+    pub fn load(folder: Option<PathBuf>, ceiling: Option<u32>) -> Result<Target> {
         let blueprint = Blueprint::load(folder.as_deref())?;
         let blueprint = ceiling.map_or(blueprint.clone(), |version| blueprint.capped(version));
-        let template = Template::build(&scratch, &blueprint)?;
+        let template = Template::build(&blueprint)?;
         let wanted = Role::ALL.map(|role| blueprint.of(role).clone().into());
-        Ok(Target { now: RwLock::new(Arc::new(Standing { blueprint, template })), wanted, folder, scratch })
+        Ok(Target { now: RwLock::new(Arc::new(Standing { blueprint, template })), wanted, folder })
     }
 
     pub fn now(&self) -> Arc<Standing> {
@@ -51,7 +49,7 @@ impl Target {
 
     /// A blueprint made ready to be in force. One caller at a time.
     pub fn prepare(&self, blueprint: Blueprint) -> Result<Standing> {
-        let template = Template::build(&self.scratch, &blueprint)?;
+        let template = Template::build(&blueprint)?;
         Ok(Standing { blueprint, template })
     }
 

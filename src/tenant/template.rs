@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Role;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sqlite::{self, Migrations};
 use crate::system::{Sets, schema};
 
@@ -59,15 +59,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// Makes the files in `folder`, which is emptied before and after. Blocking.
-    pub fn build(folder: &Path, blueprint: &Blueprint) -> Result<Template> {
-        let failed = |cause: std::io::Error| Error::internal("the folder for the tenants' template cannot be made", &cause);
-        empty(folder).map_err(failed)?;
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        let make = |role: Role| sqlite::template(&folder.join(role.as_str()), blueprint.of(role)).map(|bytes| (role, bytes));
-        let files = [make(Role::Database)?, make(Role::Cache)?, make(Role::Queue)?];
-        empty(folder).map_err(failed)?;
-        Ok(Template { files })
+    /// Blocking.
+    pub fn build(blueprint: &Blueprint) -> Result<Template> {
+        let make = |role: Role| sqlite::template(blueprint.of(role)).map(|bytes| (role, bytes));
+        Ok(Template { files: [make(Role::Database)?, make(Role::Cache)?, make(Role::Queue)?] })
     }
 
     /// Each file's role and content.
@@ -76,32 +71,25 @@ impl Template {
     }
 }
 
-fn empty(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_template_is_three_migrated_files_and_leaves_nothing_behind() {
+    fn the_template_is_three_migrated_files() {
         let root = tempfile::tempdir().unwrap();
         let application = root.path().join("migrations");
         std::fs::create_dir(&application).unwrap();
         std::fs::write(application.join("0001_notes.up.sql"), "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT) STRICT").unwrap();
         let blueprint = Blueprint::load(Some(&application)).unwrap();
-        let folder = root.path().join("template");
-        let template = Template::build(&folder, &blueprint).unwrap();
-        assert!(!folder.exists());
+        let template = Template::build(&blueprint).unwrap();
 
         for (role, bytes) in template.files() {
             let file = root.path().join(role.as_str());
             std::fs::write(&file, bytes).unwrap();
             let conn = rusqlite::Connection::open(&file).unwrap();
+            let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
             let applied = conn.query_row("SELECT count(*) FROM _tenantry_migrations", [], |row| row.get::<_, i64>(0)).unwrap();
             let known: usize = blueprint.of(*role).iter().map(|set| set.steps.len()).sum();
             assert_eq!(applied, known as i64, "{}", role.as_str());

@@ -302,6 +302,22 @@ fn an_idempotency_key_runs_a_write_once() {
     }
 }
 
+/// The statement is in the cache of the connection, compiled for the table as it was.
+#[test]
+fn a_changed_table_shows_its_columns_as_they_are() {
+    let server = Server::shared();
+    let tenant = server.tenant("changed");
+    let all = || tenant.result("SELECT * FROM t", json!([]));
+    tenant.script("CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    assert_eq!(all()["rows"], json!([[1]]));
+    tenant.script("ALTER TABLE t ADD COLUMN b DEFAULT 2");
+    let changed = all();
+    assert_eq!((&changed["columns"], &changed["rows"]), (&json!(["a", "b"]), &json!([[1, 2]])));
+    tenant.script("DELETE FROM t; ALTER TABLE t DROP COLUMN a;");
+    let empty = all();
+    assert_eq!((&empty["columns"], &empty["rows"]), (&json!(["b"]), &json!([])));
+}
+
 #[test]
 fn concurrent_writers_are_all_there() {
     let server = Server::shared();

@@ -100,14 +100,15 @@ impl Database {
         }
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
+            // SQLite would make a new database of it.
+            Ok(found) if !self.options.create && found.len() == 0 => return Err(fault::unavailable(&self.path, &"it is empty")),
             Err(error) if !self.options.create || error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(fault::unavailable(&self.path, &error));
             }
             _ => {}
         }
         let settings = self.settings();
-        let describe =
-            |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
+        let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
         let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);

@@ -71,7 +71,7 @@ impl Interaction<'_> {
         open.log.follow(&session.frames);
         if end == End::Failed {
             writer::roll_back(session);
-            self.database.fail(open.clone());
+            self.database.fail(open);
         }
         outcome
     }

@@ -30,7 +30,7 @@ async fn bed(folder: tempfile::TempDir) -> Bed {
     let engine = Engine::start(&config.sqlite, &config.executor);
     let systems = Systems::open(&engine, &layout.system(), &config.durability, &config.telemetry).await.unwrap();
     let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, 1_000));
-    let target = Arc::new(Target::load(None, layout.system().join("template"), None).unwrap());
+    let target = Arc::new(Target::load(None, None).unwrap());
     let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), Duration::from_secs(60));
     let ring = KeyRing::open(layout.keys(), &config.auth).unwrap();
     let verifier = Arc::new(Verifier::new(&config.auth, ring.clone()).unwrap());
