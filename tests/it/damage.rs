@@ -33,7 +33,8 @@ const HARMS: &[(&str, Harm)] = &[
     ("from a binary to come", |file| {
         run(
             file,
-            "INSERT INTO _tenantry_migrations SELECT \"set\", version + 1000, name, checksum, applied_at, took_ms, applied_by FROM _tenantry_migrations",
+            "INSERT INTO _tenantry_migrations (\"set\", version, name, checksum, applied_at, took_ms, applied_by)
+             SELECT \"set\", version + 1000, name, checksum, applied_at, took_ms, applied_by FROM _tenantry_migrations",
         );
     }),
     ("gone", |file| fs::remove_file(file).unwrap()),
