@@ -11,7 +11,7 @@ mod gauge;
 pub mod host;
 pub mod mix;
 mod picture;
-mod progress;
+pub(super) mod progress;
 mod report;
 mod tally;
 mod truth;

@@ -33,7 +33,8 @@ pub struct BodyLimits {
 }
 
 /// Bytes of a body being received, counted until it is there.
-struct Receiving {
+#[derive(Debug)]
+pub struct Receiving {
     bytes: u64,
     all: Arc<AtomicU64>,
 }
@@ -50,14 +51,17 @@ impl BodyLimits {
     }
 
     /// Room for a body of so many bytes; 503 when too many are on their way.
-    fn receive(&self, bytes: u64) -> Result<Receiving> {
+    pub fn count(&self, bytes: u64) -> Result<Option<Receiving>> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
         let receiving = Receiving { bytes, all: self.receiving.clone() };
         if self.receiving.fetch_add(bytes, Relaxed) + bytes > self.all {
             return Err(Error::new(Code::Overloaded, "too many bytes of request bodies are on their way")
                 .hint("The bound is http.receiving_bytes.")
                 .retry_after(Duration::from_secs(1)));
         }
-        Ok(receiving)
+        Ok(Some(receiving))
     }
 }
 
@@ -151,7 +155,7 @@ async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
     if length > limit as u64 {
         return Err(too_large(limit));
     }
-    let _receiving = if length > SMALL { Some(limits.receive(length)?) } else { None };
+    let _receiving = limits.count(length)?;
     let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);
     match tokio::time::timeout(BODY_TIME, read).await {
         Err(_) => Err(Error::bad_request(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))),

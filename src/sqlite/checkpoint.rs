@@ -61,6 +61,11 @@ impl LogLength {
         }
     }
 
+    /// After a commit of another connection than the writer's.
+    pub fn follow(&self, frames: &Frames) {
+        self.frames.store(frames.load(Relaxed), Relaxed);
+    }
+
     fn cut(&self) {
         self.frames.store(0, Relaxed);
         self.next.store(0, Relaxed);
@@ -88,6 +93,7 @@ pub fn after_commit(engine: &Engine, open: &Open, session: &Session) {
         return open.log.cut();
     }
     open.readers.stop(Stop::HeldBack);
+    open.transactions.stop(Stop::HeldBack);
     engine.counters().held_back.fetch_add(1, Relaxed);
     if run(session, "TRUNCATE", PATIENCE) {
         open.log.cut();

@@ -4,6 +4,7 @@
 //! not opened again: a file has one writer alive.
 
 mod brief;
+mod closing;
 mod opening;
 
 use std::collections::VecDeque;
@@ -14,16 +15,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::checkpoint::{self, Leave};
+use super::checkpoint;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
-use super::migrate::Migrations;
+use super::migrate::Wanted;
 use super::reader::{Reader, WriteTx};
 use super::session::Session;
+use super::turn::Lent;
 use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
-use crate::config::Level;
+use crate::config::{Level, Plan};
 use crate::error::{Code, Error, Result};
 
 use brief::Heavy;
@@ -41,6 +43,16 @@ pub struct Limits {
     pub time: Duration,
 }
 
+impl Limits {
+    /// Of a tenant's statements.
+    pub fn of(plan: &Plan) -> Limits {
+        match plan.statement_ms {
+            0 => Limits::default(),
+            ms => Limits { time: Duration::from_millis(ms) },
+        }
+    }
+}
+
 impl Default for Limits {
     /// For our own statements.
     fn default() -> Self {
@@ -56,7 +68,9 @@ pub struct Options {
     pub max_bytes: u64,
     pub party: Party,
     /// What the file is brought up to date with when it is opened, in this order.
-    pub migrations: Arc<[Arc<Migrations>]>,
+    pub migrations: Wanted,
+    /// Where the file is kept as it was before a migration destroys something in it.
+    pub keep_before: Option<PathBuf>,
     /// Whether tenants' own SQL runs here.
     pub sandboxed: bool,
     /// Whether a missing file is made. A tenant's files are made by provisioning only.
@@ -107,7 +121,7 @@ pub struct FileState {
 }
 
 /// Tells a job that its caller has gone, when the caller's future is dropped.
-struct Caller(Gone);
+pub(super) struct Caller(pub(super) Gone);
 
 impl Drop for Caller {
     fn drop(&mut self) {
@@ -171,8 +185,7 @@ impl Database {
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);
         };
-        let party = Party { running_max: self.engine.reading_max(), ..self.options.party };
-        self.engine.reads().submit(party, Box::new(job))?;
+        self.engine.reads().submit(self.reading_party(), Box::new(job))?;
         answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
     }
 
@@ -235,38 +248,7 @@ impl Database {
         }
     }
 
-    /// Stops what runs on the file's connections now, and tells what waits so when its turn comes; or takes that
-    /// back.
-    pub fn refuse(&self, refused: bool) {
-        self.refused.store(refused, Relaxed);
-        if let Some(open) = self.current() {
-            open.readers.stop(Stop::Closing);
-            open.writer_watch.stop(Stop::Closing);
-        }
-    }
-
-    /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
-    pub async fn close(self: &Arc<Self>, leave: Leave) {
-        // One after the other: a second caller returns when the first one's close is done.
-        let _one = self.opening.lock().await;
-        if self.current().is_none() {
-            return;
-        }
-        let (closed, done) = oneshot::channel();
-        let database = self.clone();
-        let close = move || {
-            let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(open) = open {
-                checkpoint::close(&database.path, open, leave);
-                database.engine.counters().closes.fetch_add(1, Relaxed);
-            }
-            let _ = closed.send(());
-        };
-        self.engine.writes().submit_reserved(self.writing_party(), Box::new(close));
-        let _ = done.await;
-    }
-
-    fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
+    pub(super) fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
         let mut queue = self.queue();
         if queue.work.len() >= self.engine.tuning().writes_waiting && self.options.party != Party::SYSTEM {
             return Err(Error::new(Code::TooManyRequests, "too many writes of this tenant are waiting")
@@ -281,7 +263,7 @@ impl Database {
         Ok(())
     }
 
-    fn submit_drain(self: &Arc<Self>) {
+    pub(super) fn submit_drain(self: &Arc<Self>) {
         let database = self.clone();
         self.engine.writes().submit_reserved(self.writing_party(), Box::new(move || database.drain()));
     }
@@ -308,6 +290,10 @@ impl Database {
                 end
             }
             Taken::Alone(alone) => self.run_alone(&open, &session, alone),
+            Taken::Lent(lent) => {
+                drop(session);
+                return lent.lend(self.clone());
+            }
         };
         if end == End::Sound {
             checkpoint::after_commit(&self.engine, &open, &session);
@@ -349,8 +335,9 @@ impl Database {
             match queue.work.pop_front() {
                 Some(Work::Grouped(job)) => jobs.push_back(job),
                 Some(Work::Alone(alone)) if jobs.is_empty() => return Taken::Alone(alone),
-                Some(alone) => {
-                    queue.work.push_front(alone);
+                Some(Work::Lent(lent)) if jobs.is_empty() => return Taken::Lent(lent),
+                Some(other) => {
+                    queue.work.push_front(other);
                     break;
                 }
                 None => break,
@@ -360,20 +347,14 @@ impl Database {
     }
 
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
-    fn fail(&self, open: Arc<Open>) {
+    pub(super) fn fail(&self, open: Arc<Open>) {
         self.suspect.store(true, Relaxed);
         open.readers.stop(Stop::Closing);
+        open.transactions.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
             *current = None;
         }
-    }
-
-    fn not_refused(&self) -> Result<()> {
-        if !self.refused.load(Relaxed) {
-            return Ok(());
-        }
-        Err(Error::new(Code::TenantUnavailable, "the database is being closed").retry_after(RETRY))
     }
 
     /// The file failed while writes were waiting: none of them has begun.
@@ -391,6 +372,7 @@ impl Database {
             match work {
                 Work::Grouped(job) => job.settle(Err(error.clone())),
                 Work::Alone(alone) => (alone.run)(Err(error.clone())),
+                Work::Lent(lent) => lent.refuse(error.clone()),
             }
         }
     }
@@ -422,11 +404,23 @@ impl Database {
         false
     }
 
-    fn writing_party(&self) -> Party {
+    pub(super) fn writing_party(&self) -> Party {
         if self.options.party == Party::SYSTEM { Party::SYSTEM } else { Party { running_max: WRITERS_OF_A_PARTY, ..self.options.party } }
     }
 
-    fn hold(&self) -> Result<Pass> {
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub(super) fn has_writes_waiting(&self) -> bool {
+        !self.queue().work.is_empty()
+    }
+
+    pub(super) fn reading_party(&self) -> Party {
+        Party { running_max: self.engine.reading_max(), ..self.options.party }
+    }
+
+    pub(super) fn hold(&self) -> Result<Pass> {
         self.gate.hold().ok_or_else(|| Error::new(Code::ShuttingDown, "this database is closed").retry_after(Duration::from_secs(1)))
     }
 
@@ -443,7 +437,8 @@ enum Taken {
     Nothing,
     Group(VecDeque<Job>),
     Alone(Alone),
+    Lent(Lent),
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

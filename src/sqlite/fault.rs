@@ -42,12 +42,8 @@ impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let Some(extended) = extended(&error) else { return foreign(&error) };
         let message = message(&error);
-        let details = json!({
-            "sqlite_code": extended & 0xff,
-            "sqlite_extended_code": extended,
-            "sqlite_name": name(extended),
-            "offset": offset(&error),
-        });
+        let mut details = details(extended);
+        details["offset"] = json!(offset(&error));
         let (code, hint) = match extended & 0xff {
             ffi::SQLITE_CONSTRAINT => (Code::ConstraintViolation, None),
             ffi::SQLITE_FULL => (Code::QuotaExceeded, Some("Delete what is no longer needed, or ask for a larger plan.")),
@@ -77,6 +73,11 @@ impl From<rusqlite::Error> for Error {
             None => answer,
         }
     }
+}
+
+/// What an error's details say of a code of SQLite's.
+pub fn details(extended: i32) -> serde_json::Value {
+    json!({"sqlite_code": extended & 0xff, "sqlite_extended_code": extended, "sqlite_name": name(extended), "offset": null})
 }
 
 /// Errors that rusqlite finds itself.

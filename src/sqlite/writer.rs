@@ -16,12 +16,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi;
+
 use super::database::{Limits, Open};
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
 use super::reader::WriteTx;
 use super::session::Session;
+use super::turn::Lent;
 use super::watch::Gone;
 use crate::error::{Code, Error, Result};
 
@@ -85,6 +88,8 @@ pub struct Alone {
 pub enum Work {
     Grouped(Job),
     Alone(Alone),
+    /// The queue rests while a transaction that lives over several requests has the turn.
+    Lent(Lent),
 }
 
 /// How a group ended, as far as the file is concerned.
@@ -138,7 +143,7 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
 
 /// Commits what the session's transaction holds: the one place where a commit of a file happens, and where
 /// what is to come between a commit and its answer (shipping the log) belongs.
-fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
+pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
     match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
         Ok(_) => {
             engine.counters().commits.fetch_add(1, Relaxed);
@@ -230,10 +235,8 @@ pub fn roll_back(session: &Session) {
     }
 }
 
-fn unmet_foreign_key() -> Error {
-    Error::new(Code::ConstraintViolation, "FOREIGN KEY constraint failed").details(
-        serde_json::json!({"sqlite_code": 19, "sqlite_extended_code": 787, "sqlite_name": "SQLITE_CONSTRAINT_FOREIGNKEY", "offset": null}),
-    )
+pub fn unmet_foreign_key() -> Error {
+    Error::new(Code::ConstraintViolation, "FOREIGN KEY constraint failed").details(fault::details(ffi::SQLITE_CONSTRAINT_FOREIGNKEY))
 }
 
 /// Says why a statement was stopped, where SQLite only says that it was.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Role;
 use crate::error::{Error, Result};
-use crate::sqlite;
+use crate::sqlite::{self, Migrations};
 use crate::system::{Sets, schema};
 
 /// The set name of the application's own migrations.
@@ -21,14 +21,27 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// The product's migrations, and for the database those of the application after them.
+    /// The product's migrations, and for the database those of the application after them. Blocking.
     pub fn load(application: Option<&Path>) -> Result<Blueprint> {
         let schema = schema();
         let mut database = schema.tenant_database.to_vec();
         if let Some(folder) = application {
-            database.push(Arc::new(sqlite::Migrations::from_dir(APPLICATION, folder)?));
+            let mut own = Migrations::from_dir(APPLICATION, folder)?;
+            sqlite::rehearse(&schema.tenant_database, &mut own);
+            database.push(Arc::new(own));
         }
         Ok(Blueprint { database: database.into(), cache: schema.tenant_cache.clone(), queue: schema.tenant_queue.clone() })
+    }
+
+    /// The application's own, if there is a folder of them.
+    pub fn application(&self) -> Option<&Arc<Migrations>> {
+        self.database.iter().find(|set| set.set == APPLICATION)
+    }
+
+    /// The same, with those of the application up to `version`.
+    pub fn capped(&self, version: u32) -> Blueprint {
+        let cap = |set: &Arc<Migrations>| if set.set == APPLICATION { Arc::new(set.capped(version)) } else { set.clone() };
+        Blueprint { database: self.database.iter().map(cap).collect(), ..self.clone() }
     }
 
     /// In the order they are applied.

@@ -11,6 +11,8 @@ mod config;
 mod crash;
 mod demo;
 mod eviction;
+mod fleet;
+mod hrana;
 mod isolation;
 mod lifecycle;
 mod load;

@@ -389,3 +389,31 @@ fn what_is_wrong_with_a_migration_is_for_operators() {
     let refused = server.admin().post(&format!("{path}/migrate"), json!({})).refused(503, "tenant_unavailable").to_string();
     assert!(refused.contains("0001_ledger") && refused.contains("already exists"), "{refused}");
 }
+
+#[test]
+fn a_statement_is_of_the_schema_as_it_is_now() {
+    let server = Server::shared();
+    let tenant = server.tenant("schema-now");
+    run(&tenant, json!({ "script": "CREATE TABLE t (a); INSERT INTO t VALUES (1);" })).succeeds();
+    let all = || tenant.result("SELECT * FROM t", json!([]));
+    // Twice, so that it is remembered compiled.
+    (0..2).for_each(|_| assert_eq!((&all()["columns"], &all()["rows"]), (&json!(["a"]), &json!([[1]]))));
+    tenant.sql("ALTER TABLE t ADD COLUMN b DEFAULT 2", json!([])).succeeds();
+    assert_eq!((&all()["columns"], &all()["rows"]), (&json!(["a", "b"]), &json!([[1, 2]])));
+    run(&tenant, json!({ "script": "DROP TABLE t; CREATE TABLE t (c);" })).succeeds();
+    assert_eq!((&all()["columns"], &all()["rows"]), (&json!(["c"]), &json!([])));
+}
+
+#[test]
+fn dropping_what_is_not_there_is_nothing_but_needs_the_scope() {
+    let server = Server::shared();
+    let tenant = server.tenant("drop-nothing");
+    for sql in ["DROP TABLE IF EXISTS absent", "DROP INDEX IF EXISTS absent", "DROP VIEW IF EXISTS absent", "DROP TRIGGER IF EXISTS absent"]
+    {
+        tenant.sql(sql, json!([])).succeeds();
+        tenant.sql(sql, json!([])).succeeds();
+    }
+    let reader = server.scoped(&tenant, &["sql:read"]);
+    reader.sql("DROP TABLE IF EXISTS absent", json!([])).refused(403, "forbidden");
+    tenant.sql(" -- nothing", json!([])).refused(400, "sql_error");
+}

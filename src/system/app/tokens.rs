@@ -183,7 +183,7 @@ mod tests {
     fn file() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
         for step in schema().app.iter().flat_map(|set| &set.steps) {
-            conn.execute_batch(&step.up).unwrap();
+            conn.execute_batch(&step.up.sql).unwrap();
         }
         conn
     }

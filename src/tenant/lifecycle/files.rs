@@ -38,7 +38,9 @@ pub fn remove(layout: &Layout, id: TenantId) -> Result<()> {
     let remove = || -> io::Result<()> {
         gone(unfinished(layout, id), layout.shard(id))?;
         gone(layout.tenant(id), layout.shard(id))?;
-        gone(layout.trashed(id), layout.trash())
+        gone(layout.trashed(id), layout.trash())?;
+        let kept = layout.kept_folder(id);
+        gone(kept.clone(), parent(&kept).to_owned())
     };
     remove().map_err(|cause| failed("remove", id, &cause))
 }

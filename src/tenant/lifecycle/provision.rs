@@ -117,7 +117,7 @@ async fn provision(inner: &Arc<Inner>, by: &By, wish: Wish, once: Option<Once>) 
 
 /// Steps 2 and 3.
 async fn complete(inner: &Arc<Inner>, by: &By, id: TenantId, wish: &Wish, once: Option<Once>) -> Result<Provisioned> {
-    inner.blocking(move |inner| files::make(&inner.layout, &inner.template, id)).await?;
+    inner.blocking(move |inner| files::make(&inner.layout, &inner.target.now().template, id)).await?;
     let mint = Mint {
         tenant: id.uuid(),
         sub: SERVICE.to_owned(),
