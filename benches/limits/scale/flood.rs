@@ -1,6 +1,7 @@
 //! A flood: one tenant asks without end, and quiet tenants at their usual pace must not notice much. What counts is the
 //! quiet tenants' 99th percentile beside the flood and without it, from when each request was due.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -9,6 +10,7 @@ use tenantry::cli::load::wire::{self, Target, Wire};
 
 use super::{Scale, both, of};
 use crate::client::runtime;
+use crate::local::cores;
 use crate::results::Measured;
 use crate::rows::{INSERT, SQL, read_body};
 use crate::site::Member;
@@ -28,17 +30,18 @@ pub fn scans(scale: &mut Scale, round: usize) -> Vec<Measured> {
     settle(scale, round);
     let scale = &*scale;
     let tenantry = (scale.tenantry.target(), SQL);
-    vec![of("flood of scans", both(round, || flooded(scale, tenantry, SCAN, 64), || quiet_p99(scale)))]
+    let p99s = both(round, || flooded(scale, tenantry, SCAN, 64), || quiet_p99(scale));
+    vec![of("flood of scans", p99s), of("scans elsewhere", (beside_computing(scale), p99s.1))]
 }
 
 pub fn inserts(scale: &mut Scale, round: usize) -> Vec<Measured> {
     settle(scale, round);
     let scale = &*scale;
     let tenantry = (scale.tenantry.target(), SQL);
-    let rates = both(round, || flooded(scale, tenantry, INSERT, 256), || quiet_p99(scale));
-    // What the machine does to them, and not the server: client and flood share its cores.
+    let p99s = both(round, || flooded(scale, tenantry, INSERT, 256), || quiet_p99(scale));
+    // What the machine does to them, and not the server: client, flood and server share its cores.
     let elsewhere = flooded(scale, (&scale.bare.target, "/insert"), INSERT, 256);
-    vec![of("flood of inserts", rates), of("flood elsewhere", (elsewhere, rates.1))]
+    vec![of("flood of inserts", p99s), of("inserts elsewhere", (elsewhere, p99s.1))]
 }
 
 fn settle(scale: &mut Scale, round: usize) {
@@ -74,6 +77,25 @@ fn flooded(scale: &Scale, (target, path): (&Target, &str), body: &[u8], connecti
     });
     std::thread::sleep(SETTLE);
     p99
+}
+
+/// What busy cores do to the quiet tenants, whoever it is that keeps them busy.
+fn beside_computing(scale: &Scale) -> f64 {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 * cores() {
+            scope.spawn(|| {
+                rustix::process::setpriority_process(None, 19).expect("anybody may stand back");
+                while !over.load(Relaxed) {
+                    std::hint::black_box(0);
+                }
+            });
+        }
+        std::thread::sleep(SETTLE);
+        let p99 = quiet_p99(scale);
+        over.store(true, Relaxed);
+        p99
+    })
 }
 
 /// Milliseconds that 99 of 100 requests of the quiet tenants took at most.
