@@ -17,9 +17,6 @@ use crate::config::Plan;
 use crate::error::Result;
 use crate::sqlite::{Cells, Effect};
 
-/// Up to so many bytes an answer's buffer may be larger than the answer.
-const SPARE: usize = 64 << 10;
-
 /// How integers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -96,10 +93,6 @@ impl<'p> Answering<'p> {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         number(&mut self.out, micros / 1_000);
         self.out.extend_from_slice(format!(".{:03}}}", micros % 1_000).as_bytes());
-        // A large answer may wait long to be read, and is counted by what it is, not by what the buffer grew to.
-        if self.out.len() > SPARE {
-            self.out.shrink_to_fit();
-        }
         self.out
     }
 
