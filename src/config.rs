@@ -23,6 +23,7 @@ pub struct Config {
     pub sqlite: Sqlite,
     pub executor: Executor,
     pub cache: Cache,
+    pub rest: Rest,
     pub tenants: Tenants,
     /// Named limits. A tenant runs under `default` unless it was given another.
     pub plans: BTreeMap<String, Plan>,
@@ -163,6 +164,14 @@ pub struct Cache {
     pub memory_bytes: u64,
 }
 
+/// Rows over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rest {
+    /// Whether rows may be embedded over a foreign key that no index serves: a whole table is read for each row.
+    pub unindexed_embeds: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tenants {
@@ -241,6 +250,7 @@ impl Default for Config {
             sqlite: Sqlite::default(),
             executor: Executor::default(),
             cache: Cache::default(),
+            rest: Rest::default(),
             tenants: Tenants::default(),
             plans: BTreeMap::from([("default".to_owned(), Plan::default())]),
             telemetry: Telemetry::default(),
@@ -309,6 +319,12 @@ impl Default for Executor {
 impl Default for Cache {
     fn default() -> Self {
         Cache { memory_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Rest { unindexed_embeds: true }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod health;
 pub mod queue;
 pub mod reply;
+pub mod rest;
 pub mod sql;
 pub mod unread;
 pub mod watch;
@@ -59,6 +60,11 @@ routes! {
         "/v1/queues/{queue}/jobs" [POST queue::enqueue]
         "/v1/queues/{queue}/claim" [POST queue::claim]
         "/v1/jobs/{id}/ack" [POST queue::ack]
+        "/rest/v1/" [GET rest::root]
+        "/rest/v1/{table}" [
+            GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,
+            OPTIONS rest::options,
+        ]
     }
     Anyone {
         "/healthz" [GET health::live]

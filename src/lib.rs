@@ -30,6 +30,7 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod queue;
+pub mod rest;
 pub mod server;
 pub mod sql;
 pub mod sqlite;

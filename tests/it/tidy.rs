@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["system"],
     &["auth"],
     &["tenant"],
-    &["sql", "cache", "queue"],
+    &["sql", "rest", "cache", "queue"],
     &["http"],
     &["server"],
     &["cli"],
