@@ -136,15 +136,7 @@ struct Inner {
 
 impl Error {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Inner {
-            code,
-            message: message.into(),
-            details: None,
-            hint: None,
-            retry_after: None,
-            inside: None,
-            dialect: None,
-        }))
+        Error(Box::new(Inner { code, message: message.into(), details: None, hint: None, retry_after: None, inside: None, dialect: None }))
     }
 
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {

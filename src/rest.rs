@@ -225,12 +225,15 @@ mod tests {
 
     #[test]
     fn a_query_string_is_decoded_once() {
-        assert_eq!(pairs("a=b%20c+d&e&=f&g=%2525&h=%zz"), [
-            ("a".to_owned(), "b c d".to_owned()),
-            ("e".to_owned(), String::new()),
-            (String::new(), "f".to_owned()),
-            ("g".to_owned(), "%25".to_owned()),
-            ("h".to_owned(), "%zz".to_owned()),
-        ]);
+        assert_eq!(
+            pairs("a=b%20c+d&e&=f&g=%2525&h=%zz"),
+            [
+                ("a".to_owned(), "b c d".to_owned()),
+                ("e".to_owned(), String::new()),
+                (String::new(), "f".to_owned()),
+                ("g".to_owned(), "%25".to_owned()),
+                ("h".to_owned(), "%zz".to_owned()),
+            ]
+        );
     }
 }

@@ -43,7 +43,12 @@ pub async fn options(call: TenantCall, request: HttpRequest, schemas: Data<Schem
 }
 
 /// `GET /rest/v1/`: the tables, as an OpenAPI document.
-pub async fn root(call: TenantCall, schemas: Data<Schemas>, unindexed: Data<Unindexed>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn root(
+    call: TenantCall,
+    schemas: Data<Schemas>,
+    unindexed: Data<Unindexed>,
+    unread: Data<UnreadAnswers>,
+) -> Result<HttpResponse> {
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let document = rest::describe(lease.database(), setting(&call, &lease, &schemas, &unindexed)).await?;

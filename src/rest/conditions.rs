@@ -85,7 +85,14 @@ fn test(renderer: &mut Renderer<'_>, value: &Expression, test: &Test) -> Result<
     })
 }
 
-fn each(renderer: &mut Renderer<'_>, value: &Expression, comparison: Comparison, texts: &[String], between: &str, of_none: &str) -> Result<String> {
+fn each(
+    renderer: &mut Renderer<'_>,
+    value: &Expression,
+    comparison: Comparison,
+    texts: &[String],
+    between: &str,
+    of_none: &str,
+) -> Result<String> {
     let mut parts = Vec::with_capacity(texts.len());
     for text in texts {
         parts.push(compare(renderer, value, comparison, text)?);

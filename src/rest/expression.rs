@@ -64,7 +64,9 @@ impl Expression {
             return Expression::document(format!("(({whole})->{path})"));
         }
         // As PostgreSQL's `->>`: numbers and booleans as JSON spells them.
-        let sql = format!("(CASE json_type({whole},{path}) WHEN 'text' THEN ({whole})->>{path} WHEN 'null' THEN NULL ELSE ({whole})->{path} END)");
+        let sql = format!(
+            "(CASE json_type({whole},{path}) WHEN 'text' THEN ({whole})->>{path} WHEN 'null' THEN NULL ELSE ({whole})->{path} END)"
+        );
         Expression::value(sql, Kind::Text)
     }
 

@@ -97,8 +97,7 @@ const COMPARISONS: [(&str, Comparison); 10] = [
     ("imatch", Comparison::Imatch),
 ];
 
-const SEARCHES: [(&str, Search); 4] =
-    [("fts", Search::Query), ("plfts", Search::Plain), ("phfts", Search::Phrase), ("wfts", Search::Web)];
+const SEARCHES: [(&str, Search); 4] = [("fts", Search::Query), ("plfts", Search::Plain), ("phfts", Search::Phrase), ("wfts", Search::Web)];
 
 const FOREIGN: [&str; 5] = ["sl", "sr", "nxr", "nxl", "adj"];
 

@@ -7,9 +7,13 @@ use crate::error::Result;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
     /// An array of objects.
-    Json { stripped: bool },
+    Json {
+        stripped: bool,
+    },
     /// One object; anything but one row is an error.
-    Object { stripped: bool },
+    Object {
+        stripped: bool,
+    },
     Csv,
     /// What there is, of the root only.
     OpenApi,

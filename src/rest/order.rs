@@ -54,8 +54,15 @@ mod tests {
     fn nulls_are_largest_unless_told_otherwise() {
         let terms = parse("a,b.desc,c.asc.nullsfirst,d.desc.nullslast,e.nullsfirst,up(name).desc,j->x").unwrap();
         let read: Vec<_> = terms.iter().map(|term| (term.path.column.as_str(), term.descending, term.nulls_first)).collect();
-        let wanted =
-            [("a", false, false), ("b", true, true), ("c", false, true), ("d", true, false), ("e", false, true), ("name", true, true), ("j", false, false)];
+        let wanted = [
+            ("a", false, false),
+            ("b", true, true),
+            ("c", false, true),
+            ("d", true, false),
+            ("e", false, true),
+            ("name", true, true),
+            ("j", false, false),
+        ];
         assert_eq!(read, wanted);
         assert_eq!(terms[5].relation.as_deref(), Some("up"));
     }

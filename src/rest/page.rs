@@ -33,10 +33,9 @@ impl Page {
     /// The answer's status and `Content-Range` for `rows` rows of `total`.
     pub fn placed(&self, rows: u64, total: Option<u64>) -> Result<(u16, String)> {
         match total {
-            Some(total) if self.offset > total => Err(refusal::bad_range(format!(
-                "An offset of {} was requested, but there are only {total} rows.",
-                self.offset
-            ))),
+            Some(total) if self.offset > total => {
+                Err(refusal::bad_range(format!("An offset of {} was requested, but there are only {total} rows.", self.offset)))
+            }
             Some(total) if rows < total => Ok((206, content_range(self.offset, rows, Some(total)))),
             _ => Ok((200, content_range(self.offset, rows, total))),
         }

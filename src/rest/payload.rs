@@ -16,8 +16,6 @@ const ROWS_MAX: usize = 100_000;
 #[derive(Debug)]
 pub struct Payload {
     pub rows: Vec<Row>,
-    /// The body is one object, not an array.
-    pub is_single: bool,
 }
 
 /// By column.
@@ -80,25 +78,25 @@ fn json(body: &[u8]) -> Result<Payload> {
     type Object = BTreeMap<String, Box<RawValue>>;
     let invalid = || refusal::bad_body("Empty or invalid json");
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
-    let is_single = first == Some(&b'{');
     let objects: Vec<Object> = match first {
         Some(b'{') => vec![serde_json::from_slice(body).map_err(|_| invalid())?],
         Some(_) => serde_json::from_slice(body).map_err(|_| invalid())?,
         None => return Err(invalid()),
     };
     let row = |object: Object| object.into_iter().map(|(name, json)| (name, Cell::Json(json))).collect();
-    Ok(Payload { rows: objects.into_iter().map(row).collect(), is_single })
+    Ok(Payload { rows: objects.into_iter().map(row).collect() })
 }
 
 fn form(body: &str) -> Payload {
     let row = super::pairs(body).into_iter().map(|(name, value)| (name, Cell::Text(value))).collect();
-    Payload { rows: vec![row], is_single: true }
+    Payload { rows: vec![row] }
 }
 
 /// RFC 4180; the word NULL, not quoted, is NULL.
 fn csv(text: &str) -> Result<Payload> {
     let mut lines = records(text)?.into_iter();
-    let names: Vec<String> = lines.next().ok_or_else(|| refusal::bad_body("The CSV has no line of names"))?.into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> =
+        lines.next().ok_or_else(|| refusal::bad_body("The CSV has no line of names"))?.into_iter().map(|(name, _)| name).collect();
     let mut rows = Vec::new();
     for line in lines {
         if line.len() != names.len() {
@@ -107,7 +105,7 @@ fn csv(text: &str) -> Result<Payload> {
         let cell = |(text, quoted): (String, bool)| if !quoted && text == "NULL" { Cell::Null } else { Cell::Text(text) };
         rows.push(names.iter().cloned().zip(line.into_iter().map(cell)).collect());
     }
-    Ok(Payload { rows, is_single: false })
+    Ok(Payload { rows })
 }
 
 /// Fields, and whether each was quoted.
@@ -162,7 +160,7 @@ mod tests {
 
     #[test]
     fn json_is_one_object_or_an_array_of_them() {
-        assert!(Payload::parse(None, b" {\"a\":1}").unwrap().is_single);
+        assert_eq!(Payload::parse(None, b" {\"a\":1}").unwrap().rows.len(), 1);
         assert_eq!(Payload::parse(None, b"[{},{}]").unwrap().rows.len(), 2);
         for body in ["", "}{ x = 2", "[1]", "\"a\"", "null", "[{}"] {
             assert!(Payload::parse(None, body.as_bytes()).is_err(), "{body}");
@@ -180,7 +178,8 @@ mod tests {
     #[test]
     fn csv_is_read_with_its_quotes() {
         let payload = Payload::parse(Some("text/csv; charset=utf-8"), b"a,b\r\n\"x,\"\"y\"\"\n\",NULL\n,\"NULL\"\n").unwrap();
-        let read: Vec<_> = payload.rows.iter().map(|row| (row["a"].read(Kind::Text).unwrap(), row["b"].read(Kind::Text).unwrap())).collect();
+        let read: Vec<_> =
+            payload.rows.iter().map(|row| (row["a"].read(Kind::Text).unwrap(), row["b"].read(Kind::Text).unwrap())).collect();
         let text = |text: &str| Value::Text(text.to_owned());
         assert_eq!(read, [(text("x,\"y\"\n"), Value::Null), (text(""), text("NULL"))]);
         assert!(Payload::parse(Some("text/csv"), b"a,b\n1").is_err());

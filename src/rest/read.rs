@@ -2,12 +2,14 @@
 
 use super::access::Caller;
 use super::body::Body;
+use super::media::Media;
+use super::page::content_range;
 use super::plan::Plan;
 use super::prefer::{Applies, Count};
 use super::render::{self, From};
 use super::schema::Schema;
 use super::{Answer, Setting, Task, execute, refusal};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sqlite::Reader;
 
 /// Rows are counted to here where an exact number is not asked for.
@@ -31,7 +33,10 @@ pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) ->
         Some(_) if task.page.offset == 0 && task.page.limit.is_none_or(|limit| body.rows < limit) => Some(body.rows),
         Some(how) => Some(total(reader, &schema, &setting.caller, &plan, how)?),
     };
-    let (status, content_range) = task.page.placed(body.rows, total)?;
+    let (status, content_range) = match task.page.placed(body.rows, total) {
+        Ok(placed) => placed,
+        Err(error) => return Ok(beyond(&error, total)),
+    };
     Ok(Answer {
         status,
         content_type: Some(task.media.content_type()),
@@ -40,6 +45,17 @@ pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) ->
         preference_applied: task.prefer.applied(Applies::Read),
         ..Answer::default()
     })
+}
+
+/// The refusal of a page past the end, which says where the end is.
+fn beyond(error: &Error, total: Option<u64>) -> Answer {
+    Answer {
+        status: error.status(),
+        content_type: Some(Media::Json { stripped: false }.content_type()),
+        body: error.to_json().to_string().into_bytes(),
+        content_range: Some(content_range(0, 0, total)),
+        ..Answer::default()
+    }
 }
 
 fn total(reader: &Reader<'_>, schema: &Schema, caller: &Caller, plan: &Plan<'_>, how: Count) -> Result<u64> {

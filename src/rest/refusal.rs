@@ -67,11 +67,13 @@ pub fn not_a_null_test(name: &str) -> Error {
 }
 
 pub fn unknown_preferences(names: &[&str]) -> Error {
-    says("PGRST122", 400, "Invalid preferences given with handling=strict").details(format!("Invalid preferences: {}", names.join(", ")).into())
+    says("PGRST122", 400, "Invalid preferences given with handling=strict")
+        .details(format!("Invalid preferences: {}", names.join(", ")).into())
 }
 
 pub fn too_many_affected(rows: u64) -> Error {
-    says("PGRST124", 400, "Query result exceeds max-affected preference constraint").details(format!("The query affects {rows} rows").into())
+    says("PGRST124", 400, "Query result exceeds max-affected preference constraint")
+        .details(format!("The query affects {rows} rows").into())
 }
 
 pub fn not_here(what: &str) -> Error {
@@ -118,10 +120,6 @@ pub fn unknown_table(schema: &Schema, name: &str) -> Error {
         Some((likeness, table)) if likeness > 0.8 => error.hint(format!("Perhaps you meant the table 'public.{}'", table.name)),
         _ => error,
     }
-}
-
-pub fn unknown_function(name: &str) -> Error {
-    says("PGRST202", 404, format!("Could not find the function public.{name} in the schema cache"))
 }
 
 pub fn unknown_column(table: &str, column: &str) -> Error {

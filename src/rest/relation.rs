@@ -134,9 +134,11 @@ fn is_meant(schema: &Schema, relation: &Relation, name: &str, hint: Option<&str>
 /// Whether the foreign key is the origin's.
 fn points_out(schema: &Schema, relation: &Relation) -> bool {
     relation.junction.is_none()
-        && schema.table(relation.origin).foreign_keys.iter().any(|key| {
-            key.to == relation.target && key.name == relation.names[0] && pairs(&key.columns, &key.to_columns) == relation.near
-        })
+        && schema
+            .table(relation.origin)
+            .foreign_keys
+            .iter()
+            .any(|key| key.to == relation.target && key.name == relation.names[0] && pairs(&key.columns, &key.to_columns) == relation.near)
 }
 
 fn is_by_key(schema: &Schema, relation: &Relation, name: &str) -> bool {
@@ -150,8 +152,7 @@ fn is_by_hint(schema: &Schema, relation: &Relation, hint: &str) -> bool {
         return schema.table(junction.table).name == hint || relation.names.iter().any(|name| name == hint);
     }
     let named = |table: TableId, column: usize| schema.table(table).columns[column].name == hint;
-    relation.names[0] == hint
-        || matches!(relation.near[..], [(near, far)] if named(relation.origin, near) || named(relation.target, far))
+    relation.names[0] == hint || matches!(relation.near[..], [(near, far)] if named(relation.origin, near) || named(relation.target, far))
 }
 
 /// What to write after `!` to mean this one.
@@ -167,12 +168,14 @@ fn describe(schema: &Schema, relation: &Relation) -> Value {
     };
     let relationship = match &relation.junction {
         None => {
-            let (near, far) = (of(origin, &mut relation.near.iter().map(|pair| pair.0)), of(target, &mut relation.near.iter().map(|pair| pair.1)));
+            let (near, far) =
+                (of(origin, &mut relation.near.iter().map(|pair| pair.0)), of(target, &mut relation.near.iter().map(|pair| pair.1)));
             format!("{} using {}{near} and {}{far}", relation.names[0], origin.name, target.name)
         }
         Some(junction) => {
             let table = schema.table(junction.table);
-            let (near, far) = (of(table, &mut relation.near.iter().map(|pair| pair.1)), of(table, &mut junction.far.iter().map(|pair| pair.0)));
+            let (near, far) =
+                (of(table, &mut relation.near.iter().map(|pair| pair.1)), of(table, &mut junction.far.iter().map(|pair| pair.0)));
             format!("{} using {}{near} and {}{far}", table.name, relation.names[0], relation.names[1])
         }
     };

@@ -111,7 +111,8 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
         }
         From::Keys(keys) => {
             let keys = renderer.binder.bind(keys.to_owned());
-            let source = format!("json_each({keys}) AS k CROSS JOIN {} AS {} ON {}", identifier(&table.name), alias(root), by_key(table, root));
+            let source =
+                format!("json_each({keys}) AS k CROSS JOIN {} AS {} ON {}", identifier(&table.name), alias(root), by_key(table, root));
             let seen = access::using(caller, table, Command::Select, &alias(root), &mut renderer.binder)?;
             (source, seen.unwrap_or_default(), Some("k.key".to_owned()), String::new())
         }
@@ -333,7 +334,13 @@ impl Renderer<'_> {
         if let Some(junction) = &relation.junction {
             let far = junction.far.iter();
             all.extend(far.map(|&(from, to)| format!("{}.{}=t{number}.{}", alias(node), name(node.table, to), name(junction.table, from))));
-            all.extend(access::using(self.caller, self.schema.table(junction.table), Command::Select, &format!("t{number}"), &mut self.binder)?);
+            all.extend(access::using(
+                self.caller,
+                self.schema.table(junction.table),
+                Command::Select,
+                &format!("t{number}"),
+                &mut self.binder,
+            )?);
         }
         Ok(all)
     }

@@ -143,7 +143,9 @@ mod tests {
         assert_eq!(Kind::Text.read("5").unwrap(), Value::Text("5".into()));
         assert_eq!(Kind::Any.read("007").unwrap(), Value::Text("007".into()));
         assert_eq!(Kind::Blob.read("AP8=").unwrap(), Value::Blob(vec![0, 255]));
-        for (kind, text) in [(Kind::Integer, "x"), (Kind::Integer, "99999999999999999999"), (Kind::Boolean, "2"), (Kind::Json, "{"), (Kind::Blob, "?")] {
+        for (kind, text) in
+            [(Kind::Integer, "x"), (Kind::Integer, "99999999999999999999"), (Kind::Boolean, "2"), (Kind::Json, "{"), (Kind::Blob, "?")]
+        {
             assert!(kind.read(text).is_err(), "{text}");
         }
     }

@@ -18,6 +18,7 @@ mod openapi;
 mod plans;
 mod provisioning;
 mod queue;
+mod rest;
 mod shutdown;
 mod sql;
 mod system;

@@ -20,7 +20,9 @@ pub fn names(sql: &str) -> Vec<Option<String>> {
             }
             Token::Word(word) if word.eq_ignore_ascii_case("references") => names.push(pending.take()),
             // A name is of the one constraint that follows it.
-            Token::Word(word) if ["not", "unique", "check", "default", "collate", "primary"].iter().any(|other| word.eq_ignore_ascii_case(other)) => {
+            Token::Word(word)
+                if ["not", "unique", "check", "default", "collate", "primary"].iter().any(|other| word.eq_ignore_ascii_case(other)) =>
+            {
                 pending = None;
             }
             _ => {}

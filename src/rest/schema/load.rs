@@ -34,9 +34,8 @@ pub fn schema(reader: &Reader<'_>) -> Result<Schema> {
                JOIN main.sqlite_schema m ON m.name = l.name AND m.type IN ('table', 'view') \
                WHERE l.schema = 'main' AND l.type IN ('table', 'view', 'virtual') AND substr(lower(l.name), 1, 7) <> 'sqlite_' \
                AND substr(lower(l.name), 1, 10) <> '_tenantry_' ORDER BY m.rowid";
-    let listed = reader.rows(sql, [], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, String>(3)?))
-    })?;
+    let listed = reader
+        .rows(sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?, row.get::<_, String>(3)?)))?;
     let mut tables = Vec::with_capacity(listed.len());
     let mut keys = Vec::with_capacity(listed.len());
     for (name, shape, without_rowid, sql) in listed {
@@ -74,7 +73,8 @@ fn is_full_text(sql: &str) -> bool {
 
 /// The columns, and which of them are the primary key; `None` where SQLite cannot say.
 fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<usize>)>> {
-    let sql = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
+    let sql =
+        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
     let mut key = Vec::new();
     let mut at = 0;
     let read = reader.rows(sql, [table], |row| {
@@ -115,7 +115,8 @@ fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<
 fn indexes(reader: &Reader<'_>, table: &str, columns: &[Column]) -> Result<(Vec<Vec<usize>>, Vec<Vec<usize>>)> {
     let sql = "SELECT i.name, i.\"unique\", c.name FROM pragma_index_list(?1) i, pragma_index_info(i.name) c \
                WHERE NOT i.partial ORDER BY i.seq, c.seqno";
-    let listed = reader.rows(sql, [table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<String>>(2)?)))?;
+    let listed =
+        reader.rows(sql, [table], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<String>>(2)?)))?;
     let (mut all, mut unique) = (Vec::new(), Vec::new());
     for index in listed.chunk_by(|a, b| a.0 == b.0) {
         // An index on an expression names no column.
