@@ -2,6 +2,9 @@
 //! texts that are JSON already, embedded rows by correlated subqueries. So nothing is parsed on the way out, and no
 //! level parses the one below.
 
+#[cfg(test)]
+mod tests;
+
 use rusqlite::types::Value;
 
 use super::access::{self, Caller, Command};
@@ -366,17 +369,14 @@ impl Renderer<'_> {
     }
 
     fn term(&mut self, node: &Node<'_>, term: &Term) -> Result<String> {
-        // SQLite's own order of JSON texts would put 10 before 9.
-        let mut path = term.path.clone();
-        path.as_text |= !path.steps.is_empty();
         let sql = match &term.relation {
-            None => self.path(node, &path)?.sql,
+            None => self.ordered(node, &term.path)?,
             Some(relation) => {
                 let child = node.child(relation).ok_or_else(|| refusal::not_embedded(relation))?;
                 if !child.is_to_one() {
                     return Err(refusal::not_to_one(&self.table(node).name, relation));
                 }
-                let value = self.path(child, &path)?.sql;
+                let value = self.ordered(child, &term.path)?;
                 self.single(child, &value)?
             }
         };
@@ -390,6 +390,16 @@ impl Renderer<'_> {
             (limit, 0) => format!(" LIMIT {}", self.binder.bind(limit.unwrap_or(-1))),
             (limit, offset) => format!(" LIMIT {} OFFSET {}", self.binder.bind(limit.unwrap_or(-1)), self.binder.bind(offset)),
         }
+    }
+
+    fn ordered(&mut self, node: &Node<'_>, path: &Path) -> Result<String> {
+        if path.steps.is_empty() || path.as_text {
+            return Ok(self.path(node, path)?.sql);
+        }
+        let column = Path { steps: Vec::new(), ..path.clone() };
+        let column = self.path(node, &column)?;
+        let steps = self.binder.bind(json_path(&path.steps));
+        Ok(column.ordered_within(&steps).sql)
     }
 
     /// A column of `node`, or what is within it.

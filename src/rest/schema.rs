@@ -70,6 +70,11 @@ pub struct ForeignKey {
 }
 
 impl Schema {
+    #[cfg(test)]
+    pub fn of(tables: Vec<Table>) -> Schema {
+        Schema { tables }
+    }
+
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.tables.iter()
     }
