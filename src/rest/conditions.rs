@@ -4,7 +4,7 @@
 use rusqlite::types::Value;
 use serde_json::json;
 
-use super::expression::{Expression, Form, identifier};
+use super::expression::{Expression, identifier};
 use super::filter::{Comparison, Filter, Is, Logic, Operand, Search, Test, array};
 use super::plan::Node;
 use super::refusal;
@@ -51,6 +51,7 @@ fn condition(renderer: &mut Renderer<'_>, node: &Node<'_>, filter: &Filter) -> R
 
 fn test(renderer: &mut Renderer<'_>, value: &Expression, test: &Test) -> Result<String> {
     let sql = &value.sql;
+    let compared = comparable(value);
     Ok(match test {
         Test::Compare(comparison, Operand::One(text)) => compare(renderer, value, *comparison, text)?,
         Test::Compare(comparison, Operand::Any(texts)) => each(renderer, value, *comparison, texts, " OR ", "0")?,
@@ -67,7 +68,10 @@ fn test(renderer: &mut Renderer<'_>, value: &Expression, test: &Test) -> Result<
             }
             // One parameter, so that lists of different lengths are one statement.
             let list = renderer.binder.bind(serde_json::Value::Array(list).to_string());
-            format!("{sql} IN (SELECT value FROM json_each({list}))")
+            format!("{compared} IN (SELECT value FROM json_each({list}))")
+        }
+        Test::Is(Is::True | Is::False | Is::Unknown) if !matches!(value.kind(), Kind::Boolean | Kind::Any) => {
+            return Err(refusal::not_boolean(value.kind().name()));
         }
         Test::Is(Is::Null | Is::Unknown) => format!("{sql} IS NULL"),
         Test::Is(Is::NotNull) => format!("{sql} IS NOT NULL"),
@@ -75,7 +79,7 @@ fn test(renderer: &mut Renderer<'_>, value: &Expression, test: &Test) -> Result<
         Test::Is(Is::False) => format!("{sql} IS FALSE"),
         Test::Distinct(text) => {
             let other = read(value, text)?;
-            format!("{sql} IS NOT {}", renderer.binder.bind(other))
+            format!("{compared} IS NOT {}", renderer.binder.bind(other))
         }
         Test::Contains(text) => format!("tenantry_contains({sql},{})", document(renderer, value, text)?),
         Test::Contained(text) => format!("tenantry_contains({},{sql})", document(renderer, value, text)?),
@@ -102,6 +106,10 @@ fn each(
 
 fn compare(renderer: &mut Renderer<'_>, value: &Expression, comparison: Comparison, text: &str) -> Result<String> {
     let sql = &value.sql;
+    let is_pattern = matches!(comparison, Comparison::Like | Comparison::Ilike | Comparison::Match | Comparison::Imatch);
+    if is_pattern && matches!(value.kind(), Kind::Integer | Kind::Number | Kind::Boolean | Kind::Blob) {
+        return Err(refusal::no_operator(value.kind().name()));
+    }
     let operator = match comparison {
         Comparison::Eq => "=",
         Comparison::Neq => "<>",
@@ -116,17 +124,40 @@ fn compare(renderer: &mut Renderer<'_>, value: &Expression, comparison: Comparis
         Comparison::Imatch => return Ok(format!("tenantry_matches({sql},{},1)", renderer.binder.bind(text.to_owned()))),
     };
     let other = read(value, text)?;
-    Ok(format!("{sql}{operator}{}", renderer.binder.bind(other)))
+    if value.kind() == Kind::Json && !matches!(comparison, Comparison::Eq | Comparison::Neq) {
+        return within_order(renderer, value, operator, text);
+    }
+    Ok(format!("{}{operator}{}", comparable(value), renderer.binder.bind(other)))
 }
 
-/// What `text` is compared as. Within JSON, as SQLite writes it.
+/// JSON is compared in its one spelling.
+fn comparable(value: &Expression) -> String {
+    match value.kind() {
+        Kind::Json => format!("tenantry_canonical({})", value.sql),
+        _ => value.sql.clone(),
+    }
+}
+
+/// Numbers in JSON have an order, and texts; nothing is more or less than what is of another kind.
+fn within_order(renderer: &mut Renderer<'_>, value: &Expression, operator: &str, text: &str) -> Result<String> {
+    let (kinds, other) = match serde_json::from_str(text) {
+        Ok(serde_json::Value::Number(number)) => ("'integer','real'", Kind::Number.read(&number.to_string())?),
+        Ok(serde_json::Value::String(text)) => ("'text'", Value::Text(text)),
+        _ => return Err(refusal::not_here("more or less than JSON that is no number and no text")),
+    };
+    let whole = value.whole();
+    let other = renderer.binder.bind(other);
+    Ok(format!("CASE WHEN json_type({whole}) IN ({kinds}) THEN ({whole})->>'$'{operator}{other} END"))
+}
+
+/// What `text` is compared as.
 fn read(value: &Expression, text: &str) -> Result<Value> {
-    match value.form {
-        Form::Value(kind) => kind.read(text),
-        Form::Document => match serde_json::from_str::<serde_json::Value>(text) {
+    match value.kind() {
+        Kind::Json => match serde_json::from_str::<serde_json::Value>(text) {
             Ok(json) => Ok(Value::Text(json.to_string())),
             Err(_) => Err(refusal::bad_value("json", text)),
         },
+        kind => kind.read(text),
     }
 }
 

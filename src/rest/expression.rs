@@ -75,7 +75,8 @@ impl Expression {
         Expression::value(format!("(({})->>{path})", self.whole()), Kind::Any)
     }
 
-    fn whole(&self) -> String {
+    /// It, if it is JSON; else NULL.
+    pub fn whole(&self) -> String {
         format!("CASE WHEN json_valid({0},9) THEN {0} END", self.sql)
     }
 

@@ -31,7 +31,7 @@ fn definition(schema: &Schema, table: &Table) -> Value {
     let properties: Map<String, Value> =
         table.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), property(schema, table, at, column))).collect();
     let required: Vec<_> =
-        table.columns.iter().filter(|column| column.not_null && !column.has_default).map(|column| &column.name).collect();
+        table.columns.iter().filter(|column| column.not_null && column.default.is_none()).map(|column| &column.name).collect();
     json!({ "type": "object", "properties": properties, "required": required })
 }
 

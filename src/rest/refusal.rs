@@ -130,6 +130,14 @@ pub fn unknown_type(name: &str) -> Error {
     says("42704", 400, format!("type \"{name}\" does not exist"))
 }
 
+pub fn no_operator(kind: &str) -> Error {
+    says("42883", 404, format!("a pattern matches text, not {kind}")).hint("Cast the column, or compare it.")
+}
+
+pub fn not_boolean(kind: &str) -> Error {
+    says("42804", 400, format!("argument of IS TRUE, FALSE or UNKNOWN must be type boolean, not type {kind}"))
+}
+
 pub fn read_only(table: &Table) -> Error {
     says("55000", 405, format!("\"{}\" cannot be written: it is a view", table.name))
 }

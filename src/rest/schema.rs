@@ -57,7 +57,8 @@ pub struct Column {
     pub declared: String,
     pub kind: Kind,
     pub not_null: bool,
-    pub has_default: bool,
+    /// In SQL.
+    pub default: Option<String>,
     pub generated: bool,
 }
 

@@ -12,10 +12,10 @@ use super::media::Media;
 use super::page::content_range;
 use super::payload::{Payload, Row};
 use super::plan::{Node, Plan};
-use super::prefer::{Applies, Missing, Resolution, Returns};
+use super::prefer::{Applies, Missing, Prefer, Resolution, Returns};
 use super::query::Query;
 use super::render::{self, Binder, From, Renderer, Statement, alias, by_key, rowid, where_};
-use super::schema::{Schema, Shape, Table};
+use super::schema::{Column, Schema, Shape, Table};
 use super::{Answer, Setting, Task, Verb, conditions, execute, refusal};
 use crate::error::Result;
 use crate::sqlite::{Cells, WriteTx};
@@ -61,9 +61,10 @@ pub fn rows(tx: &WriteTx<'_>, serial: u64, setting: &Setting, task: &Task) -> Re
 
 impl Write<'_> {
     fn insert(&self, payload: &Payload) -> Result<Answer> {
-        let written = self.store(payload, self.task.prefer.resolution)?;
+        let resolution = self.resolution();
+        let written = self.store(payload, resolution)?;
         self.within(written.rows)?;
-        let merged = self.task.prefer.resolution == Some(Resolution::Merge) && written.inserted == 0 && written.rows > 0;
+        let merged = resolution == Some(Resolution::Merge) && written.inserted == 0;
         let status = if merged { 200 } else { 201 };
         self.answer(&written, Command::Insert, status, status, content_range(0, 0, self.counted(written.rows)))
     }
@@ -93,8 +94,12 @@ impl Write<'_> {
             let mut renderer = Renderer::new(self.schema, &self.setting.caller);
             let mut set = Vec::with_capacity(columns.len());
             for column in columns {
-                let value = self.value(row, column)?;
-                set.push(format!("{}={}", identifier(&self.table.columns[column].name), renderer.binder.bind(value)));
+                let Column { name, default, .. } = &self.table.columns[column];
+                let value = match default {
+                    Some(default) if self.is_by_default() && !row.contains_key(name) => format!("({default})"),
+                    _ => renderer.binder.bind(self.value(row, column)?),
+                };
+                set.push(format!("{}={value}", identifier(name)));
             }
             let conditions = self.touched(&mut renderer, Command::Update)?;
             let wants = self.wants_keys(Command::Update)?;
@@ -140,7 +145,7 @@ impl Write<'_> {
         let conflict = self.conflict(resolution)?;
         let wants = self.wants_keys(Command::Insert)?;
         let returning = self.returning(wants)?;
-        let by_default = self.task.prefer.missing == Some(Missing::Default);
+        let by_default = self.is_by_default();
         let mut written = Written::default();
         let mut statement = Statement::default();
         let mut last = None;
@@ -193,9 +198,19 @@ impl Write<'_> {
         found.collect::<Result<Vec<_>>>().map(Some)
     }
 
+    /// What is done with a row that is there already; nothing, if no column says whether it is.
+    fn resolution(&self) -> Option<Resolution> {
+        let resolution = self.task.prefer.resolution;
+        resolution.filter(|_| !self.table.key.is_empty() || self.task.query.on_conflict.is_some())
+    }
+
+    fn is_by_default(&self) -> bool {
+        self.task.prefer.missing == Some(Missing::Default)
+    }
+
     fn columns(&self, payload: &Payload) -> Result<Vec<usize>> {
         // Where rows may lack members, all that any has are set.
-        let by_default = self.task.prefer.missing == Some(Missing::Default) && self.task.query.columns.is_none();
+        let by_default = self.is_by_default() && self.task.query.columns.is_none();
         let names = match by_default {
             true => payload.rows.iter().flat_map(Row::keys).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
             false => payload.columns(self.task.query.columns.as_deref())?,
@@ -308,7 +323,7 @@ impl Write<'_> {
             body: body.unwrap_or_default(),
             content_range: Some(content_range),
             location: self.location(written),
-            preference_applied: self.task.prefer.applied(applies),
+            preference_applied: Prefer { resolution: self.resolution(), ..self.task.prefer.clone() }.applied(applies),
             wrote: true,
         })
     }

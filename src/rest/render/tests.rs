@@ -15,7 +15,7 @@ fn column(name: &str, declared: &str) -> Column {
         declared: declared.to_owned(),
         kind: Kind::declared(declared),
         not_null: false,
-        has_default: false,
+        default: None,
         generated: false,
     }
 }

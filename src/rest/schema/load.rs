@@ -73,8 +73,7 @@ fn is_full_text(sql: &str) -> bool {
 
 /// The columns, and which of them are the primary key; `None` where SQLite cannot say.
 fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<usize>)>> {
-    let sql =
-        "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
+    let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid";
     let mut key = Vec::new();
     let mut at = 0;
     let read = reader.rows(sql, [table], |row| {
@@ -89,7 +88,7 @@ fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<
             declared,
             kind,
             not_null: row.get::<_, bool>(2)?,
-            has_default: row.get(3)?,
+            default: row.get(3)?,
             generated: row.get::<_, i64>(5)? > 1,
         })
     });
@@ -105,7 +104,8 @@ fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<
     if let [only] = key[..]
         && columns[only].declared.eq_ignore_ascii_case("integer")
     {
-        (columns[only].not_null, columns[only].has_default) = (true, true);
+        columns[only].not_null = true;
+        columns[only].default = Some("NULL".to_owned());
     }
     Ok(Some((columns, key)))
 }

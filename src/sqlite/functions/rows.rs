@@ -4,6 +4,7 @@
 //! | function | gives |
 //! | --- | --- |
 //! | `tenantry_json(value)` | the value as JSON text; a blob as base64 |
+//! | `tenantry_canonical(json)` | the JSON in its one spelling, members sorted; NULL for what is no JSON |
 //! | `tenantry_matches(text, pattern, fold)` | whether the regular expression matches, ignoring case where `fold` |
 //! | `tenantry_contains(json, json)` | whether the first contains the second, as PostgreSQL's `@>` has it |
 //! | `tenantry_overlaps(json, json)` | whether two arrays have an element in common |
@@ -24,6 +25,7 @@ const PATTERN_BYTES: usize = 256 << 10;
 pub(super) fn install(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     conn.create_scalar_function("tenantry_json", 1, flags, |context| Ok(json(context.get_raw(0))))?;
+    conn.create_scalar_function("tenantry_canonical", 1, flags, |context| Ok(document(context, 0).map(|json| json.to_string())))?;
     conn.create_scalar_function("tenantry_matches", 3, flags, matches)?;
     conn.create_scalar_function("tenantry_contains", 2, flags, |context| documents(context, contains))?;
     conn.create_scalar_function("tenantry_overlaps", 2, flags, |context| documents(context, overlaps))
@@ -61,11 +63,16 @@ fn matches(context: &Context<'_>) -> rusqlite::Result<Option<bool>> {
 
 /// NULL where either is no JSON: what a row holds is not an error of the request's.
 fn documents(context: &Context<'_>, holds: fn(&Value, &Value) -> bool) -> rusqlite::Result<Option<bool>> {
-    let read = |index| match context.get_raw(index) {
-        ValueRef::Text(text) => serde_json::from_slice::<Value>(text).ok(),
+    Ok(document(context, 0).zip(document(context, 1)).map(|(left, right)| holds(&left, &right)))
+}
+
+fn document(context: &Context<'_>, index: usize) -> Option<Value> {
+    match context.get_raw(index) {
+        ValueRef::Text(text) => serde_json::from_slice(text).ok(),
+        // What `->>` makes of a number.
+        ValueRef::Integer(value) => Some(value.into()),
         _ => None,
-    };
-    Ok(read(0).zip(read(1)).map(|(left, right)| holds(&left, &right)))
+    }
 }
 
 fn contains(left: &Value, right: &Value) -> bool {
@@ -119,6 +126,13 @@ mod tests {
         assert_eq!(holds("contains", "no json", "[4]"), None);
         assert_eq!(holds("overlaps", "[1,2]", "[2,9]"), Some(true));
         assert_eq!(holds("overlaps", "[1,2]", "[3]"), Some(false));
+    }
+
+    #[test]
+    fn json_has_one_spelling() {
+        let spelled = |json: &str| asked::<Option<String>>(&format!("SELECT tenantry_canonical('{json}')")).unwrap();
+        assert_eq!(spelled(r#"{ "b": [1, 2], "a":null}"#).as_deref(), Some(r#"{"a":null,"b":[1,2]}"#));
+        assert_eq!(spelled("no json"), None);
     }
 
     #[test]
