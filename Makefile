@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench tools lint check demo
+.PHONY: help run test bench tools lint check demo clients clients-if-possible
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -13,7 +13,7 @@ help: ## List the targets
 run: tools ## Build, start a server with three example tenants, and show what it does
 	cargo run --locked -- demo $(ARGS)
 
-test: tools lint check demo ## Everything: format, lints, tests, and one demo whose account is checked
+test: tools lint check demo clients-if-possible ## Everything: format, lints, tests, a demo whose account is checked, the published clients
 
 bench: tools ## Measure how far from its limits it is, in under five minutes
 	cargo bench --locked --bench limits -- $(ARGS)
@@ -42,6 +42,19 @@ ACCOUNT := '1. The operator provisions' \
            'three plain SQLite files' \
            'calls were answered as they should be' \
            'curl -s http://127.0.0.1:'
+
+# The clients as they are published, from npm and PyPI, in folders that git ignores.
+clients: tools ## Run the published libSQL clients (Node, Python) against the server
+	cargo build --locked
+	cd tests/clients && npm ci --silent --no-audit --no-fund
+	cd tests/clients && python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --upgrade --target .python -r python/requirements.txt
+	node tests/clients/run.mjs target/debug/tenantry $(ARGS)
+
+clients-if-possible:
+	@if ! command -v node > /dev/null || ! command -v npm > /dev/null; then echo "make: the published clients are skipped: no node or no npm here"; \
+	elif [ "$$(node -p 'process.versions.node.split(".")[0] >= 18')" != true ]; then echo "make: the published clients are skipped: node $$(node -v) is older than 18"; \
+	elif ! python3 -m pip --version > /dev/null 2>&1; then echo "make: the published clients are skipped: no python3 with pip here"; \
+	else $(MAKE) --no-print-directory clients; fi
 
 demo:
 	@dir="$$(mktemp -d)"; trap 'rm -rf "$$dir"' EXIT; \

@@ -207,12 +207,13 @@ mod tests {
 
     fn file(dir: &tempfile::TempDir) -> Arc<Database> {
         let schema = ("0001_entries.up.sql", include_str!("../migrations/tenant/cache/0001_entries.up.sql"));
-        let migrations = Arc::new([Arc::new(Migrations::from_files("cache", [schema]).unwrap())]);
+        let migrations = Migrations::from_files("cache", [schema]).unwrap();
         let options = Options {
             level: Level::Off,
             max_bytes: 0,
             party: Party::SYSTEM,
-            migrations,
+            migrations: migrations.into(),
+            keep_before: None,
             sandboxed: false,
             create: true,
             held: Arc::default(),

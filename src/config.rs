@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Code, Error, Result};
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -22,6 +24,7 @@ pub struct Config {
     pub durability: Durability,
     pub sqlite: Sqlite,
     pub executor: Executor,
+    pub hrana: Hrana,
     pub cache: Cache,
     pub rest: Rest,
     pub tenants: Tenants,
@@ -128,6 +131,8 @@ pub struct Sqlite {
     pub page_cache_bytes: u64,
     /// The most memory SQLite may take for everything, in bytes; past it a statement fails with 503.
     pub heap_max_bytes: u64,
+    /// The most memory SQLite may take for one request's statements, in bytes; past it they fail with 400; 0: no bound.
+    pub statement_memory_bytes: u64,
     /// Readers of one file open at once.
     pub readers_per_file: u32,
     /// How long SQLite waits for a lock, in milliseconds.
@@ -153,8 +158,36 @@ pub struct Executor {
     pub waiting: usize,
     /// Statements of one tenant waiting for a lane.
     pub waiting_per_tenant: usize,
+    /// While one of a tenant's statements has waited so long for a lane, further ones are refused, in milliseconds.
+    pub waiting_ms: u64,
     /// Most writes that share one commit.
     pub group_max: usize,
+}
+
+/// Bounds of the libSQL clients' streams and transactions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hrana {
+    /// Streams open at once, over all tenants.
+    pub streams: usize,
+    /// Streams of one tenant open at once.
+    pub streams_per_tenant: usize,
+    /// A stream whose client does not come back for so long is closed, in milliseconds.
+    pub stream_idle_ms: u64,
+    /// WebSockets of one tenant open at once.
+    pub sockets_per_tenant: usize,
+    /// A WebSocket without a request for so long is closed, in seconds.
+    pub socket_idle_s: u64,
+    /// Transactions of one tenant open at once.
+    pub transactions_per_tenant: usize,
+    /// How long a transaction waits to be the one that writes, in milliseconds.
+    pub turn_wait_ms: u64,
+    /// A transaction without a statement for so long is rolled back, in milliseconds.
+    pub transaction_idle_ms: u64,
+    /// The same while others wait to write, in milliseconds.
+    pub transaction_idle_contended_ms: u64,
+    /// The longest a transaction may take, in milliseconds.
+    pub transaction_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -206,6 +239,23 @@ pub struct Plan {
     pub result_bytes: u64,
 }
 
+impl Plan {
+    /// `result_too_large` unless an answer may have as many rows and bytes.
+    pub fn admits(&self, rows: u64, bytes: u64) -> Result<()> {
+        let too_large = |what: &str, bound: &str| {
+            Error::new(Code::ResultTooLarge, format!("the answer has more {what} than the plan allows"))
+                .hint(format!("The plan's bound is {bound}. A LIMIT, fewer columns or pages help."))
+        };
+        if self.result_rows > 0 && rows > self.result_rows {
+            return Err(too_large("rows", "result_rows"));
+        }
+        if self.result_bytes > 0 && bytes > self.result_bytes {
+            return Err(too_large("bytes", "result_bytes"));
+        }
+        Ok(())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -249,6 +299,7 @@ impl Default for Config {
             durability: Durability::default(),
             sqlite: Sqlite::default(),
             executor: Executor::default(),
+            hrana: Hrana::default(),
             cache: Cache::default(),
             rest: Rest::default(),
             tenants: Tenants::default(),
@@ -300,6 +351,7 @@ impl Default for Sqlite {
             descriptors: 0,
             page_cache_bytes: 256 << 20,
             heap_max_bytes: 2 << 30,
+            statement_memory_bytes: 256 << 20,
             readers_per_file: 4,
             busy_timeout_ms: 5_000,
             statement_cache: 64,
@@ -312,7 +364,24 @@ impl Default for Sqlite {
 
 impl Default for Executor {
     fn default() -> Self {
-        Executor { read_lanes: 0, write_lanes: 0, waiting: 20_000, waiting_per_tenant: 1_000, group_max: 128 }
+        Executor { read_lanes: 0, write_lanes: 0, waiting: 20_000, waiting_per_tenant: 1_000, waiting_ms: 1_000, group_max: 128 }
+    }
+}
+
+impl Default for Hrana {
+    fn default() -> Self {
+        Hrana {
+            streams: 20_000,
+            streams_per_tenant: 2_000,
+            stream_idle_ms: 10_000,
+            sockets_per_tenant: 1_000,
+            socket_idle_s: 600,
+            transactions_per_tenant: 32,
+            turn_wait_ms: 5_000,
+            transaction_idle_ms: 5_000,
+            transaction_idle_contended_ms: 500,
+            transaction_ms: 30_000,
+        }
     }
 }
 

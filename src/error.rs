@@ -161,6 +161,12 @@ impl Error {
         Self::new(Code::Internal, "something went wrong on our side").hint("The server's log has the cause, under this request's id.")
     }
 
+    /// The data directory's disk has no room: everybody's trouble, and the operator's to end.
+    pub fn disk_full() -> Self {
+        tracing::error!("the disk of the data directory is full");
+        Self::new(Code::Overloaded, "the server's disk is full").hint("The operator has to make room.").retry_after(Duration::from_secs(60))
+    }
+
     pub fn details(mut self, details: serde_json::Value) -> Self {
         self.0.details = Some(details);
         self
@@ -211,6 +217,11 @@ impl Error {
     pub fn inside(mut self, inside: Error) -> Self {
         self.0.inside = Some(inside);
         self
+    }
+
+    /// Whether operators are told another one.
+    pub fn is_withheld(&self) -> bool {
+        self.0.inside.is_some()
     }
 
     /// The error with nothing withheld.

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod extract;
 pub mod guard;
 pub mod health;
+pub mod hrana;
 pub mod queue;
 pub mod reply;
 pub mod rest;
@@ -56,6 +57,9 @@ macro_rules! routes {
 routes! {
     Tenant {
         "/v1/sql" [POST sql::run]
+        "/v3/pipeline" [POST hrana::pipeline]
+        "/v2/pipeline" [POST hrana::pipeline]
+        "/v3/cursor" [POST hrana::cursor]
         "/v1/cache/{key}" [GET cache::get, PUT cache::put, DELETE cache::delete]
         "/v1/queues/{queue}/jobs" [POST queue::enqueue]
         "/v1/queues/{queue}/claim" [POST queue::claim]
@@ -67,6 +71,9 @@ routes! {
         ]
     }
     Anyone {
+        "/" [GET hrana::socket::open]
+        "/v2" [GET hrana::version]
+        "/v3" [GET hrana::version]
         "/healthz" [GET health::live]
         "/readyz" [GET health::ready]
         "/metrics" [GET health::metrics]
@@ -85,6 +92,11 @@ routes! {
         "/admin/v1/plans" [GET admin::tenants::plans]
         "/admin/v1/keys:rotate" [POST admin::keys::rotate]
         "/admin/v1/migrations" [GET admin::migrations::list]
+        "/admin/v1/migrations/runs" [GET admin::migrations::runs, POST admin::migrations::begin]
+        "/admin/v1/migrations/runs/{run}" [GET admin::migrations::run]
+        "/admin/v1/migrations/runs/{run}/tenants" [GET admin::migrations::visits]
+        "/admin/v1/migrations/runs/{run}/stop" [POST admin::migrations::stop]
+        "/admin/v1/migrations/runs/{run}/retry" [POST admin::migrations::retry]
         "/admin/v1/audit" [GET admin::audit::list]
         "/admin/v1/audit/verify" [GET admin::audit::verify]
         "/admin/v1/system" [GET admin::system::list]

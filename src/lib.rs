@@ -17,7 +17,7 @@
 //! Rows become bytes of JSON while SQLite steps, and those bytes are the answer.
 //!
 //! An operator's request goes the same way to [`tenant::lifecycle`] and [`system`], which remember tenants, tokens
-//! and who did what. [`server`] wires the parts and closes them; [`cli`] is another client of the same API.
+//! and who did what, and to [`fleet`], which visits all tenants. [`server`] wires the parts and closes them; [`cli`] is another client of the same API.
 //!
 //! Imports run downward: cli, server, http, features, tenant, auth, system, sqlite, then config, telemetry, clock
 //! and error. `tests/it/tidy.rs` holds that.
@@ -28,6 +28,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod fleet;
+pub mod hrana;
 pub mod http;
 pub mod queue;
 pub mod rest;

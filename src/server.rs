@@ -148,6 +148,7 @@ impl Server {
                     every.tick().await;
                     parts.engine.tick();
                     parts.triples.tick();
+                    parts.streams.tick();
                 }
             }
         });
@@ -157,6 +158,8 @@ impl Server {
         parts.readiness.set(false);
         // Balancers that ask /readyz see it before the door closes.
         tokio::time::sleep(READY_LAG).await;
+        // Sockets and open transactions would hold it up for as long as they like.
+        parts.streams.close();
         handle.stop(true).await;
         let outcome = serving.await;
         ticking.abort();
@@ -193,9 +196,12 @@ impl Signals {
     }
 }
 
-/// Has the kernel give up on a client that does not take what it is sent.
+/// Has the kernel give up on a client that does not take what it is sent, and send at once what it is given: a socket's
+/// answer would wait for the acknowledgement of the one before.
 fn bound_stall(io: &dyn std::any::Any, _: &mut actix_web::dev::Extensions) {
     if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
+        // Slower without it, no more.
+        let _ = stream.set_nodelay(true);
         let millis = u32::try_from(http::unread::STALL.as_millis()).unwrap_or(u32::MAX);
         // Without it the client costs what it has not read, which is bounded all the same.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);

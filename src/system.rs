@@ -26,7 +26,7 @@ pub use schema::{Sets, schema};
 
 use crate::config::{Durability, Level, Telemetry};
 use crate::error::{Error, Result};
-use crate::sqlite::{Database, Engine, Gate, Limits, Options, Party};
+use crate::sqlite::{Database, Engine, Gate, Leave, Limits, Options, Party};
 
 /// How long closing waits for what still runs.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -140,7 +140,7 @@ impl Systems {
             self.files.gate.emptied(CLOSE_WAIT).await;
         }
         for file in self.list().iter().rev() {
-            file.database.close().await;
+            file.database.close(Leave::Nothing).await;
         }
     }
 }
@@ -161,7 +161,8 @@ impl Files {
             level,
             max_bytes: 0,
             party: Party::SYSTEM,
-            migrations: sets.clone(),
+            migrations: sets.clone().into(),
+            keep_before: None,
             sandboxed: false,
             create: true,
             held: Arc::default(),

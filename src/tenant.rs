@@ -5,6 +5,7 @@ pub mod layout;
 pub mod lifecycle;
 pub mod rate;
 pub mod registry;
+pub mod target;
 pub mod template;
 pub mod triples;
 
@@ -12,5 +13,6 @@ pub use id::TenantId;
 pub use layout::{Layout, Role};
 pub use lifecycle::Lifecycle;
 pub use registry::{Registry, Tenant};
+pub use target::Target;
 pub use template::{Blueprint, Template};
 pub use triples::{Lease, Triples};

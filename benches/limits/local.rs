@@ -8,7 +8,14 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use tenantry::tenant::template::{Blueprint, Template};
 
-use crate::site::{ROWS, SCHEMA};
+/// Rows in table `t` of every tenant.
+pub const ROWS: usize = 1_000;
+
+/// A tenant's schema and rows: `t` is read, `w` is written.
+pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     CREATE TABLE w (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+       SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
 
 /// Files like a tenant's database, each opened by rusqlite only.
 pub struct Files {
@@ -53,6 +60,22 @@ impl Files {
         });
         done as f64 / began.elapsed().as_secs_f64()
     }
+
+    /// Files opened, read once and closed again in a second, one after the other by one thread for each core.
+    pub fn reopened(&self, slice: Duration) -> f64 {
+        let began = Instant::now();
+        let done: usize = std::thread::scope(|scope| {
+            let run = |thread: usize| {
+                move || {
+                    let paths = self.paths.iter().skip(thread).step_by(cores()).cycle();
+                    paths.take_while(|_| began.elapsed() < slice).map(|path| read_point(&open(path), 7)).count()
+                }
+            };
+            let threads: Vec<_> = (0..cores()).map(|thread| scope.spawn(run(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        done as f64 / began.elapsed().as_secs_f64()
+    }
 }
 
 pub fn read_point(conn: &Connection, number: usize) {
@@ -85,7 +108,7 @@ pub fn cold_opens<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<Duration>
 
 /// Tenants' files made a second, each three copies of the templates, flushed, by one thread for each core.
 pub fn copies(folder: &Path, count: usize) -> f64 {
-    let template = Template::build(&folder.join("template"), &Blueprint::load(None).expect("migrations")).expect("a template");
+    let template = Template::build(&Blueprint::load(None).expect("migrations")).expect("a template");
     let began = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..cores() {

@@ -6,7 +6,9 @@
 mod client;
 mod goals;
 mod local;
+mod results;
 mod rows;
+mod scale;
 mod served;
 mod site;
 
@@ -15,20 +17,28 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use serde_json::json;
 use tenantry::config::Level;
 
-use goals::Results;
+use goals::GOALS;
+use results::Results;
 use rows::ROWS;
 use site::Site;
 
 #[derive(Parser)]
 pub struct Args {
+    /// Measure scale, fairness and overload instead: some minutes
+    #[arg(long)]
+    scale: bool,
     /// Only these rows (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Tenants in the rows over many tenants
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    tenants: usize,
+    /// Tenants in the rows over many tenants [default: 200; with --scale as many as can be open at once, up to 10000]
+    #[arg(long, value_name = "N")]
+    tenants: Option<usize>,
+    /// With --scale: tenants on the disk of whom none is open
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    disk: usize,
     #[arg(long, value_name = "N", default_value_t = 64)]
     connections: usize,
     /// At least five say something of the spread
@@ -49,6 +59,9 @@ pub struct Args {
     /// With --serve-tenantry: how databases and queues commit
     #[arg(long, value_name = "LEVEL", hide = true, default_value = "full")]
     level: String,
+    /// With --serve-tenantry: descriptors its databases may hold
+    #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
+    descriptors: u64,
     /// What cargo says to every bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -71,15 +84,26 @@ fn main() {
     }
     if let Some(data_dir) = &args.serve_tenantry {
         let level = if args.level == "normal" { Level::Normal } else { Level::Full };
-        return served::tenantry(data_dir, level);
+        return served::tenantry(data_dir, level, args.descriptors);
     }
-    let unknown: Vec<_> = args.only.iter().filter(|only| !ROWS.iter().any(|row| row.name == **only)).collect();
-    let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+    let names: Vec<_> = if args.scale { scale::names() } else { ROWS.iter().map(|row| row.name).collect() };
+    let unknown: Vec<_> = args.only.iter().filter(|only| !names.contains(&only.as_str())).collect();
     assert!(unknown.is_empty(), "no such row: {unknown:?}; there are {}", names.join(", "));
 
     let began = Instant::now();
-    let mut site = Site::build(&args);
-    let mut results = Results::default();
+    let results = if args.scale { scale::run(&args) } else { limits(&args) };
+    tell("");
+    println!("{}", results.table());
+    println!("\n{} rounds of {} ms a side in {:.0} s", args.rounds, args.slice_ms, began.elapsed().as_secs_f64());
+    if let Some(file) = &args.json {
+        let settings = json!({ "tenants": args.tenants, "connections": args.connections, "slice_ms": args.slice_ms });
+        std::fs::write(file, results.json(settings)).expect("the file for the results can be written");
+    }
+}
+
+fn limits(args: &Args) -> Results {
+    let mut site = Site::build(args);
+    let mut results = Results::new(GOALS);
     for round in 0..args.rounds {
         for row in ROWS.iter().filter(|row| args.wants(row.name)) {
             tell(&format!("round {} of {}: {}", round + 1, args.rounds, row.name));
@@ -87,12 +111,7 @@ fn main() {
             results.add(row.name, (row.measure)(&mut site, round));
         }
     }
-    tell("");
-    println!("{}", results.table());
-    println!("\n{} rounds of {} ms a side in {:.0} s", args.rounds, args.slice_ms, began.elapsed().as_secs_f64());
-    if let Some(file) = &args.json {
-        std::fs::write(file, results.json(&args)).expect("the file for the results can be written");
-    }
+    results
 }
 
 /// How far it is, on one line of a terminal that is written over.

@@ -8,20 +8,14 @@ use serde_json::Value;
 use tenantry::cli::load::wire;
 
 use crate::client::{Line, runtime};
-use crate::local::{self, cores};
+use crate::local::{self, ROWS as TABLE_ROWS, cores};
+use crate::results::Measured;
 use crate::served::{Answers, Canned};
-use crate::site::{ROWS as TABLE_ROWS, Site, Tenantry};
+use crate::site::{Site, Tenantry};
 
 pub struct RowDef {
     pub name: &'static str,
     pub measure: fn(&mut Site, usize) -> Vec<Measured>,
-}
-
-/// One round's figures for one goal: ours, and those of the limit.
-pub struct Measured {
-    pub goal: &'static str,
-    pub ours: f64,
-    pub limit: f64,
 }
 
 pub const ROWS: &[RowDef] = &[
@@ -38,13 +32,13 @@ pub const ROWS: &[RowDef] = &[
     RowDef { name: "provision", measure: provision },
 ];
 
-const SQL: &str = "/v1/sql";
+pub const SQL: &str = "/v1/sql";
 const CACHE: &str = "/v1/cache/limits";
 const JOBS: &str = "/v1/queues/limits/jobs";
 const CLAIM: &str = "/v1/queues/limits/claim";
 
 const TEN: &[u8] = br#"{"max":10,"lease_s":600}"#;
-const INSERT: &[u8] = br#"{"statements":[{"sql":"INSERT INTO w (v) VALUES (?1)","params":["the quick brown fox"]}]}"#;
+pub const INSERT: &[u8] = br#"{"statements":[{"sql":"INSERT INTO w (v) VALUES (?1)","params":["the quick brown fox"]}]}"#;
 const JOB: &[u8] = br#"{"payload":{"to":"somebody@example.com","template":"welcome"}}"#;
 
 /// Tenants made in one round of `provision`.
@@ -151,7 +145,7 @@ fn both(round: usize, mut measure: impl FnMut(Side) -> f64) -> [f64; 2] {
 }
 
 fn of(goal: &'static str, [ours, limit]: [f64; 2]) -> Measured {
-    Measured { goal, ours, limit }
+    Measured { goal, ours, limit: Some(limit) }
 }
 
 fn read_one(site: &mut Site, round: usize) -> Vec<Measured> {
@@ -291,7 +285,7 @@ fn touch_all(tenantry: &Tenantry) {
     });
 }
 
-fn read_body(number: usize) -> Vec<u8> {
+pub fn read_body(number: usize) -> Vec<u8> {
     let row = 1 + number % TABLE_ROWS;
     format!(r#"{{"statements":[{{"sql":"SELECT v FROM t WHERE id = ?1","params":[{row}]}}]}}"#).into_bytes()
 }

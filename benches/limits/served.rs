@@ -10,6 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpResponse, HttpServer};
 use serde::{Deserialize, Serialize};
+use tenantry::cli::load::host::{Usage, usage};
 use tenantry::cli::load::wire::Target;
 use tenantry::config::{Config, Level, Plan};
 
@@ -40,6 +41,11 @@ impl Served {
         BufReader::new(child.stdout.take().expect("its stdout")).read_line(&mut line).expect("a line");
         let url = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("no address but {line:?}"));
         Served { target: Target::parse(url).expect("an address"), child }
+    }
+
+    /// What its process takes of the machine.
+    pub fn usage(&self) -> Usage {
+        usage(self.child.id()).expect("it runs")
     }
 
     /// Stops it in good order.
@@ -83,11 +89,12 @@ async fn answer(name: web::Path<String>, _body: Bytes, answers: Data<HashMap<Str
 }
 
 /// Tenantry, as it is deployed; only its plan lets one tenant have every connection.
-pub fn tenantry(data_dir: &Path, level: Level) {
+pub fn tenantry(data_dir: &Path, level: Level, descriptors: u64) {
     let mut config = Config { data_dir: data_dir.to_owned(), listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
     "warn".clone_into(&mut config.telemetry.log);
     config.durability.database = level;
     config.durability.queue = level;
+    config.sqlite.descriptors = descriptors;
     config.plans.insert("default".to_owned(), Plan { concurrent_statements: 0, ..Plan::default() });
     let running = tenantry::server::start(config, Some(KEY.to_owned())).expect("a server");
     say(&format!("listening on http://{}", running.addr));

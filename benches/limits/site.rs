@@ -5,25 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tenantry::cli::load::host::Usage;
 use tenantry::cli::load::wire::{self, Caller, Target};
 
 use crate::client::{Client, ask};
-use crate::local::Files;
+use crate::local::{Files, SCHEMA};
 use crate::rows;
 use crate::served::{Answers, Canned, KEY, Served};
 use crate::{Args, tell};
 
-/// Rows in table `t` of every tenant.
-pub const ROWS: usize = 1_000;
-
 /// Tenants made by one call while the site is built.
 const BATCH: usize = 50;
-
-/// A tenant's schema and rows: `t` is read, `w` is written.
-pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
-     CREATE TABLE w (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
-     INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
-       SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
 
 pub struct Site {
     pub client: Client,
@@ -41,6 +33,8 @@ pub struct Tenantry {
     served: Option<Served>,
     dir: PathBuf,
     level: &'static str,
+    /// Descriptors its databases may hold; 0 for what the process may have.
+    descriptors: u64,
     pub tenants: Vec<Member>,
 }
 
@@ -52,22 +46,22 @@ pub struct Member {
 impl Site {
     pub fn build(args: &Args) -> Site {
         let scratch = tempfile::Builder::new().prefix("limits-").tempdir_in(target_dir()).expect("a folder");
-        tell(&format!("provisioning {} tenants", args.tenants));
-        let tenantry = Tenantry::build(scratch.path().join("full"), "full", args.tenants);
-        let normal = args.wants("insert-many-normal").then(|| Tenantry::build(scratch.path().join("normal"), "normal", args.tenants));
+        tell(&format!("provisioning {} tenants", args.tenants.unwrap_or(200)));
+        let tenantry = Tenantry::build(scratch.path().join("full"), "full", args.tenants.unwrap_or(200));
+        let normal =
+            args.wants("insert-many-normal").then(|| Tenantry::build(scratch.path().join("normal"), "normal", args.tenants.unwrap_or(200)));
         let answers: Answers = rows::canned(&tenantry);
         let file = scratch.path().join("answers.json");
         std::fs::write(&file, serde_json::to_vec(&answers).expect("JSON")).expect("a file");
         let bare = Served::start(&["--serve-bare", path(&file)]);
-        let files = Files::make(&scratch.path().join("local"), args.tenants);
+        let files = Files::make(&scratch.path().join("local"), args.tenants.unwrap_or(200));
         Site { client: Client { connections: args.connections, slice: args.slice() }, tenantry, normal, bare, files, scratch }
     }
 }
 
 impl Tenantry {
-    fn build(dir: PathBuf, level: &'static str, tenants: usize) -> Tenantry {
-        let mut tenantry = Tenantry { served: None, dir, level, tenants: Vec::new() };
-        tenantry.start();
+    pub fn build(dir: PathBuf, level: &'static str, tenants: usize) -> Tenantry {
+        let mut tenantry = Tenantry::empty(dir, level);
         for from in (0..tenants).step_by(BATCH) {
             let slugs: Vec<String> = (from..tenants.min(from + BATCH)).map(|at| format!("bench-{at}")).collect();
             for (id, token) in tenantry.provision(&slugs) {
@@ -82,8 +76,28 @@ impl Tenantry {
         tenantry
     }
 
+    /// One without tenants.
+    pub fn empty(dir: PathBuf, level: &'static str) -> Tenantry {
+        let mut tenantry = Tenantry { served: None, dir, level, descriptors: 0, tenants: Vec::new() };
+        tenantry.start();
+        tenantry
+    }
+
     pub fn start(&mut self) {
-        self.served = Some(Served::start(&["--serve-tenantry", path(&self.dir), "--level", self.level]));
+        let descriptors = self.descriptors.to_string();
+        let args = ["--serve-tenantry", path(&self.dir), "--level", self.level, "--descriptors", &descriptors];
+        self.served = Some(Served::start(&args));
+    }
+
+    /// With other descriptors, and every file closed.
+    pub fn restart(&mut self, descriptors: u64) {
+        self.stop();
+        self.descriptors = descriptors;
+        self.start();
+    }
+
+    pub fn usage(&self) -> Usage {
+        self.served.as_ref().expect("it runs").usage()
     }
 
     pub fn stop(&mut self) {
@@ -118,7 +132,7 @@ impl Tenantry {
 }
 
 /// On the disk that builds are on: a folder for temporary files may be memory, which flushes nothing.
-fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().expect("this program has a path");
     exe.parent().and_then(Path::parent).expect("it is in target/release/deps").to_owned()
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
+use crate::sqlite::Needs;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
@@ -89,6 +90,17 @@ impl Scopes {
             "It has: {}. Ask for a token with `{scope}`.",
             if self.is_empty() { "none".to_owned() } else { self.to_string() }
         )))
+    }
+
+    /// `forbidden`, naming the scope, unless the set has what a statement needs.
+    pub fn permit(self, needs: Needs) -> Result<()> {
+        if needs.has(Needs::SCHEMA) {
+            return self.require(Scope::SqlSchema);
+        }
+        if needs.has(Needs::WRITE) {
+            self.require(Scope::SqlWrite)?;
+        }
+        if needs.has(Needs::READ) { self.require(Scope::SqlRead) } else { Ok(()) }
     }
 
     /// Reads names somebody asks for. An unknown one is `bad_request` and names the nearest that exists.

@@ -7,10 +7,11 @@
 
 mod drive;
 mod fleet;
-mod host;
-mod mix;
+mod gauge;
+pub mod host;
+pub mod mix;
 mod picture;
-mod progress;
+pub(super) mod progress;
 mod report;
 mod tally;
 mod truth;
@@ -29,6 +30,7 @@ use serde_json::Value;
 
 use self::drive::{Outcome, Plan};
 use self::fleet::Fleet;
+use self::gauge::Gauge;
 use self::host::OwnServer;
 use self::mix::{Mix, Op, Skew, Spread};
 use self::report::{Report, Row, Server, Settings, Summary, Wrong};
@@ -137,6 +139,8 @@ impl Load {
         let (tenants, rows) = (self.tenants as usize, self.rows as usize);
         let connections = self.connections as usize;
         let (version, durability) = runtime.block_on(about(&target, &site.key))?;
+        let pid = self.pid.or(site.own.as_ref().map(OwnServer::pid));
+        let mut gauge = Gauge::new(&target, &site.key, pid)?;
         let fleet = runtime.block_on(Fleet::settle(target, &site.key, tenants, rows, self.plan.as_deref()))?;
 
         let (truth, trouble) = (Truth::new(now_s(), tenants, rows, connections), Trouble::default());
@@ -146,10 +150,9 @@ impl Load {
             runtime.block_on(warm_caches(&shared))?;
         }
         let threads = self.threads.map_or_else(threads_by_default, |threads| threads as usize).min(connections);
-        let pid = self.pid.or(site.own.as_ref().map(OwnServer::pid));
-        let plan = Plan { mix: &self.mix, spread: &spread, rate: self.rate.0, threads, warmup: self.warmup, duration: self.duration, pid };
+        let plan = Plan { mix: &self.mix, spread: &spread, rate: self.rate.0, threads, warmup: self.warmup, duration: self.duration };
         let started_at = rfc3339(now_ms());
-        let Outcome { tally, measured, never_begun, timeline } = drive::run(&plan, &shared)?;
+        let Outcome { tally, measured, never_begun, timeline } = drive::run(&plan, &shared, &mut gauge)?;
         let tally = RefCell::new(tally);
         // A server that is gone by now is told of by the report.
         let verified = match trouble.stops() {
@@ -189,6 +192,7 @@ impl Load {
             operations,
             hot: group("hot", &tally.hot),
             quiet: group("quiet", &tally.quiet),
+            refused: (tally.refused.count() > 0).then(|| Row::of("refused", &tally.refused, seconds)),
             never_begun,
             wrong: Wrong { count: trouble.count(), examples: trouble.examples() },
             verified,

@@ -33,7 +33,8 @@ pub struct BodyLimits {
 }
 
 /// Bytes of a body being received, counted until it is there.
-struct Receiving {
+#[derive(Debug)]
+pub struct Receiving {
     bytes: u64,
     all: Arc<AtomicU64>,
 }
@@ -50,14 +51,17 @@ impl BodyLimits {
     }
 
     /// Room for a body of so many bytes; 503 when too many are on their way.
-    fn receive(&self, bytes: u64) -> Result<Receiving> {
+    pub fn count(&self, bytes: u64) -> Result<Option<Receiving>> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
         let receiving = Receiving { bytes, all: self.receiving.clone() };
         if self.receiving.fetch_add(bytes, Relaxed) + bytes > self.all {
             return Err(Error::new(Code::Overloaded, "too many bytes of request bodies are on their way")
                 .hint("The bound is http.receiving_bytes.")
                 .retry_after(Duration::from_secs(1)));
         }
-        Ok(receiving)
+        Ok(Some(receiving))
     }
 }
 
@@ -143,15 +147,15 @@ async fn read_json(request: HttpRequest, payload: Payload) -> Result<Bytes> {
 async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
     let limits = request.app_data::<Data<BodyLimits>>().ok_or_else(|| Error::internal("a part is not wired", &"BodyLimits"))?;
     let limit = limits.bytes;
-    if header(&request, CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
-    }
     // Without a length it may become as large as the largest.
     let length = header(&request, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok()).unwrap_or(limit as u64);
     if length > limit as u64 {
         return Err(too_large(limit));
     }
-    let _receiving = if length > SMALL { Some(limits.receive(length)?) } else { None };
+    if header(&request, CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
+    }
+    let _receiving = limits.count(length)?;
     let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);
     match tokio::time::timeout(BODY_TIME, read).await {
         Err(_) => Err(Error::bad_request(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))),

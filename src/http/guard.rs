@@ -46,6 +46,35 @@ pub struct ByTenant(pub TenantId);
 
 type Letting<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 
+/// Where a token is asked for a tenant: once for a request, again and again for a socket.
+#[derive(Clone)]
+pub struct Door {
+    verifier: Arc<Verifier>,
+    registry: Arc<Registry>,
+    triples: Arc<Triples>,
+    request_id: Uuid,
+}
+
+impl Door {
+    pub fn of(request: &HttpRequest) -> Result<Door> {
+        Ok(Door {
+            verifier: part_arc(request)?,
+            registry: part_arc(request)?,
+            triples: part_arc(request)?,
+            request_id: request_id(request),
+        })
+    }
+
+    pub async fn let_in(&self, token: &str) -> Result<TenantCall> {
+        let claims = self.verifier.verify(token).await?;
+        let id = TenantId::from(claims.tenant);
+        let known = self.registry.moment(id);
+        let tenant = self.registry.active(id).await?;
+        let (registry, triples) = (self.registry.clone(), self.triples.clone());
+        Ok(TenantCall { claims, tenant, request_id: self.request_id, known, registry, triples })
+    }
+}
+
 impl FromRequest for TenantCall {
     type Error = Error;
     type Future = Letting<Self>;
@@ -53,16 +82,10 @@ impl FromRequest for TenantCall {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         Box::pin(async move {
-            let verifier = part::<Verifier>(&request)?;
-            let claims = verifier.verify(bearer(&request)?).await?;
-            let registry = part_arc::<Registry>(&request)?;
-            let id = TenantId::from(claims.tenant);
-            let known = registry.moment(id);
-            let tenant = registry.active(id).await?;
-            request.extensions_mut().insert(ByTenant(tenant.id));
-            tenant.admit()?;
-            let triples = part_arc::<Triples>(&request)?;
-            Ok(TenantCall { claims, tenant, request_id: request_id(&request), known, registry, triples })
+            let call = Door::of(&request)?.let_in(bearer(&request)?).await?;
+            request.extensions_mut().insert(ByTenant(call.tenant.id));
+            call.tenant.admit()?;
+            Ok(call)
         })
     }
 }

@@ -77,7 +77,7 @@ impl UnreadAnswers {
     pub fn keep(&self, lease: &Lease, body: impl Into<Bytes>) -> Unread {
         let rest = body.into();
         if rest.len() <= SMALL {
-            return Unread { rest, counted: None };
+            return Unread::small(rest);
         }
         let bytes = rest.len() as u64;
         let counted = Counted { bytes, all: self.all.clone(), tenant: lease.unread().clone() };
@@ -102,6 +102,21 @@ impl UnreadAnswers {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Unread {
+    /// What is bounded otherwise.
+    pub fn small(body: impl Into<Bytes>) -> Unread {
+        Unread { rest: body.into(), counted: None }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 }
 

@@ -129,7 +129,7 @@ mod tests {
     fn a_claim_never_scans_nor_sorts() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
         for step in schema().tenant_queue.iter().flat_map(|set| &set.steps) {
-            conn.execute_batch(&step.up).unwrap();
+            conn.execute_batch(&step.up.sql).unwrap();
         }
         use super::super::{CLEAR, FIND, FINISH, PRUNE_DEAD, PRUNE_DONE};
         for sql in [QUEUE, ANY_DUE, STAGE_DUE, ANY_ENDED, TAKE_BACK, BEST, LEASE, PAYLOAD, PRUNE_DEAD, PRUNE_DONE, FIND, FINISH, CLEAR] {

@@ -1,11 +1,12 @@
 //! Every part of a running server, built in the order of the layers, and closed in the opposite one.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::web::{Data, ServiceConfig};
 use serde_json::json;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
@@ -13,6 +14,8 @@ use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::Memory;
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
+use crate::fleet::{self, Fleet};
+use crate::hrana::Streams;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
@@ -25,8 +28,7 @@ use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
-use crate::tenant::template::{Blueprint, Template};
-use crate::tenant::{Role, Triples};
+use crate::tenant::{Target, Triples};
 
 /// The first operator's name.
 const FIRST_OPERATOR: &str = "root";
@@ -43,6 +45,8 @@ pub struct Parts {
     analytics: Arc<Analytics>,
     registry: Arc<Registry>,
     lifecycle: Arc<Lifecycle>,
+    fleet: Arc<Fleet>,
+    driving: Arc<Mutex<Option<JoinHandle<()>>>>,
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
@@ -54,6 +58,7 @@ pub struct Parts {
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
     unread: Arc<UnreadAnswers>,
+    pub streams: Arc<Streams>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
 }
@@ -71,13 +76,21 @@ impl Parts {
         let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
-        let blueprint = Blueprint::load(config.tenants.migrations_dir.as_deref())?;
-        let (folder, plan) = (layout.system().join("template"), blueprint.clone());
-        let template = engine.blocking(move || Template::build(&folder, &plan)).await?;
+        let folder = config.tenants.migrations_dir.clone();
+        let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
+        let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
-        let sets = Role::ALL.map(|role| blueprint.of(role).clone());
-        let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), sets, idle_close);
+        let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);
+        let fleet = Fleet::new(fleet::Parts {
+            layout: layout.clone(),
+            engine: engine.clone(),
+            app: systems.app.clone(),
+            audit: systems.audit.clone(),
+            triples: triples.clone(),
+            target: target.clone(),
+            drain: Duration::from_millis(config.tenants.drain_ms),
+        });
         let parts = lifecycle::Parts {
             layout,
             engine: engine.clone(),
@@ -87,12 +100,13 @@ impl Parts {
             triples: triples.clone(),
             signer,
             verifier: verifier.clone(),
-            blueprint,
-            template,
+            target,
         };
         let lifecycle = Lifecycle::new(parts, &config.tenants, &config.auth);
         let recovered = lifecycle.recover().await?;
         tracing::info!(?recovered, "what an earlier end left is settled");
+
+        let driving = Arc::new(Mutex::new(Some(tokio::spawn(fleet.clone().drive()))));
 
         let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
         Ok(Parts {
@@ -105,6 +119,8 @@ impl Parts {
             systems,
             registry,
             lifecycle: Arc::new(lifecycle),
+            fleet: Arc::new(fleet),
+            driving,
             ring,
             verifier,
             requests: Arc::default(),
@@ -114,6 +130,7 @@ impl Parts {
             unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
+            streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
@@ -131,6 +148,7 @@ impl Parts {
             .app_data(Data::from(self.analytics))
             .app_data(Data::from(self.registry))
             .app_data(Data::from(self.lifecycle))
+            .app_data(Data::from(self.fleet))
             .app_data(Data::from(self.ring))
             .app_data(Data::from(self.verifier))
             .app_data(Data::from(self.requests))
@@ -141,11 +159,20 @@ impl Parts {
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
+            .app_data(Data::from(self.streams))
             .app_data(Data::from(self.body_limits));
     }
 
     /// Closes every file. No request runs any more.
     pub async fn close(&self) {
+        self.fleet.close();
+        let driving = self.driving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut driving) = driving
+            && tokio::time::timeout(self.grace, &mut driving).await.is_err()
+        {
+            // What its visits still do ends on the lanes; the next start visits those tenants again.
+            driving.abort();
+        }
         self.triples.close(self.grace).await;
         self.systems.close().await;
         self.engine.stop();

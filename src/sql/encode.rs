@@ -14,7 +14,7 @@ use rusqlite::types::ValueRef;
 use serde::Deserialize;
 
 use crate::config::Plan;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::sqlite::{Cells, Effect};
 
 /// How integers are written.
@@ -62,9 +62,6 @@ impl<'p> Answering<'p> {
 
     pub fn row(&mut self, cells: &Cells<'_>) -> Result<()> {
         self.rows += 1;
-        if self.plan.result_rows > 0 && self.rows > self.plan.result_rows {
-            return Err(too_large("rows", "result_rows"));
-        }
         self.out.extend_from_slice(if std::mem::take(&mut self.first_row) { b"[" } else { b",[" });
         let mut between = false;
         for value in cells.iter() {
@@ -74,10 +71,7 @@ impl<'p> Answering<'p> {
             self.value(value);
         }
         self.out.push(b']');
-        if self.plan.result_bytes > 0 && self.out.len() as u64 > self.plan.result_bytes {
-            return Err(too_large("bytes", "result_bytes"));
-        }
-        Ok(())
+        self.plan.admits(self.rows, self.out.len() as u64)
     }
 
     pub fn end_result(&mut self, effect: Effect) {
@@ -132,11 +126,6 @@ impl<'p> Answering<'p> {
             }
         }
     }
-}
-
-fn too_large(what: &str, bound: &str) -> Error {
-    Error::new(Code::ResultTooLarge, format!("the answer has more {what} than the plan allows"))
-        .hint(format!("The plan's bound is {bound}. A LIMIT, fewer columns or pages help."))
 }
 
 /// serde_json writes numbers without a detour (`null` for what is not finite); into a `Vec` it cannot fail.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::encode::Integers;
 use super::params::Params;
 use crate::error::{Error, Result};
+use crate::sqlite::may_only_read;
 
 /// Statements in one request.
 pub const STATEMENTS_MAX: usize = 10_000;
@@ -75,24 +76,5 @@ impl Work {
             Work::Statements(statements) => statements.iter().all(|statement| may_only_read(&statement.sql)),
             Work::Script(_) => false,
         }
-    }
-}
-
-fn may_only_read(sql: &str) -> bool {
-    const WRITES: [&str; 10] = ["insert", "update", "delete", "replace", "create", "drop", "alter", "analyze", "reindex", "vacuum"];
-    let sql = sql.trim_start();
-    let word = &sql[..sql.bytes().take_while(u8::is_ascii_alphabetic).count()];
-    !WRITES.iter().any(|writes| word.eq_ignore_ascii_case(writes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_word_only_ever_sends_to_the_writer() {
-        assert!(may_only_read(" select 1") && may_only_read("WITH x AS (SELECT 1) DELETE FROM t") && may_only_read("-- c\nDELETE FROM t"));
-        assert!(!may_only_read("\n INSERT INTO t VALUES (1)") && !may_only_read("replace into t values (1)"));
-        assert!(may_only_read("") && may_only_read("ü"));
     }
 }

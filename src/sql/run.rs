@@ -11,7 +11,7 @@ use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Needs, Prepared, Reader, WriteTx, is_vacuum};
+use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Reader, WriteTx, is_vacuum};
 
 const ANSWERS: Idempotency = Idempotency::kept_in("_tenantry_idempotency");
 
@@ -63,10 +63,7 @@ pub async fn run(
     key: Option<IdempotencyKey>,
 ) -> Result<Answer> {
     let work = request.work()?;
-    let limits = match plan.statement_ms {
-        0 => Limits::default(),
-        ms => Limits { time: Duration::from_millis(ms) },
-    };
+    let limits = Limits::of(plan);
     let task = Arc::new(Task { work, integers: request.integers, plan: plan.clone(), caller, key });
     match request.transaction {
         Some(Mode::None) if task.key.is_some() => {
@@ -187,13 +184,21 @@ impl Task {
         if only_read && !prepared.is_readonly() {
             return Ok(false);
         }
-        self.permit(&prepared)?;
+        self.caller.scopes.permit(prepared.needs())?;
         match &statement.params {
             Params::Positional(values) => prepared.bind_all(values)?,
             Params::Named(values) => prepared.bind_named(values)?,
         }
-        answering.begin_result(&prepared.columns());
-        let effect = prepared.run(|cells| answering.row(cells))?;
+        let mut begun = false;
+        let effect = prepared.run(|cells| {
+            if !std::mem::replace(&mut begun, true) {
+                answering.begin_result(&cells.columns());
+            }
+            answering.row(cells)
+        })?;
+        if !begun {
+            answering.begin_result(&prepared.columns());
+        }
         answering.end_result(effect);
         Ok(true)
     }
@@ -206,22 +211,10 @@ impl Task {
             if only_read && !prepared.is_readonly() {
                 return Ok(None);
             }
-            self.permit(&prepared).and_then(|()| prepared.run(|_| Ok(()))).map_err(at(ran))?;
+            self.caller.scopes.permit(prepared.needs()).and_then(|()| prepared.run(|_| Ok(()))).map_err(at(ran))?;
             ran += 1;
         }
         Ok(Some(ran))
-    }
-
-    fn permit(&self, prepared: &Prepared<'_>) -> Result<()> {
-        let needs = prepared.needs();
-        let scopes = self.caller.scopes;
-        if needs.has(Needs::SCHEMA) {
-            return scopes.require(Scope::SqlSchema);
-        }
-        if needs.has(Needs::WRITE) {
-            scopes.require(Scope::SqlWrite)?;
-        }
-        if needs.has(Needs::READ) { scopes.require(Scope::SqlRead) } else { Ok(()) }
     }
 
     fn answer(&self, answering: Answering<'_>, statements: usize, began: Instant, wrote: bool) -> Answer {

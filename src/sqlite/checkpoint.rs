@@ -61,6 +61,11 @@ impl LogLength {
         }
     }
 
+    /// After a commit of another connection than the writer's.
+    pub fn follow(&self, frames: &Frames) {
+        self.frames.store(frames.load(Relaxed), Relaxed);
+    }
+
     fn cut(&self) {
         self.frames.store(0, Relaxed);
         self.next.store(0, Relaxed);
@@ -88,6 +93,7 @@ pub fn after_commit(engine: &Engine, open: &Open, session: &Session) {
         return open.log.cut();
     }
     open.readers.stop(Stop::HeldBack);
+    open.transactions.stop(Stop::HeldBack);
     engine.counters().held_back.fetch_add(1, Relaxed);
     if run(session, "TRUNCATE", PATIENCE) {
         open.log.cut();
@@ -106,8 +112,18 @@ pub fn settle(session: &Session) -> bool {
     run(session, "TRUNCATE", PATIENCE)
 }
 
-/// The last checkpoint, and the end of the file's connections: what is left is one plain file.
-pub fn close(path: &Path, mut open: Arc<Open>) {
+/// What is left beside a file that was closed; the file itself holds everything in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// It is one plain file.
+    Nothing,
+    /// An empty log and its index: for a file that is likely to be opened again soon. Making and removing those two
+    /// is most of what opening and closing costs.
+    EmptyLog,
+}
+
+/// The last checkpoint, and the end of the file's connections.
+pub fn close(path: &Path, mut open: Arc<Open>, leave: Leave) {
     let began = Instant::now();
     // Nobody is inside; but somebody may be looking at its state this very moment.
     let Open { writer, readers, .. } = loop {
@@ -123,7 +139,7 @@ pub fn close(path: &Path, mut open: Arc<Open>) {
     };
     drop(readers);
     let session = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if run(&session, "TRUNCATE", PATIENCE) {
+    if run(&session, "TRUNCATE", PATIENCE) && leave == Leave::Nothing {
         // With the log empty SQLite may remove it as it closes.
         let _ = session.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }

@@ -4,6 +4,7 @@
 //! not opened again: a file has one writer alive.
 
 mod brief;
+mod closing;
 mod opening;
 
 use std::collections::VecDeque;
@@ -18,12 +19,13 @@ use super::checkpoint;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
-use super::migrate::Migrations;
+use super::migrate::Wanted;
 use super::reader::{Reader, WriteTx};
 use super::session::Session;
+use super::turn::Lent;
 use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
-use crate::config::Level;
+use crate::config::{Level, Plan};
 use crate::error::{Code, Error, Result};
 
 use brief::Heavy;
@@ -41,6 +43,16 @@ pub struct Limits {
     pub time: Duration,
 }
 
+impl Limits {
+    /// Of a tenant's statements.
+    pub fn of(plan: &Plan) -> Limits {
+        match plan.statement_ms {
+            0 => Limits::default(),
+            ms => Limits { time: Duration::from_millis(ms) },
+        }
+    }
+}
+
 impl Default for Limits {
     /// For our own statements.
     fn default() -> Self {
@@ -56,7 +68,9 @@ pub struct Options {
     pub max_bytes: u64,
     pub party: Party,
     /// What the file is brought up to date with when it is opened, in this order.
-    pub migrations: Arc<[Arc<Migrations>]>,
+    pub migrations: Wanted,
+    /// Where the file is kept as it was before a migration destroys something in it.
+    pub keep_before: Option<PathBuf>,
     /// Whether tenants' own SQL runs here.
     pub sandboxed: bool,
     /// Whether a missing file is made. A tenant's files are made by provisioning only.
@@ -77,6 +91,8 @@ pub struct Database {
     /// What was open last: gone before the file is opened again.
     last: Mutex<Weak<Open>>,
     failed: Mutex<Option<(Instant, Error)>>,
+    /// A statement met damage. Not taken back by opening again: what is damaged stays so.
+    damaged: AtomicBool,
     queue: Mutex<Queue>,
     /// Whether a checkpoint of the idle file is due.
     idle_listed: AtomicBool,
@@ -102,12 +118,12 @@ pub struct FileState {
     pub readers_idle: u32,
     pub writes_waiting: usize,
     pub wal_bytes: u64,
-    /// Its last opening failed.
+    /// Its last opening failed, or a statement met damage.
     pub failed: bool,
 }
 
 /// Tells a job that its caller has gone, when the caller's future is dropped.
-struct Caller(Gone);
+pub(super) struct Caller(pub(super) Gone);
 
 impl Drop for Caller {
     fn drop(&mut self) {
@@ -129,6 +145,7 @@ impl Database {
             opening: tokio::sync::Mutex::default(),
             last: Mutex::default(),
             failed: Mutex::default(),
+            damaged: AtomicBool::default(),
             queue: Mutex::default(),
             idle_listed: AtomicBool::default(),
             heavy: Heavy::default(),
@@ -171,9 +188,8 @@ impl Database {
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);
         };
-        let party = Party { running_max: self.engine.reading_max(), ..self.options.party };
-        self.engine.reads().submit(party, Box::new(job))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked")))
+        self.engine.reads().submit(self.reading_party(), Box::new(job))?;
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))))
     }
 
     /// Runs `f` on the writer, in a savepoint of a group's transaction, and returns after the commit. An `Err`
@@ -200,7 +216,7 @@ impl Database {
             }
         };
         self.enqueue(Work::Grouped(Job { step: Box::new(step), limits, gone, _pass: self.hold()? }))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
     }
 
     /// Runs `f` with the writer to itself, outside any group.
@@ -215,7 +231,7 @@ impl Database {
         let (answer, answered) = oneshot::channel();
         let run = move |writer: Result<&Exclusive<'_>>| drop(answer.send(writer.and_then(f)));
         self.enqueue(Work::Alone(Alone { run: Box::new(run), limits, gone, _pass: self.hold()? }))?;
-        answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked")))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
     }
 
     /// Opens the file if it is not, and with that brings it up to date.
@@ -225,7 +241,7 @@ impl Database {
 
     pub fn state(&self) -> FileState {
         let writes_waiting = self.queue().work.len();
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let failed = self.damaged.load(Relaxed) || self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
         match self.current() {
             None => FileState { writes_waiting, failed, ..FileState::default() },
             Some(open) => {
@@ -235,35 +251,7 @@ impl Database {
         }
     }
 
-    /// Stops what runs on the file's connections now, and tells what waits so when its turn comes; or takes that
-    /// back.
-    pub fn refuse(&self, refused: bool) {
-        self.refused.store(refused, Relaxed);
-        if let Some(open) = self.current() {
-            open.readers.stop(Stop::Closing);
-            open.writer_watch.stop(Stop::Closing);
-        }
-    }
-
-    /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
-    pub async fn close(self: &Arc<Self>) {
-        // One after the other: a second caller returns when the first one's close is done.
-        let _one = self.opening.lock().await;
-        let (closed, done) = oneshot::channel();
-        let database = self.clone();
-        let close = move || {
-            let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(open) = open {
-                checkpoint::close(&database.path, open);
-                database.engine.counters().closes.fetch_add(1, Relaxed);
-            }
-            let _ = closed.send(());
-        };
-        self.engine.writes().submit_reserved(self.writing_party(), Box::new(close));
-        let _ = done.await;
-    }
-
-    fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
+    pub(super) fn enqueue(self: &Arc<Self>, work: Work) -> Result<()> {
         let mut queue = self.queue();
         if queue.work.len() >= self.engine.tuning().writes_waiting && self.options.party != Party::SYSTEM {
             return Err(Error::new(Code::TooManyRequests, "too many writes of this tenant are waiting")
@@ -278,7 +266,7 @@ impl Database {
         Ok(())
     }
 
-    fn submit_drain(self: &Arc<Self>) {
+    pub(super) fn submit_drain(self: &Arc<Self>) {
         let database = self.clone();
         self.engine.writes().submit_reserved(self.writing_party(), Box::new(move || database.drain()));
     }
@@ -294,25 +282,27 @@ impl Database {
             drop(session);
             return self.settle_waiting(&refused);
         }
+        let fence = || self.fail(&open);
         let end = match self.take() {
             Taken::Nothing => End::Sound,
             Taken::Group(jobs) => {
-                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs);
+                let (rest, end) = writer::run_group(&self.engine, &open, &session, jobs, &fence);
                 let mut queue = self.queue();
                 for job in rest.into_iter().rev() {
                     queue.work.push_front(Work::Grouped(job));
                 }
                 end
             }
-            Taken::Alone(alone) => self.run_alone(&open, &session, alone),
+            Taken::Alone(alone) => self.run_alone(&open, &session, alone, &fence),
+            Taken::Lent(lent) => {
+                drop(session);
+                return lent.lend(self.clone());
+            }
         };
         if end == End::Sound {
             checkpoint::after_commit(&self.engine, &open, &session);
         }
         drop(session);
-        if end == End::Failed {
-            self.fail(open);
-        }
         let mut queue = self.queue();
         if queue.work.is_empty() {
             queue.drained = false;
@@ -324,19 +314,19 @@ impl Database {
         }
     }
 
-    fn run_alone(&self, open: &Open, session: &Session, alone: Alone) -> End {
+    fn run_alone(&self, open: &Open, session: &Session, alone: Alone, fence: &dyn Fn()) -> End {
         if alone.gone.load(Relaxed) {
             return End::Sound;
         }
         let until = Instant::now() + alone.limits.time;
-        let exclusive = Exclusive { engine: &self.engine, open, session, end: false.into(), until, gone: alone.gone };
+        let exclusive = Exclusive { engine: &self.engine, open, session, failed: false.into(), fence, until, gone: alone.gone };
         let run = alone.run;
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(Ok(&exclusive))));
         writer::roll_back(session);
         if ran.is_err() {
             tracing::error!("a write job panicked; it was rolled back");
         }
-        if exclusive.end.get() { End::Failed } else { End::Sound }
+        if exclusive.failed.get() { End::Failed } else { End::Sound }
     }
 
     fn take(&self) -> Taken {
@@ -346,8 +336,9 @@ impl Database {
             match queue.work.pop_front() {
                 Some(Work::Grouped(job)) => jobs.push_back(job),
                 Some(Work::Alone(alone)) if jobs.is_empty() => return Taken::Alone(alone),
-                Some(alone) => {
-                    queue.work.push_front(alone);
+                Some(Work::Lent(lent)) if jobs.is_empty() => return Taken::Lent(lent),
+                Some(other) => {
+                    queue.work.push_front(other);
                     break;
                 }
                 None => break,
@@ -356,21 +347,23 @@ impl Database {
         if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
     }
 
-    /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
-    fn fail(&self, open: Arc<Open>) {
-        self.suspect.store(true, Relaxed);
-        open.readers.stop(Stop::Closing);
-        let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &open)) {
-            *current = None;
+    /// Damage that a statement meets shows in the file's state; what it does not touch is still served.
+    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.as_ref().is_err_and(Error::is_withheld) {
+            self.damaged.store(true, Relaxed);
         }
+        outcome
     }
 
-    fn not_refused(&self) -> Result<()> {
-        if !self.refused.load(Relaxed) {
-            return Ok(());
+    /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
+    pub(super) fn fail(&self, open: &Arc<Open>) {
+        self.suspect.store(true, Relaxed);
+        open.readers.stop(Stop::Closing);
+        open.transactions.stop(Stop::Closing);
+        let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, open)) {
+            *current = None;
         }
-        Err(Error::new(Code::TenantUnavailable, "the database is being closed").retry_after(RETRY))
     }
 
     /// The file failed while writes were waiting: none of them has begun.
@@ -388,6 +381,7 @@ impl Database {
             match work {
                 Work::Grouped(job) => job.settle(Err(error.clone())),
                 Work::Alone(alone) => (alone.run)(Err(error.clone())),
+                Work::Lent(lent) => lent.refuse(error.clone()),
             }
         }
     }
@@ -419,11 +413,23 @@ impl Database {
         false
     }
 
-    fn writing_party(&self) -> Party {
+    pub(super) fn writing_party(&self) -> Party {
         if self.options.party == Party::SYSTEM { Party::SYSTEM } else { Party { running_max: WRITERS_OF_A_PARTY, ..self.options.party } }
     }
 
-    fn hold(&self) -> Result<Pass> {
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub(super) fn has_writes_waiting(&self) -> bool {
+        !self.queue().work.is_empty()
+    }
+
+    pub(super) fn reading_party(&self) -> Party {
+        Party { running_max: self.engine.reading_max(), ..self.options.party }
+    }
+
+    pub(super) fn hold(&self) -> Result<Pass> {
         self.gate.hold().ok_or_else(|| Error::new(Code::ShuttingDown, "this database is closed").retry_after(Duration::from_secs(1)))
     }
 
@@ -440,7 +446,8 @@ enum Taken {
     Nothing,
     Group(VecDeque<Job>),
     Alone(Alone),
+    Lent(Lent),
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,9 +13,14 @@ use tokio::sync::oneshot;
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
 use super::executor::{Bounds, Executor, Job, Load, Party};
+use super::memory;
 use super::watch::Watchdog;
 use crate::config;
 use crate::error::{Error, Result};
+
+/// Read lanes run what was not brief, which may be seconds of pure computing. They stand back for the async workers,
+/// which answer everybody else, and for the lanes that write.
+const READ_NICE: i32 = 10;
 
 pub struct Engine {
     reads: Executor,
@@ -40,6 +45,7 @@ type WhenIdle = Box<dyn FnMut() -> bool + Send>;
 pub struct Tuning {
     pub busy_timeout_ms: u64,
     pub cache_kib: u64,
+    pub statement_memory_bytes: u64,
     pub statement_cache: usize,
     pub readers_per_file: u32,
     pub checkpoint_bytes: u64,
@@ -59,21 +65,23 @@ impl Engine {
         let write_lanes = or(executor.write_lanes, 16);
         // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
         // Past the hard one a statement gets no more: one that sorts gigabytes fails, the process does not.
+        memory::install();
         let bytes = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
         // SAFETY: plain settings, valid at any time.
         unsafe {
             ffi::sqlite3_soft_heap_limit64(bytes(sqlite.page_cache_bytes));
             ffi::sqlite3_hard_heap_limit64(bytes(sqlite.heap_max_bytes));
         }
+        let bounds = Bounds {
+            lanes: 1,
+            waiting: executor.waiting,
+            waiting_per_party: executor.waiting_per_tenant,
+            waiting_time: Duration::from_millis(executor.waiting_ms),
+            nice: 0,
+        };
         Arc::new(Engine {
-            reads: Executor::start(
-                "read",
-                Bounds { lanes: read_lanes, waiting: executor.waiting, waiting_per_party: executor.waiting_per_tenant },
-            ),
-            writes: Executor::start(
-                "write",
-                Bounds { lanes: write_lanes, waiting: executor.waiting, waiting_per_party: executor.waiting_per_tenant },
-            ),
+            reads: Executor::start("read", Bounds { lanes: read_lanes, nice: READ_NICE, ..bounds }),
+            writes: Executor::start("write", Bounds { lanes: write_lanes, nice: 0, ..bounds }),
             watchdog: Watchdog::start(),
             scheduler: Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()),
             descriptors: DescriptorBudget::new(sqlite.descriptors),
@@ -82,6 +90,7 @@ impl Engine {
                 busy_timeout_ms: sqlite.busy_timeout_ms,
                 // A connection may use a hundredth of the budget, within reason; the soft heap limit holds the sum.
                 cache_kib: (sqlite.page_cache_bytes / 100 / 1024).clamp(64, 8 * 1024),
+                statement_memory_bytes: sqlite.statement_memory_bytes,
                 statement_cache: sqlite.statement_cache,
                 readers_per_file: sqlite.readers_per_file,
                 checkpoint_bytes: sqlite.checkpoint_bytes,

@@ -1,13 +1,13 @@
 //! An [`Executor`] is a fixed set of threads, its *lanes*, that run blocking jobs, fairly between *parties*
 //! (tenants): lanes serve the parties that wait in turn, whatever the length of their queues, and run at most
 //! [`Party::running_max`] jobs of one party at once. The number of jobs waiting is bounded, for one party and
-//! over all; past a bound a job is refused at once.
+//! over all, and so is how long a party's jobs wait; past a bound a job is refused at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
 
@@ -34,6 +34,10 @@ pub struct Bounds {
     pub waiting: usize,
     /// Jobs of one party waiting.
     pub waiting_per_party: usize,
+    /// A party of which a job has waited so long gets no further one in.
+    pub waiting_time: Duration,
+    /// How far the lanes stand back for the process's other threads, as `nice` counts.
+    pub nice: i32,
 }
 
 /// How busy the lanes are.
@@ -66,7 +70,8 @@ struct State {
 }
 
 struct Waiting {
-    jobs: VecDeque<Job>,
+    /// Each since when.
+    jobs: VecDeque<(Instant, Job)>,
     running: usize,
     running_max: usize,
     in_turn: bool,
@@ -79,23 +84,35 @@ impl Executor {
             .map(|n| {
                 let shared = shared.clone();
                 let lane = std::thread::Builder::new().name(format!("{name}-{n}"));
-                lane.spawn(move || shared.serve()).expect("the system gives a thread at start")
+                lane.spawn(move || {
+                    // Where that is not allowed they do not stand back.
+                    let _ = rustix::process::setpriority_process(None, bounds.nice);
+                    shared.serve()
+                })
+                .expect("the system gives a thread at start")
             })
             .collect();
         Executor { shared, lanes: Mutex::new(lanes) }
     }
 
-    /// Queues `job`, or refuses it: 429 when the party has too many waiting, 503 when all have.
+    /// Queues `job`, or refuses it: 429 when the party has too many waiting, 503 when all have or it would wait long.
     pub fn submit(&self, party: Party, job: Job) -> Result<()> {
         let bounds = self.shared.bounds;
         let mut state = self.shared.lock();
         if state.waiting >= bounds.waiting {
             return Err(overloaded("executor.waiting"));
         }
-        if party.id != Party::SYSTEM.id && state.parties.get(&party.id).is_some_and(|w| w.jobs.len() >= bounds.waiting_per_party) {
-            return Err(Error::new(Code::TooManyRequests, "too many statements of this tenant are waiting")
-                .hint("The bound is executor.waiting_per_tenant.")
-                .retry_after(Duration::from_secs(1)));
+        if party.id != Party::SYSTEM.id
+            && let Some(before) = state.parties.get(&party.id)
+        {
+            if before.jobs.len() >= bounds.waiting_per_party {
+                return Err(Error::new(Code::TooManyRequests, "too many statements of this tenant are waiting")
+                    .hint("The bound is executor.waiting_per_tenant.")
+                    .retry_after(Duration::from_secs(1)));
+            }
+            if before.jobs.front().is_some_and(|(since, _)| since.elapsed() > bounds.waiting_time) {
+                return Err(overloaded("executor.waiting_ms"));
+            }
         }
         state.push(party, job);
         drop(state);
@@ -175,7 +192,7 @@ impl State {
             in_turn: false,
         });
         waiting.running_max = party.running_max.max(1);
-        waiting.jobs.push_back(job);
+        waiting.jobs.push_back((Instant::now(), job));
         self.enqueue(party.id);
     }
 
@@ -194,7 +211,7 @@ impl State {
         let id = self.turn.pop_front()?;
         let waiting = self.parties.get_mut(&id)?;
         waiting.in_turn = false;
-        let job = waiting.jobs.pop_front()?;
+        let (_, job) = waiting.jobs.pop_front()?;
         waiting.running += 1;
         self.waiting -= 1;
         self.running += 1;
@@ -226,7 +243,13 @@ mod tests {
     const ELEVEN: Party = Party { id: 11, running_max: 1 };
 
     fn one_lane(waiting: usize) -> (Executor, mpsc::Sender<()>) {
-        let executor = Executor::start("test", Bounds { lanes: 1, waiting: 100, waiting_per_party: waiting });
+        let waiting_time = Duration::from_secs(60);
+        let bounds = Bounds { lanes: 1, waiting: 100, waiting_per_party: waiting, waiting_time, nice: 0 };
+        one_busy_lane(bounds)
+    }
+
+    fn one_busy_lane(bounds: Bounds) -> (Executor, mpsc::Sender<()>) {
+        let executor = Executor::start("test", bounds);
         let (open, closed) = mpsc::channel::<()>();
         let (busy, is_busy) = mpsc::channel();
         let hold = move || {
@@ -260,6 +283,21 @@ mod tests {
         executor.submit(TEN, nothing()).unwrap();
         assert_eq!(executor.submit(TEN, nothing()).unwrap_err().code(), Code::TooManyRequests);
         executor.submit(ELEVEN, nothing()).unwrap();
+        open.send(()).unwrap();
+        executor.stop();
+    }
+
+    #[test]
+    fn a_party_whose_jobs_wait_long_gets_no_further_one_in_and_others_do() {
+        let bounds = Bounds { lanes: 1, waiting: 100, waiting_per_party: 10, waiting_time: Duration::ZERO, nice: 0 };
+        let (executor, open) = one_busy_lane(bounds);
+        let nothing = || -> Job { Box::new(|| ()) };
+        executor.submit(TEN, nothing()).unwrap();
+        let refused = executor.submit(TEN, nothing()).unwrap_err();
+        assert_eq!(refused.code(), Code::Overloaded);
+        assert!(refused.wait().is_some() && refused.to_string().contains("executor.waiting_ms"), "{refused}");
+        executor.submit(ELEVEN, nothing()).unwrap();
+        executor.submit_reserved(TEN, nothing());
         open.send(()).unwrap();
         executor.stop();
     }

@@ -13,7 +13,7 @@ pub fn is_undecided(error: &rusqlite::Error) -> bool {
 }
 
 fn is_out_of_memory(error: &rusqlite::Error) -> bool {
-    extended(error) == Some(ffi::SQLITE_IOERR_NOMEM)
+    primary(error) == ffi::SQLITE_NOMEM || extended(error) == Some(ffi::SQLITE_IOERR_NOMEM)
 }
 
 /// Whether the file itself cannot be served.
@@ -22,7 +22,31 @@ pub fn is_broken(error: &rusqlite::Error) -> bool {
         && matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
 }
 
+/// Room below which a disk is taken for full, in bytes.
+const FULL: u64 = 1 << 20;
+
+/// Whether the disk below the file has no room. SQLite has one code for that and for a file at its plan's bound.
+pub fn disk_is_full(path: impl AsRef<std::path::Path>) -> bool {
+    rustix::fs::statvfs(path.as_ref()).is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) < FULL)
+}
+
+/// Whether an error at `COMMIT` says that the disk is full: the plan's bound is met before, as pages are taken.
+pub fn is_full(error: &rusqlite::Error) -> bool {
+    primary(error) == ffi::SQLITE_FULL
+}
+
 const WHO_KNOWS: &str = "The operator sees the reason in the server's log and under /admin/v1/tenants/{id}.";
+
+/// The answer for a file that cannot be opened and brought up to date. What has passed by the next try says so
+/// itself; all else is in the file.
+pub fn opening(path: &std::path::Path, error: rusqlite::Error) -> Error {
+    match primary(&error) {
+        ffi::SQLITE_FULL if disk_is_full(path) => Error::disk_full(),
+        ffi::SQLITE_FULL | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => error.into(),
+        _ if is_out_of_memory(&error) => error.into(),
+        _ => unavailable(path, &error),
+    }
+}
 
 /// The answer for a file that cannot be served; the cause goes to the log and to operators.
 pub fn unavailable(path: &std::path::Path, cause: &dyn std::fmt::Display) -> Error {
@@ -42,31 +66,29 @@ impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         let Some(extended) = extended(&error) else { return foreign(&error) };
         let message = message(&error);
-        let details = json!({
-            "sqlite_code": extended & 0xff,
-            "sqlite_extended_code": extended,
-            "sqlite_name": name(extended),
-            "offset": offset(&error),
-        });
+        let mut details = details(extended);
+        details["offset"] = json!(offset(&error));
         let (code, hint) = match extended & 0xff {
             ffi::SQLITE_CONSTRAINT => (Code::ConstraintViolation, None),
             ffi::SQLITE_FULL => (Code::QuotaExceeded, Some("Delete what is no longer needed, or ask for a larger plan.")),
             ffi::SQLITE_INTERRUPT => (Code::StatementTimeout, Some("Nothing of it remains. An index, a LIMIT or smaller steps help.")),
             ffi::SQLITE_TOOBIG => (Code::SqlError, Some("A value or statement is larger than this server takes.")),
             ffi::SQLITE_AUTH => (Code::SqlDenied, None),
-            ffi::SQLITE_READONLY => (Code::SqlDenied, Some("This transaction only reads.")),
+            _ if is_out_of_memory(&error) => return short_of_memory(&error),
+            ffi::SQLITE_READONLY if extended == ffi::SQLITE_READONLY => (Code::SqlDenied, Some("This transaction only reads.")),
             ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => {
                 return Error::new(Code::Overloaded, "the database stayed busy")
                     .details(details)
                     .retry_after(std::time::Duration::from_secs(1));
             }
-            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR => {
+            ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => {
+                tracing::error!(%error, "a database is damaged");
+                return withheld(Error::new(Code::TenantUnavailable, message));
+            }
+            // For reading only because of what became of the file, not of the connection.
+            ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR | ffi::SQLITE_READONLY => {
                 tracing::error!(%error, "a database failed");
                 return Error::new(Code::TenantUnavailable, "this database cannot be served right now").hint(WHO_KNOWS);
-            }
-            ffi::SQLITE_NOMEM => {
-                tracing::error!(%error, "SQLite is out of memory");
-                return Error::new(Code::Overloaded, "the server is short of memory").retry_after(std::time::Duration::from_secs(1));
             }
             ffi::SQLITE_MISUSE => return Error::internal("SQLite was misused", &error),
             _ => (Code::SqlError, None),
@@ -77,6 +99,16 @@ impl From<rusqlite::Error> for Error {
             None => answer,
         }
     }
+}
+
+/// What an error's details say of a code of SQLite's.
+pub fn details(extended: i32) -> serde_json::Value {
+    json!({"sqlite_code": extended & 0xff, "sqlite_extended_code": extended, "sqlite_name": name(extended), "offset": null})
+}
+
+fn short_of_memory(error: &rusqlite::Error) -> Error {
+    tracing::warn!(%error, "SQLite was refused memory");
+    Error::new(Code::Overloaded, "the server is short of memory").retry_after(std::time::Duration::from_secs(1))
 }
 
 /// Errors that rusqlite finds itself.

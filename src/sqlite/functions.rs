@@ -91,7 +91,8 @@ unsafe extern "C" fn replace(context: *mut ffi::sqlite3_context, _: c_int, argum
         let answer = |text: &[u8]| {
             ffi::sqlite3_result_text64(context, text.as_ptr().cast(), text.len() as u64, ffi::SQLITE_TRANSIENT(), ffi::SQLITE_UTF8 as u8);
         };
-        if from.is_empty() {
+        // As SQLite has it: nothing to look for, or what begins with a NUL.
+        if from.first().is_none_or(|&first| first == 0) {
             return answer(whole);
         }
         if is_null(to) {
@@ -129,6 +130,8 @@ mod tests {
             "[abé€]{0,6}".prop_map(Value::Text),
             "[ab]{0,2}".prop_map(Value::Text),
             proptest::collection::vec(97_u8..99, 0..6).prop_map(Value::Blob),
+            proptest::collection::vec(prop::sample::select(vec![0, 1, 97, 127]), 0..4).prop_map(Value::Blob),
+            "[\0ab]{0,3}".prop_map(Value::Text),
         ]
     }
 

@@ -56,6 +56,10 @@ impl Gate {
         self.word.fetch_and(!FENCED, SeqCst);
     }
 
+    pub fn is_fenced(&self) -> bool {
+        self.word.load(SeqCst) & FENCED != 0
+    }
+
     /// Closes if nobody is inside; whether it was this call that did.
     pub fn try_close(&self) -> bool {
         self.word.fetch_update(SeqCst, SeqCst, |word| (word & (INSIDE | CLOSED) == 0).then_some(word | CLOSED)).is_ok()

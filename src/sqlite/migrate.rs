@@ -1,54 +1,116 @@
-//! Migrations bring a file up to date when it is opened. A set is named and ordered (`tenant_database`, then
-//! `application`); what was applied is recorded in the file itself, in `_tenantry_migrations`, with the SHA-256
-//! of its text, the time it took and the version that ran it.
+//! Migrations: named, ordered sets of texts ([`Migrations`]) that bring a file where it should be ([`bring`]). What a
+//! file has is recorded in the file itself, in `_tenantry_migrations`, with the SHA-256 of both texts, the time it
+//! took and the version that ran it.
 //!
-//! A file is refused, with both sides named, when a migration it has was changed since, or when it has one that
-//! this binary does not know: it was written by a newer one.
+//! A file is refused, with both sides named, when a migration it has was changed since, when one is missing between
+//! those it has, or when it has one that is not known here: it was written by a newer binary or folder.
+
+mod course;
+mod rehearse;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
-use super::fault;
-use super::session::Session;
-use crate::clock;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
+
+pub use course::{Course, Examined, Move, Moved, Problem};
+pub(super) use course::{Failure, bring, examine, hold, unwatched};
+pub use rehearse::rehearse;
 
 /// A named, ordered set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Migrations {
     pub set: String,
+    /// Numbered from 1.
     pub steps: Vec<Migration>,
+    /// Steps after this one are known, and not applied.
+    pub upto: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Migration {
     pub version: u32,
     pub name: String,
-    pub up: String,
-    pub down: Option<String>,
-    /// SHA-256 of `up`, in hexadecimal.
+    pub up: Text,
+    pub down: Option<Text>,
+}
+
+/// One file of a migration.
+#[derive(Clone, Debug)]
+pub struct Text {
+    pub sql: String,
+    /// SHA-256 of `sql`, in hexadecimal.
     pub checksum: String,
+    /// It removes or overwrites something that was there before, so the file is kept as it was. A first line
+    /// `-- tenantry: destructive` or `-- tenantry: harmless` says so; else [`rehearse`] finds out.
+    pub destroys: bool,
+    /// What SQLite says of it on a file without rows.
+    pub flaw: Option<String>,
+}
+
+/// What a kind of file is brought up to date with, set by set. Asked each time a file is opened: it may change meanwhile.
+#[derive(Clone, Debug)]
+pub struct Wanted(Arc<RwLock<Arc<[Arc<Migrations>]>>>);
+
+impl From<Arc<[Arc<Migrations>]>> for Wanted {
+    fn from(sets: Arc<[Arc<Migrations>]>) -> Self {
+        Wanted(Arc::new(RwLock::new(sets)))
+    }
+}
+
+/// One set alone.
+impl From<Migrations> for Wanted {
+    fn from(set: Migrations) -> Self {
+        let sets: Arc<[_]> = Arc::new([Arc::new(set)]);
+        sets.into()
+    }
+}
+
+impl Wanted {
+    pub fn now(&self) -> Arc<[Arc<Migrations>]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn put(&self, sets: Arc<[Arc<Migrations>]>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = sets;
+    }
 }
 
 /// The newest migration a file has of a set.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Applied {
     pub set: String,
     pub version: u32,
 }
 
-pub enum Failure {
-    Sqlite(rusqlite::Error),
-    Refused(Error),
+impl Text {
+    fn new(sql: String) -> Text {
+        let checksum = hex(&Sha256::digest(sql.as_bytes()));
+        let destroys = declared(&sql).unwrap_or(false);
+        Text { sql, checksum, destroys, flaw: None }
+    }
 }
 
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Failure::Sqlite(error)
+pub(super) fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a text's first line says of it.
+fn declared(sql: &str) -> Option<bool> {
+    match sql.lines().next()?.trim().strip_prefix("-- tenantry:")?.trim() {
+        "destructive" => Some(true),
+        "harmless" => Some(false),
+        _ => None,
+    }
+}
+
+impl Migration {
+    /// `0003_name`
+    pub fn title(&self) -> String {
+        format!("{:04}_{}", self.version, self.name)
     }
 }
 
@@ -82,13 +144,12 @@ impl Migrations {
             if version != expected {
                 return wrong(&format!("{version:04}_{name}.up.sql"), &format!("number {expected:04} is missing"));
             }
-            let checksum = Sha256::digest(up.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-            steps.push(Migration { version, name, up, down: downs.remove(&version), checksum });
+            steps.push(Migration { version, name, up: Text::new(up), down: downs.remove(&version).map(Text::new) });
         }
         if let Some((version, _)) = downs.pop_first() {
             return wrong(&format!("{version:04}"), "a down file without its up file");
         }
-        Ok(Migrations { set: set.to_owned(), steps })
+        Ok(Migrations { set: set.to_owned(), upto: steps.len() as u32, steps })
     }
 
     /// The set that a folder holds.
@@ -106,11 +167,31 @@ impl Migrations {
         }
         Migrations::from_files(set, files)
     }
-}
 
-/// Applies what the file does not have yet, each migration in a transaction of its own together with its record.
-pub(super) fn up(session: &Session, sets: &[Arc<Migrations>]) -> Result<(), Failure> {
-    apply_all(&session.conn, sets)
+    /// The newest step that is known; 0 if there is none.
+    pub fn newest(&self) -> u32 {
+        self.steps.len() as u32
+    }
+
+    /// The same set, applied up to `version` only.
+    pub fn capped(&self, version: u32) -> Migrations {
+        Migrations { upto: version.min(self.newest()), ..self.clone() }
+    }
+
+    /// Tells apart what the set is up to `version`: SHA-256 over its texts' checksums.
+    pub fn fingerprint(&self, version: u32) -> String {
+        let mut hash = Sha256::new();
+        for step in self.steps.iter().filter(|step| step.version <= version) {
+            hash.update(&step.up.checksum);
+            hash.update(step.down.as_ref().map_or("", |down| &down.checksum));
+            hash.update([b'\n']);
+        }
+        hex(&hash.finalize())
+    }
+
+    fn step(&self, version: u32) -> Option<&Migration> {
+        self.steps.get((version as usize).checked_sub(1)?)
+    }
 }
 
 /// The versions a file is at, one for each set.
@@ -120,163 +201,52 @@ pub fn applied(reader: &super::reader::Reader<'_>) -> Result<Vec<Applied>> {
     })
 }
 
-/// A new file at `path` with these migrations applied, as bytes: what a tenant's file starts as. Blocking.
-pub fn template(path: &Path, sets: &[Arc<Migrations>]) -> Result<Vec<u8>> {
-    let build = || -> Result<(), Failure> {
-        let conn = Connection::open(path)?;
-        conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON; PRAGMA synchronous=OFF;")?;
-        apply_all(&conn, sets)?;
-        conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
-        conn.close().map_err(|(_, error)| Failure::Sqlite(error))
+/// A new file with these migrations applied, as bytes: what a tenant's file starts as. Blocking. It is made in
+/// memory, so that a server starts, and serves what there is, on a disk without room.
+pub fn template(sets: &[Arc<Migrations>]) -> Result<Vec<u8>> {
+    let build = || -> Result<Vec<u8>, Failure> {
+        let conn = Connection::open_in_memory()?;
+        conn.execute_batch("PRAGMA foreign_keys=ON")?;
+        bring(&conn, sets, Course::Opened, None, &unwatched)?;
+        Ok(conn.serialize(rusqlite::MAIN_DB)?.to_vec())
     };
-    build().map_err(|failure| match failure {
+    let mut bytes = build().map_err(|failure| match failure {
         Failure::Sqlite(error) => Error::internal("the template of a tenant's file could not be made", &error),
         Failure::Refused(error) => error,
     })?;
-    // No connection is left: the file is plain bytes.
-    std::fs::read(path).map_err(|error| Error::internal("the template of a tenant's file could not be read", &error))
-}
-
-/// A migration that a file has.
-struct Recorded {
-    set: String,
-    version: u32,
-    checksum: String,
-}
-
-fn apply_all(conn: &Connection, sets: &[Arc<Migrations>]) -> Result<(), Failure> {
-    let recorded = recorded(conn)?;
-    for set in sets {
-        let of_set = recorded.iter().filter(|one| one.set == set.set);
-        let newest = of_set.clone().map(|one| one.version).max().unwrap_or(0);
-        of_set.into_iter().try_for_each(|one| check(set, one.version, &one.checksum)).map_err(Failure::Refused)?;
-        apply(conn, set, newest)?;
-    }
-    Ok(())
-}
-
-/// In one query, as this is done each time a file is opened. A new file has no table of them yet.
-fn recorded(conn: &Connection) -> rusqlite::Result<Vec<Recorded>> {
-    let Ok(mut known) = conn.prepare("SELECT \"set\", version, checksum FROM _tenantry_migrations") else {
-        conn.execute_batch(
-            "CREATE TABLE IF NOT EXISTS _tenantry_migrations(
-                \"set\" TEXT NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, checksum TEXT NOT NULL,
-                applied_at INTEGER NOT NULL, took_ms INTEGER NOT NULL, applied_by TEXT NOT NULL,
-                PRIMARY KEY (\"set\", version)) STRICT, WITHOUT ROWID",
-        )?;
-        return Ok(Vec::new());
-    };
-    let rows = known.query_map([], |row| Ok(Recorded { set: row.get(0)?, version: row.get(1)?, checksum: row.get(2)? }))?;
-    rows.collect()
-}
-
-/// Applies what comes after `newest`.
-fn apply(conn: &Connection, set: &Migrations, newest: u32) -> Result<(), Failure> {
-    for step in set.steps.iter().filter(|step| step.version > newest) {
-        let began = Instant::now();
-        conn.execute_batch("BEGIN IMMEDIATE")?;
-        let applied = conn.execute_batch(&step.up).and_then(|()| {
-            let broken =
-                conn.query_row("SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1", [], |row| row.get::<_, String>(0)).optional()?;
-            if let Some(table) = broken {
-                return Err(rusqlite::Error::SqliteFailure(
-                    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY),
-                    Some(format!("it leaves rows of {table} without what they refer to")),
-                ));
-            }
-            conn.execute(
-                "INSERT INTO _tenantry_migrations VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                (
-                    &set.set,
-                    step.version,
-                    &step.name,
-                    &step.checksum,
-                    clock::now_ms(),
-                    began.elapsed().as_millis() as i64,
-                    env!("CARGO_PKG_VERSION"),
-                ),
-            )?;
-            conn.execute_batch("COMMIT")
-        });
-        if let Err(error) = applied {
-            if !conn.is_autocommit() {
-                conn.execute_batch("ROLLBACK")?;
-            }
-            if fault::is_broken(&error) {
-                return Err(Failure::Sqlite(error));
-            }
-            tracing::error!(%error, set = set.set, version = step.version, "a migration failed");
-            return Err(Failure::Refused(
-                Error::new(Code::TenantUnavailable, format!("migration {}/{:04}_{} failed: {error}", set.set, step.version, step.name))
-                    .hint("Nothing of it was applied. Mend the migration and open the tenant again."),
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check(set: &Migrations, version: u32, recorded: &str) -> Result<()> {
-    let refused = |what: String, hint: &'static str| Err(Error::new(Code::TenantUnavailable, what).hint(hint));
-    match set.steps.iter().find(|step| step.version == version) {
-        None => refused(
-            format!("the file has migration {}/{version:04}, which is not known here", set.set),
-            "It was written by a newer version: run that one, or a newer one.",
-        ),
-        Some(step) if step.checksum != recorded => refused(
-            format!(
-                "migration {}/{version:04}_{} was changed: the file has checksum {recorded}, this one has {}",
-                set.set, step.name, step.checksum
-            ),
-            "Put the old text back, and write the change as a further migration.",
-        ),
-        Some(_) => Ok(()),
-    }
+    // The versions for writing and reading in SQLite's header: 2 says that the file has a write-ahead log.
+    bytes[18..20].fill(2);
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn set(files: &[(&str, &str)]) -> Result<Arc<Migrations>> {
-        Migrations::from_files("test", files.iter().copied()).map(Arc::new)
-    }
-
-    fn apply(conn: &Connection, set: &Arc<Migrations>) -> Result<(), Failure> {
-        apply_all(conn, std::slice::from_ref(set))
-    }
-
-    fn refused(outcome: Result<(), Failure>) -> String {
-        match outcome {
-            Err(Failure::Refused(error)) => error.message().to_owned(),
-            Err(Failure::Sqlite(error)) => panic!("{error}"),
-            Ok(()) => panic!("accepted"),
-        }
-    }
-
-    #[test]
-    fn a_migration_is_applied_once_and_a_changed_or_unknown_one_is_refused() {
-        let conn = Connection::open_in_memory().unwrap();
-        let one = set(&[("0001_a.up.sql", "CREATE TABLE a(x)"), ("0001_a.down.sql", "DROP TABLE a")]).unwrap();
-        assert!(apply(&conn, &one).is_ok() && apply(&conn, &one).is_ok());
-        let changed = set(&[("0001_a.up.sql", "CREATE TABLE a(x, y)")]).unwrap();
-        let message = refused(apply(&conn, &changed));
-        assert!(message.contains(&one.steps[0].checksum) && message.contains(&changed.steps[0].checksum), "{message}");
-        assert!(refused(apply(&conn, &set(&[]).unwrap())).contains("test/0001"));
-    }
-
-    #[test]
-    fn a_migration_that_fails_leaves_nothing() {
-        let conn = Connection::open_in_memory().unwrap();
-        let broken = set(&[("0001_a.up.sql", "CREATE TABLE a(x); CREATE TABLE a(x)")]).unwrap();
-        assert!(refused(apply(&conn, &broken)).contains("0001_a failed"));
-        assert!(conn.prepare("SELECT * FROM a").is_err());
-        assert!(apply(&conn, &set(&[("0001_a.up.sql", "CREATE TABLE a(x)")]).unwrap()).is_ok());
-    }
-
     #[test]
     fn file_names_are_checked() {
         for files in [&[("0002_b.up.sql", "")][..], &[("x.up.sql", "")], &[("0001_a.sql", "")], &[("0001_a.down.sql", "")]] {
-            assert!(set(files).is_err(), "{files:?}");
+            assert!(Migrations::from_files("test", files.iter().copied()).is_err(), "{files:?}");
         }
+    }
+
+    #[test]
+    fn a_fingerprint_covers_both_texts_up_to_its_version() {
+        let of = |down: &str, second: &str| {
+            let files = [("0001_a.up.sql", "CREATE TABLE a(x)"), ("0001_a.down.sql", down), ("0002_b.up.sql", second)];
+            Migrations::from_files("test", files).unwrap()
+        };
+        let set = of("DROP TABLE a", "CREATE TABLE b(x)");
+        assert_eq!(set.fingerprint(1), of("DROP TABLE a", "CREATE TABLE c(x)").fingerprint(1));
+        assert_ne!(set.fingerprint(2), of("DROP TABLE a", "CREATE TABLE c(x)").fingerprint(2));
+        assert_ne!(set.fingerprint(1), of("DROP TABLE IF EXISTS a", "CREATE TABLE b(x)").fingerprint(1));
+    }
+
+    #[test]
+    fn a_first_line_declares_what_a_text_does() {
+        assert_eq!(declared("-- tenantry: destructive\nSELECT 1"), Some(true));
+        assert_eq!(declared("--  tenantry: destructive"), None);
+        assert_eq!(declared("-- tenantry: harmless"), Some(false));
+        assert_eq!(declared("CREATE TABLE t(x) -- tenantry: harmless"), None);
     }
 }

@@ -8,7 +8,7 @@ use rusqlite::{Params, Row};
 
 use super::room::Gauge;
 use super::session::Session;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A connection that reads. Outside [`Reader::snapshot`] each statement sees the newest commit.
 pub struct Reader<'a> {
@@ -29,6 +29,21 @@ impl<'a> Reader<'a> {
             self.session.conn.prepare_cached("BEGIN")?.execute([])?;
         }
         Ok(())
+    }
+
+    /// Whether a transaction is open: some errors end the one that was.
+    pub fn in_transaction(&self) -> bool {
+        !self.session.conn.is_autocommit()
+    }
+
+    /// Whether it runs where it must not take long, and is run again on a lane if it fails.
+    pub fn is_brief(&self) -> bool {
+        self.session.watch.is_brief()
+    }
+
+    /// Whether the transaction would fail to commit for a foreign key that is not satisfied.
+    pub fn unmet_foreign_key(&self) -> Option<Error> {
+        self.session.has_unmet_foreign_keys().then(super::writer::unmet_foreign_key)
     }
 
     /// The first row, if any. Statements are cached by their text, so `sql` should be one of few.

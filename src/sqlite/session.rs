@@ -17,6 +17,7 @@ use super::checkpoint::{Frames, count_frames};
 use super::descriptors::Descriptors;
 use super::engine::Engine;
 use super::functions;
+use super::memory::Bounded;
 use super::room::Gauge;
 use super::watch::{Gone, Watch};
 use crate::config::Level;
@@ -27,6 +28,10 @@ pub const LENGTH_MAX: i32 = 16 << 20;
 
 /// The longest SQL text, in bytes: an import script fits, as far as `http.max_body_bytes` lets it.
 const SQL_MAX: i32 = 4 << 20;
+
+/// The longest pattern of a LIKE or GLOB, in bytes. SQLite compares it at every place of the text, within one step of
+/// its virtual machine, so this and [`LENGTH_MAX`] bound how long a statement can go on past its time: some two seconds.
+const PATTERN_MAX: i32 = 128;
 
 pub struct Session {
     pub(super) conn: Connection,
@@ -85,6 +90,11 @@ impl Session {
         let (mut page_bytes, mut max_pages) = (0, 0);
         if settings.writer {
             conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA journal_size_limit={};", tuning.checkpoint_bytes))?;
+            // SQLite quietly opens for reading what it could not open for writing, or says so only in its header.
+            if conn.is_readonly(rusqlite::MAIN_DB)? {
+                let why = "it cannot be opened for writing".to_owned();
+                return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(why)));
+            }
             let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
             page_bytes = number("PRAGMA page_size")?;
             max_pages = match settings.max_bytes {
@@ -125,9 +135,10 @@ impl Session {
         })
     }
 
-    /// Runs `f` with the connection watched.
+    /// Runs `f` with the connection watched, and its memory bounded.
     pub(super) fn watched<T>(&self, engine: &Engine, time: Duration, gone: Gone, f: impl FnOnce() -> T) -> T {
         let _armed = self.watch.arm(engine.watchdog(), time, gone);
+        let _bounded = Bounded::to(engine.tuning().statement_memory_bytes);
         f()
     }
 
@@ -238,7 +249,7 @@ fn confine(conn: &Connection) -> rusqlite::Result<()> {
         (SQLITE_LIMIT_FUNCTION_ARG, 127),
         // VACUUM attaches a database of its own.
         (SQLITE_LIMIT_ATTACHED, 1),
-        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
+        (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_MAX),
         (SQLITE_LIMIT_VARIABLE_NUMBER, 32_766),
         (SQLITE_LIMIT_TRIGGER_DEPTH, 100),
         (SQLITE_LIMIT_WORKER_THREADS, 0),

@@ -63,9 +63,6 @@ impl<'s> Reader<'s> {
         let Some(sandbox) = &session.sandbox else {
             return Err(Error::internal("tenants' SQL on a file that is not theirs", &sql));
         };
-        if let Some(refused) = refused_vacuum(sql) {
-            return Err(refused);
-        }
         if session.watch.due() {
             return Err(interrupted(session));
         }
@@ -81,7 +78,7 @@ impl<'s> Reader<'s> {
         let confined = sandbox.confined();
         if sql.len() > CACHED_MAX {
             let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-            let needs = confined.needs()?.unwrap_or_default();
+            let needs = confined.needs()?.map_or_else(|| unjudged(sql), Ok)?;
             return Ok(Prepared { session, statement: Handle::Fresh(statement), needs });
         }
         let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
@@ -95,7 +92,7 @@ impl<'s> Reader<'s> {
         // In the cache, but never judged: compile it again.
         drop(cached);
         let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-        let needs = confined.needs()?.ok_or_else(|| Error::new(Code::SqlError, "there is no statement in this \"sql\""))?;
+        let needs = confined.needs()?.map_or_else(|| unjudged(sql), Ok)?;
         Ok(Prepared { session, statement: Handle::Fresh(statement), needs })
     }
 
@@ -123,7 +120,10 @@ impl<'s> Script<'s, '_> {
         // By its full name: `Batch` has it from a trait that is not ours to import here.
         let next = fallible_next(&mut self.batch).map_err(|error| blame(self.session, error))?;
         let Some(statement) = next else { return Ok(None) };
-        let needs = confined.needs()?.unwrap_or_default();
+        let needs = match confined.needs()? {
+            Some(needs) => needs,
+            None => unjudged(&statement.expanded_sql().unwrap_or_default())?,
+        };
         Ok(Some(Prepared { session: self.session, statement: Handle::Fresh(statement), needs }))
     }
 }
@@ -143,6 +143,8 @@ impl Prepared<'_> {
         self.statement.readonly()
     }
 
+    /// Once it has run, or from its rows ([`Cells::columns`]): one that was remembered compiled is compiled anew, where the
+    /// schema has changed, by its first step.
     pub fn columns(&self) -> Vec<&str> {
         self.statement.column_names()
     }
@@ -167,43 +169,97 @@ impl Prepared<'_> {
             return Err(rusqlite::Error::InvalidParameterCount(values.len(), wanted).into());
         }
         for (name, value) in values {
-            let name = name.as_ref();
-            let index = match name.as_bytes().first() {
-                Some(b':' | b'@' | b'$') => self.statement.parameter_index(name)?,
-                _ => [':', '@', '$'].into_iter().find_map(|sigil| self.statement.parameter_index(&format!("{sigil}{name}")).ok()?),
-            };
-            let index = index.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))?;
+            let index = self.parameter(name.as_ref())?;
             self.statement.raw_bind_parameter(index, value)?;
         }
         Ok(())
     }
 
-    /// Steps through the rows. An `Err` of `on_row` ends it.
+    /// Binds by position and by name; where both name a parameter, the name wins. Every parameter wants a value, every
+    /// value a parameter.
+    pub fn bind<'v, V: ToSql + 'v>(&mut self, positional: &'v [V], named: impl Iterator<Item = (&'v str, &'v V)>) -> Result<()> {
+        let wanted = self.statement.parameter_count();
+        if positional.len() > wanted {
+            return Err(rusqlite::Error::InvalidParameterCount(positional.len(), wanted).into());
+        }
+        for (index, value) in (1..).zip(positional) {
+            self.statement.raw_bind_parameter(index, value)?;
+        }
+        let mut bound = vec![false; wanted];
+        bound[..positional.len()].fill(true);
+        for (name, value) in named {
+            let index = self.parameter(name)?;
+            self.statement.raw_bind_parameter(index, value)?;
+            bound[index - 1] = true;
+        }
+        match bound.iter().position(|bound| !bound) {
+            None => Ok(()),
+            Some(at) => {
+                let name = self.statement.parameter_name(at + 1).map_or_else(|| format!("?{}", at + 1), str::to_owned);
+                Err(Error::new(Code::SqlError, format!("the parameter {name} has no value")))
+            }
+        }
+    }
+
+    /// The place of the parameter of this name, from 1.
+    fn parameter(&self, name: &str) -> Result<usize> {
+        let index = match name.as_bytes().first() {
+            Some(b':' | b'@' | b'$' | b'?') => self.statement.parameter_index(name)?,
+            _ => [':', '@', '$'].into_iter().find_map(|sigil| self.statement.parameter_index(&format!("{sigil}{name}")).ok()?),
+        };
+        Ok(index.ok_or_else(|| rusqlite::Error::InvalidParameterName(name.to_owned()))?)
+    }
+
+    /// The parameters' names with their first character, in the order of their places; none for `?`.
+    pub fn parameters(&self) -> impl Iterator<Item = Option<&str>> {
+        (1..=self.statement.parameter_count()).map(|index| self.statement.parameter_name(index))
+    }
+
+    /// Each column's name and, where it comes straight from a table, its declared type.
+    pub fn columns_declared<T>(&self, column: impl Fn(&str, Option<&str>) -> T) -> Vec<T> {
+        self.statement.columns().iter().map(|one| column(one.name(), one.decl_type())).collect()
+    }
+
+    /// EXPLAIN or EXPLAIN QUERY PLAN.
+    pub fn is_explain(&self) -> bool {
+        self.statement.is_explain() != 0
+    }
+
+    /// Steps through the rows. An `Err` of `on_row` ends it. What is refused after SQLite has written it takes its whole
+    /// transaction with it, as SQLite does where it cannot undo a statement alone: whoever goes on after the error must
+    /// not be able to commit it.
     pub fn run(&mut self, mut on_row: impl FnMut(&Cells<'_>) -> Result<()>) -> Result<Effect> {
         let session = self.session;
         let conn = &session.conn;
-        let _confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
-        let width = self.statement.column_count();
+        let confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
         let inserts = self.needs.has(Needs::INSERT);
         if inserts {
             // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
             unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
         }
-        let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && !self.statement.readonly();
+        let writes = !self.statement.readonly();
+        let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && writes;
         session.touches(&self.statement);
         let mut rows = self.statement.raw_query();
-        loop {
+        let mut done = loop {
             match rows.next() {
-                Ok(Some(row)) => on_row(&Cells { row, width })?,
-                Ok(None) => break,
+                Ok(Some(row)) => {
+                    if let Err(refused) = on_row(&Cells { row, width: row.as_ref().column_count() }) {
+                        break Err(refused);
+                    }
+                }
+                Ok(None) => break Ok(()),
                 Err(error) => return Err(blame(session, error)),
             }
+        };
+        drop((rows, confined));
+        if done.is_ok() && self.needs.has(Needs::SCHEMA) {
+            done = keep_our_names(session);
         }
-        drop(rows);
-        if self.needs.has(Needs::SCHEMA) {
-            keep_our_names(session)?;
+        if done.is_err() && writes {
+            super::writer::roll_back(session);
         }
-        Ok(Effect {
+        done.map(|()| Effect {
             rows_affected: if changes { conn.changes() } else { 0 },
             last_insert_rowid: Some(conn.last_insert_rowid()).filter(|&rowid| inserts && rowid != 0),
         })
@@ -217,6 +273,10 @@ pub struct Cells<'r> {
 }
 
 impl Cells<'_> {
+    pub fn columns(&self) -> Vec<&str> {
+        self.row.as_ref().column_names()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
         (0..self.width).map(|index| self.row.get_ref(index).unwrap_or(ValueRef::Null))
     }
@@ -248,14 +308,39 @@ pub fn is_vacuum(sql: &str) -> bool {
         && words.next().is_none()
 }
 
-/// A VACUUM that asks for more than one can have. SQLite itself only says so as it runs.
-fn refused_vacuum(sql: &str) -> Option<Error> {
-    let first = sql.split_ascii_whitespace().next()?;
-    let refused = first.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("vacuum")) && !first[6..].starts_with(char::is_alphanumeric);
-    refused.then(|| {
-        Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
-            .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\".")
-    })
+/// Whether a statement is worth asking a reader, by its first word. Wrong answers cost time only.
+pub fn may_only_read(sql: &str) -> bool {
+    const WRITES: [&str; 10] = ["insert", "update", "delete", "replace", "create", "drop", "alter", "analyze", "reindex", "vacuum"];
+    let sql = sql.trim_start();
+    let word = &sql[..sql.bytes().take_while(u8::is_ascii_alphabetic).count()];
+    !WRITES.iter().any(|writes| word.eq_ignore_ascii_case(writes))
+}
+
+/// What a statement needs that SQLite compiled without asking the authorizer, since there is nothing to be done: a
+/// table that is to be made only if it is not there, and is. A VACUUM is compiled in this way too.
+fn unjudged(sql: &str) -> Result<Needs> {
+    match without_comments(sql) {
+        "" => Err(Error::new(Code::SqlError, "there is no statement in this \"sql\"")),
+        text if text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("vacuum")) => {
+            Err(Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
+                .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\"."))
+        }
+        _ => Ok(Needs::SCHEMA),
+    }
+}
+
+/// The text from its first word on.
+fn without_comments(sql: &str) -> &str {
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ';');
+        let (opened, end) = match rest.get(..2) {
+            Some("--") => (&rest[2..], "\n"),
+            Some("/*") => (&rest[2..], "*/"),
+            _ => return rest,
+        };
+        rest = opened.split_once(end).map_or("", |(_, after)| after);
+    }
 }
 
 /// SQLite's error, or the sandbox's reason where it was the sandbox that refused.
@@ -268,10 +353,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_text_without_its_comments_begins_with_a_word() {
+        for (sql, rest) in [("", ""), (" ;-- x", ""), ("/* a */ -- b\n;VACUUM INTO 'x'", "VACUUM INTO 'x'"), ("/* open", ""), ("-", "-")] {
+            assert_eq!(without_comments(sql), rest, "{sql:?}");
+        }
+    }
+
+    #[test]
     fn only_a_plain_vacuum_is_one() {
         assert!(is_vacuum("vacuum") && is_vacuum(" VACUUM main ;\n"));
         assert!(!is_vacuum("VACUUM INTO 'x'") && !is_vacuum("VACUUM main INTO 'x'") && !is_vacuum("SELECT 1"));
-        assert!(refused_vacuum("VACUUM INTO 'x'").is_some() && refused_vacuum("vacuum;").is_some());
-        assert!(refused_vacuum("SELECT 1").is_none() && refused_vacuum("vacuumed").is_none());
+    }
+
+    #[test]
+    fn the_first_word_only_ever_sends_to_the_writer() {
+        assert!(may_only_read(" select 1") && may_only_read("WITH x AS (SELECT 1) DELETE FROM t") && may_only_read("-- c\nDELETE FROM t"));
+        assert!(!may_only_read("\n INSERT INTO t VALUES (1)") && !may_only_read("replace into t values (1)"));
+        assert!(may_only_read("") && may_only_read("ü"));
     }
 }

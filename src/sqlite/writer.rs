@@ -8,7 +8,7 @@
 //!   are run again without the offender; for a while, then, each has its savepoint. That is why a job may run
 //!   more than once.
 //! - An I/O error at COMMIT means nobody can say whether the group is in the log. All of it is answered
-//!   `unknown`, and the file is closed, so that opening it again decides.
+//!   `unknown`, and the file is closed first, so that opening it again decides: nobody who was told reads what was.
 //! - Every commit of a file passes [`commit`], every checkpoint [`super::checkpoint`].
 
 use std::collections::VecDeque;
@@ -16,12 +16,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rusqlite::ffi;
+
 use super::database::{Limits, Open};
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
+use super::memory;
 use super::reader::WriteTx;
 use super::session::Session;
+use super::turn::Lent;
 use super::watch::Gone;
 use crate::error::{Code, Error, Result};
 
@@ -85,6 +89,8 @@ pub struct Alone {
 pub enum Work {
     Grouped(Job),
     Alone(Alone),
+    /// The queue rests while a transaction that lives over several requests has the turn.
+    Lent(Lent),
 }
 
 /// How a group ended, as far as the file is concerned.
@@ -95,8 +101,8 @@ pub enum End {
     Failed,
 }
 
-/// Runs `jobs` as one group; returns those it did not get to.
-pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecDeque<Job>) -> (VecDeque<Job>, End) {
+/// Runs `jobs` as one group; returns those it did not get to. `fence` takes a failed file away before anybody is told.
+pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecDeque<Job>, fence: &dyn Fn()) -> (VecDeque<Job>, End) {
     'group: loop {
         jobs.retain(|job| !job.gone.load(Relaxed));
         if jobs.is_empty() {
@@ -107,6 +113,9 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
         if let Err(error) = session.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
             roll_back(session);
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
+            if end == End::Failed {
+                fence();
+            }
             settle_all(jobs, &Err(error.into()));
             return (VecDeque::new(), end);
         }
@@ -130,6 +139,9 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
             }
         }
         let (outcome, end) = commit(engine, open, session);
+        if end == End::Failed {
+            fence();
+        }
         engine.counters().grouped(kept.len());
         settle_all(kept, &outcome);
         return (jobs, end);
@@ -138,7 +150,7 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
 
 /// Commits what the session's transaction holds: the one place where a commit of a file happens, and where
 /// what is to come between a commit and its answer (shipping the log) belongs.
-fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
+pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
     match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
         Ok(_) => {
             engine.counters().commits.fetch_add(1, Relaxed);
@@ -153,7 +165,7 @@ fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) 
         Err(error) => {
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
             roll_back(session);
-            (Err(error.into()), end)
+            (Err(if fault::is_full(&error) { Error::disk_full() } else { error.into() }), end)
         }
     }
 }
@@ -230,17 +242,21 @@ pub fn roll_back(session: &Session) {
     }
 }
 
-fn unmet_foreign_key() -> Error {
-    Error::new(Code::ConstraintViolation, "FOREIGN KEY constraint failed").details(
-        serde_json::json!({"sqlite_code": 19, "sqlite_extended_code": 787, "sqlite_name": "SQLITE_CONSTRAINT_FOREIGNKEY", "offset": null}),
-    )
+pub fn unmet_foreign_key() -> Error {
+    Error::new(Code::ConstraintViolation, "FOREIGN KEY constraint failed").details(fault::details(ffi::SQLITE_CONSTRAINT_FOREIGNKEY))
 }
 
-/// Says why a statement was stopped, where SQLite only says that it was.
+/// Says why a statement was stopped or found no room, where SQLite only says that it was so.
 pub fn explain(session: &Session, error: Error) -> Error {
     use super::watch::Stop;
-    if error.code() != Code::StatementTimeout {
-        return error;
+    match error.code() {
+        Code::StatementTimeout => {}
+        Code::Overloaded if memory::was_refused() => {
+            return Error::new(Code::SqlError, "the statement needs more memory than one may have")
+                .hint("An index to sort by, a LIMIT or smaller steps help. The bound is sqlite.statement_memory_bytes.");
+        }
+        Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return Error::disk_full(),
+        _ => return error,
     }
     match session.watch.stopped() {
         Some(Stop::HeldBack) => Error::new(Code::Overloaded, "the read was stopped: its snapshot kept the write-ahead log from being cut")
@@ -264,7 +280,8 @@ pub struct Exclusive<'a> {
     pub(super) engine: &'a Engine,
     pub(super) open: &'a Open,
     pub(super) session: &'a Session,
-    pub(super) end: std::cell::Cell<bool>,
+    pub(super) failed: std::cell::Cell<bool>,
+    pub(super) fence: &'a dyn Fn(),
     pub(super) until: Instant,
     pub(super) gone: Gone,
 }
@@ -282,7 +299,8 @@ impl Exclusive<'_> {
             Ok(value) if !self.session.conn.is_autocommit() => {
                 let (committed, end) = commit(self.engine, self.open, self.session);
                 if end == End::Failed {
-                    self.end.set(true);
+                    self.failed.set(true);
+                    (self.fence)();
                 }
                 committed.map(|()| value)
             }

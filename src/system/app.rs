@@ -2,6 +2,7 @@
 //! method is one transaction; what an operator does leaves its audit entry in that same transaction, so there
 //! is no action without its entry, however the process ends.
 
+pub mod fleet;
 mod idempotency;
 mod outbox;
 mod tenants;

@@ -20,7 +20,7 @@ macro_rules! set {
     };
 }
 
-const APP: Set = set!("system/app": "0001_tenants", "0002_people", "0003_token_bound", "0004_state_before");
+const APP: Set = set!("system/app": "0001_tenants", "0002_people", "0003_token_bound", "0004_state_before", "0005_fleet");
 const MARK: Set = set!("system/mark": "0001_operators", "0002_publishing");
 const ANALYTICS: Set = set!("system/analytics": "0001_measurements");
 const OPERATOR_CACHE: Set = set!("system/cache": "0001_operator_cache");
@@ -72,6 +72,7 @@ pub fn schema() -> &'static Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite;
 
     #[test]
     fn every_file_of_the_migrations_folder_is_embedded() {
@@ -97,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_destroys_something_declares_it() {
+        let schema = schema();
+        for sets in [&schema.tenant_database, &schema.tenant_cache, &schema.tenant_queue] {
+            for declared in sets.iter() {
+                let mut found = (**declared).clone();
+                sqlite::rehearse(&[], &mut found);
+                for (declared, found) in declared.steps.iter().zip(&found.steps) {
+                    assert_eq!(declared.up.destroys, found.up.destroys, "{}", found.title());
+                    assert_eq!(found.up.flaw, None, "{}", found.title());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_set_can_be_applied_and_taken_back() {
         let schema = schema();
         let files = [
@@ -114,10 +130,10 @@ mod tests {
             conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
             let steps: Vec<_> = sets.iter().flat_map(|set| &set.steps).collect();
             for step in &steps {
-                conn.execute_batch(&step.up).unwrap();
+                conn.execute_batch(&step.up.sql).unwrap();
             }
             for step in steps.iter().rev() {
-                conn.execute_batch(step.down.as_deref().unwrap()).unwrap();
+                conn.execute_batch(&step.down.as_ref().unwrap().sql).unwrap();
             }
             let left: i64 =
                 conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name <> 'sqlite_sequence'", [], |row| row.get(0)).unwrap();

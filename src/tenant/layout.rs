@@ -74,6 +74,20 @@ impl Layout {
         self.tenant(id).join(Layout::file_name(id, role))
     }
 
+    /// Where copies of the tenant's files are from before the last migration that destroyed something.
+    pub fn kept_folder(&self, id: TenantId) -> PathBuf {
+        self.root.join("backups/before").join(id.to_string())
+    }
+
+    pub fn kept(&self, id: TenantId, role: Role) -> PathBuf {
+        self.kept_folder(id).join(Layout::file_name(id, role))
+    }
+
+    /// Where a dry run copies files to.
+    pub fn plan_folder(&self) -> PathBuf {
+        self.root.join("backups/plan")
+    }
+
     pub fn file_name(id: TenantId, role: Role) -> String {
         format!("tenant_{}_{id}.sqlite", role.as_str())
     }

@@ -26,7 +26,7 @@ pub use recover::Recovered;
 pub use tokens::TokenWish;
 
 use super::registry::Registry;
-use super::template::{Blueprint, Template};
+use super::target::Target;
 use super::{Layout, TenantId, Triples};
 use crate::auth::{Signer, Verifier};
 use crate::config;
@@ -52,8 +52,7 @@ pub struct Parts {
     pub triples: Arc<Triples>,
     pub signer: Arc<Signer>,
     pub verifier: Arc<Verifier>,
-    pub blueprint: Blueprint,
-    pub template: Template,
+    pub target: Arc<Target>,
 }
 
 /// A handle; clones are the same.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Role;
-use crate::error::{Error, Result};
-use crate::sqlite;
+use crate::error::Result;
+use crate::sqlite::{self, Migrations};
 use crate::system::{Sets, schema};
 
 /// The set name of the application's own migrations.
@@ -21,14 +21,27 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// The product's migrations, and for the database those of the application after them.
+    /// The product's migrations, and for the database those of the application after them. Blocking.
     pub fn load(application: Option<&Path>) -> Result<Blueprint> {
         let schema = schema();
         let mut database = schema.tenant_database.to_vec();
         if let Some(folder) = application {
-            database.push(Arc::new(sqlite::Migrations::from_dir(APPLICATION, folder)?));
+            let mut own = Migrations::from_dir(APPLICATION, folder)?;
+            sqlite::rehearse(&schema.tenant_database, &mut own);
+            database.push(Arc::new(own));
         }
         Ok(Blueprint { database: database.into(), cache: schema.tenant_cache.clone(), queue: schema.tenant_queue.clone() })
+    }
+
+    /// The application's own, if there is a folder of them.
+    pub fn application(&self) -> Option<&Arc<Migrations>> {
+        self.database.iter().find(|set| set.set == APPLICATION)
+    }
+
+    /// The same, with those of the application up to `version`.
+    pub fn capped(&self, version: u32) -> Blueprint {
+        let cap = |set: &Arc<Migrations>| if set.set == APPLICATION { Arc::new(set.capped(version)) } else { set.clone() };
+        Blueprint { database: self.database.iter().map(cap).collect(), ..self.clone() }
     }
 
     /// In the order they are applied.
@@ -46,15 +59,10 @@ pub struct Template {
 }
 
 impl Template {
-    /// Makes the files in `folder`, which is emptied before and after. Blocking.
-    pub fn build(folder: &Path, blueprint: &Blueprint) -> Result<Template> {
-        let failed = |cause: std::io::Error| Error::internal("the folder for the tenants' template cannot be made", &cause);
-        empty(folder).map_err(failed)?;
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        let make = |role: Role| sqlite::template(&folder.join(role.as_str()), blueprint.of(role)).map(|bytes| (role, bytes));
-        let files = [make(Role::Database)?, make(Role::Cache)?, make(Role::Queue)?];
-        empty(folder).map_err(failed)?;
-        Ok(Template { files })
+    /// Blocking.
+    pub fn build(blueprint: &Blueprint) -> Result<Template> {
+        let make = |role: Role| sqlite::template(blueprint.of(role)).map(|bytes| (role, bytes));
+        Ok(Template { files: [make(Role::Database)?, make(Role::Cache)?, make(Role::Queue)?] })
     }
 
     /// Each file's role and content.
@@ -63,32 +71,25 @@ impl Template {
     }
 }
 
-fn empty(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_template_is_three_migrated_files_and_leaves_nothing_behind() {
+    fn the_template_is_three_migrated_files() {
         let root = tempfile::tempdir().unwrap();
         let application = root.path().join("migrations");
         std::fs::create_dir(&application).unwrap();
         std::fs::write(application.join("0001_notes.up.sql"), "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT) STRICT").unwrap();
         let blueprint = Blueprint::load(Some(&application)).unwrap();
-        let folder = root.path().join("template");
-        let template = Template::build(&folder, &blueprint).unwrap();
-        assert!(!folder.exists());
+        let template = Template::build(&blueprint).unwrap();
 
         for (role, bytes) in template.files() {
             let file = root.path().join(role.as_str());
             std::fs::write(&file, bytes).unwrap();
             let conn = rusqlite::Connection::open(&file).unwrap();
+            let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
             let applied = conn.query_row("SELECT count(*) FROM _tenantry_migrations", [], |row| row.get::<_, i64>(0)).unwrap();
             let known: usize = blueprint.of(*role).iter().map(|set| set.steps.len()).sum();
             assert_eq!(applied, known as i64, "{}", role.as_str());

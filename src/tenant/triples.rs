@@ -9,18 +9,23 @@
 //! - Suspending, deleting and restoring take a [`Fence`] first: nobody new comes in, what runs ends, the files
 //!   are closed.
 
+mod visit;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use moka::notification::RemovalCause;
 use tokio::sync::{Notify, mpsc};
 
+use super::target::Target;
 use super::{Layout, Role, TenantId};
 use crate::clock::{self, Millis};
 use crate::config::{Durability, Plan};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Engine, FileState, Gate, Migrations, Options, Party, Pass};
+use crate::sqlite::{Database, Engine, FileState, Gate, Leave, Options, Party, Pass};
+pub use visit::Visit;
 
 /// How long a request waits for a triple that is being closed.
 const REOPEN_WAIT: Duration = Duration::from_secs(5);
@@ -46,6 +51,8 @@ pub struct Triple {
     /// The LRU has let it go; it closes when nobody uses it.
     evicted: AtomicBool,
     fenced: AtomicBool,
+    /// It is fenced for a moment only: who comes waits.
+    held_up: AtomicBool,
     /// Told when it has left the live map.
     gone: Notify,
 }
@@ -54,7 +61,7 @@ pub struct Triples {
     engine: Arc<Engine>,
     layout: Layout,
     durability: Durability,
-    migrations: [Arc<[Arc<Migrations>]>; 3],
+    target: Arc<Target>,
     lru: moka::sync::Cache<TenantId, Arc<Triple>>,
     live: Mutex<HashMap<TenantId, Arc<Triple>>>,
     evictions: Arc<AtomicU64>,
@@ -96,15 +103,8 @@ pub struct TriplesState {
 }
 
 impl Triples {
-    /// `migrations` by role, in the order of [`Role::ALL`].
-    pub fn new(
-        engine: Arc<Engine>,
-        layout: Layout,
-        durability: Durability,
-        migrations: [Arc<[Arc<Migrations>]>; 3],
-        idle_close: Duration,
-    ) -> Arc<Triples> {
-        let (let_go, evicted) = mpsc::unbounded_channel::<Arc<Triple>>();
+    pub fn new(engine: Arc<Engine>, layout: Layout, durability: Durability, target: Arc<Target>, idle_close: Duration) -> Arc<Triples> {
+        let (let_go, evicted) = mpsc::unbounded_channel();
         let evictions = Arc::new(AtomicU64::new(0));
         let counted = evictions.clone();
         // A quarter of the descriptors is left for what is in use although it was let go, and for what is
@@ -120,8 +120,10 @@ impl Triples {
                 if cause.was_evicted() {
                     counted.fetch_add(1, Relaxed);
                     triple.evicted.store(true, Relaxed);
+                    // What has to make room is likely to come back; what nobody used for long is not.
+                    let leave = if cause == RemovalCause::Size { Leave::EmptyLog } else { Leave::Nothing };
                     // The other end goes when the process does.
-                    let _ = let_go.send(triple);
+                    let _ = let_go.send((triple, leave));
                 }
             })
             .build();
@@ -129,7 +131,7 @@ impl Triples {
             engine,
             layout,
             durability,
-            migrations,
+            target,
             lru,
             live: Mutex::default(),
             evictions,
@@ -169,7 +171,7 @@ impl Triples {
                     self.lru.insert(id, triple.clone());
                     return self.granted(triple, pass);
                 }
-                if triple.fenced.load(Relaxed) {
+                if triple.fenced.load(Relaxed) && !triple.is_held_up() {
                     return Err(being_changed());
                 }
                 triple
@@ -198,13 +200,19 @@ impl Triples {
     /// Keeps everybody out: waits `drain` for what runs, then stops it, and closes the files. 409 when somebody
     /// else has the tenant fenced.
     pub async fn fence(self: &Arc<Self>, id: TenantId, drain: Duration) -> Result<Fence> {
+        self.fence_as(id, drain, false).await
+    }
+
+    async fn fence_as(self: &Arc<Self>, id: TenantId, drain: Duration, held_up: bool) -> Result<Fence> {
         let triple = {
             let mut live = self.live();
             let triple = live.entry(id).or_insert_with(|| self.triple(id, Arc::default())).clone();
             if triple.fenced.swap(true, Relaxed) {
                 return Err(Error::conflict("this tenant is being changed by another request").retry_after(Duration::from_secs(1)));
             }
+            triple.held_up.store(held_up, Relaxed);
             triple.gate.fence();
+            triple.files.iter().for_each(|file| file.end_transactions());
             triple
         };
         let fence = Fence { triple: triple.clone(), triples: self.clone() };
@@ -223,7 +231,7 @@ impl Triples {
             triple.files.iter().for_each(|file| file.refuse(true));
             (patience, stopped) = (INTERRUPT_WAIT, true);
         }
-        triple.close().await;
+        triple.close(Leave::Nothing).await;
         Ok(fence)
     }
 
@@ -295,7 +303,8 @@ impl Triples {
                 level,
                 max_bytes,
                 party: Party { id: id.uuid().as_u128(), running_max: usize::MAX },
-                migrations: self.migrations[role as usize].clone(),
+                migrations: self.target.wanted(role).clone(),
+                keep_before: Some(self.layout.kept(id, role)),
                 sandboxed: role == Role::Database,
                 create: false,
                 held: held.clone(),
@@ -314,6 +323,7 @@ impl Triples {
             unread: Arc::default(),
             evicted: AtomicBool::default(),
             fenced: AtomicBool::default(),
+            held_up: AtomicBool::default(),
             gone: Notify::new(),
         })
     }
@@ -337,8 +347,8 @@ impl Triples {
 }
 
 /// Closes what the LRU lets go, each as soon as nobody uses it.
-async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedReceiver<Arc<Triple>>) {
-    while let Some(triple) = evicted.recv().await {
+async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedReceiver<(Arc<Triple>, Leave)>) {
+    while let Some((triple, leave)) = evicted.recv().await {
         let triples = triples.clone();
         tokio::task::spawn_local(async move {
             while !triple.gate.try_close() {
@@ -347,7 +357,7 @@ async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedRece
                 }
                 triple.gate.emptied(REOPEN_WAIT).await;
             }
-            triple.close().await;
+            triple.close(leave).await;
             if let Some(triples) = triples.upgrade() {
                 triples.remove(&triple, false);
             }
@@ -366,9 +376,9 @@ impl Triple {
         u32::try_from(held).unwrap_or(u32::MAX).max(WEIGHT_AT_FIRST)
     }
 
-    async fn close(&self) {
+    async fn close(&self, leave: Leave) {
         for file in &self.files {
-            file.close().await;
+            file.close(leave).await;
         }
     }
 }
@@ -434,6 +444,7 @@ impl Drop for Fence {
             self.triple.fenced.store(false, Relaxed);
             self.triple.gate.lift();
             drop(live);
+            self.triple.gone.notify_waiters();
             self.triples.lru.insert(self.triple.id, self.triple.clone());
         }
     }

@@ -120,7 +120,6 @@ fn unknown_paths_are_404_in_json() {
     let server = Server::shared();
     let tenant = server.tenant("paths");
     for path in [
-        "/",
         "/v1",
         "/v1/",
         "/v1/sql/",

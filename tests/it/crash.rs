@@ -2,8 +2,9 @@
 //! restart: every acknowledged write is there, a write that was repeated under its idempotency key is there
 //! once, and a provisioned tenant is there whole or not at all. `TENANTRY_KILLS=200` kills more often.
 
+mod points;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -64,7 +65,7 @@ fn what_was_acknowledged_survives_kill_9() {
         slowest_start = slowest_start.max(starting.elapsed());
         let mut ledger = ledger.lock().unwrap();
         repeat(&tenants, &mut ledger);
-        let problems = [lost(&tenants, &ledger), half_provisioned(&server, &ledger)].concat();
+        let problems = [lost(&tenants, &ledger), half_provisioned(&server, &ledger.made)].concat();
         assert!(problems.is_empty(), "after kill {kill} (dice {}):\n{}", dice.seed, problems.join("\n"));
     }
     server.stop();
@@ -200,8 +201,8 @@ fn lost_jobs(server: &Server, ledger: &Ledger) -> usize {
     ledger.jobs.iter().map(lost).sum()
 }
 
-/// Rows without files, files without rows, acknowledged tenants that are not there.
-fn half_provisioned(server: &Server, ledger: &Ledger) -> Vec<String> {
+/// Rows without files, files without rows, acknowledged tenants (slug → id) that are not there.
+pub fn half_provisioned(server: &Server, made: &BTreeMap<String, String>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut listed = BTreeMap::new();
     let mut cursor = String::new();
@@ -221,7 +222,7 @@ fn half_provisioned(server: &Server, ledger: &Ledger) -> Vec<String> {
             problems.push(format!("{slug} is {state}, its files: {:?}", std::fs::read_dir(server.folder(id)).map(Iterator::count)));
         }
     }
-    for (slug, id) in &ledger.made {
+    for (slug, id) in made {
         if listed.get(id).is_none_or(|(known, _)| known != slug) {
             problems.push(format!("{slug} was acknowledged and is not there"));
         }
@@ -234,46 +235,4 @@ fn half_provisioned(server: &Server, ledger: &Ledger) -> Vec<String> {
         }
     }
     problems
-}
-
-/// `integrity_check` of every SQLite file below `dir`; how many there were.
-fn check_files(dir: &Path) -> usize {
-    let mut checked = 0;
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if entry.file_type().unwrap().is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|ext| ext == "db" || ext == "sqlite") {
-                let file = rusqlite::Connection::open(&path).unwrap();
-                let check: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-                let dangling: i64 = file.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |row| row.get(0)).unwrap();
-                assert_eq!((check.as_str(), dangling), ("ok", 0), "{}", path.display());
-                checked += 1;
-            }
-        }
-    }
-    checked
-}
-
-/// Where the kills fall: another place in each run, and the failure names the seed.
-struct Dice {
-    seed: u64,
-    state: u64,
-}
-
-impl Dice {
-    fn new() -> Dice {
-        let seed = tenantry::clock::now_ms() as u64 | 1;
-        Dice { seed, state: seed }
-    }
-
-    /// Xorshift, good enough to be unsystematic.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state % bound
-    }
 }

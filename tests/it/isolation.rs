@@ -268,13 +268,6 @@ fn a_flood_of_slow_statements_leaves_the_neighbour_served() {
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 
-/// Megabytes of memory the server has.
-fn memory_mb(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
-}
-
 #[test]
 fn a_statement_that_hoards_memory_is_stopped() {
     let server = Server::with(|c| {
@@ -301,7 +294,7 @@ fn a_statement_that_hoards_memory_is_stopped() {
         let mut most = 0;
         while !threads.iter().all(|thread| thread.is_finished()) {
             assert_eq!(quiet.rows("SELECT 1", json!([])), json!([[1]]));
-            most = most.max(memory_mb(&server));
+            most = most.max(memory(&server, "VmRSS") >> 20);
         }
         most
     });
@@ -330,7 +323,7 @@ fn answers_that_nobody_reads_are_bounded() {
             // So that they come one after the other and each could be answered.
             std::thread::sleep(Duration::from_millis(100));
             assert_eq!(quiet.rows("SELECT 1", json!([])), json!([[1]]));
-            most = most.max(memory_mb(&server));
+            most = most.max(memory(&server, "VmRSS") >> 20);
             stream
         })
         .collect();

@@ -100,6 +100,16 @@ fn answers_have_the_form_that_the_document_promises() {
     for path in ["plans", "health", "system", "migrations", "audit", "audit/verify"].map(|path| format!("/admin/v1/{path}")) {
         check("GET", &path, &admin.get(&path));
     }
+    const RUNS: &str = "/admin/v1/migrations/runs";
+    let begun = admin.post(RUNS, json!({ "kind": "validate" }));
+    check("POST", RUNS, &begun);
+    let run = format!("{RUNS}/{}", begun.json()["run"]["id"].as_str().unwrap());
+    let ended = eventually("the run ends", || Some(admin.get(&run)).filter(|answer| answer.json()["run"]["state"] != "running"));
+    check("GET", "/admin/v1/migrations/runs/{run}", &ended);
+    check("GET", RUNS, &admin.get(RUNS));
+    check("GET", "/admin/v1/migrations/runs/{run}/tenants", &admin.get(&format!("{run}/tenants")));
+    check("POST", "/admin/v1/migrations/runs/{run}/stop", &admin.post(&format!("{run}/stop"), json!({})));
+    check("POST", "/admin/v1/migrations/runs/{run}/retry", &admin.post(&format!("{run}/retry"), json!({})));
     check("POST", "/admin/v1/keys:rotate", &admin.post("/admin/v1/keys:rotate", json!({})));
 
     check("POST", "/v1/sql", &tenant.sql("SELECT 1, 'a', NULL, x'00', 1.5", json!([])));

@@ -302,6 +302,22 @@ fn an_idempotency_key_runs_a_write_once() {
     }
 }
 
+/// The statement is in the cache of the connection, compiled for the table as it was.
+#[test]
+fn a_changed_table_shows_its_columns_as_they_are() {
+    let server = Server::shared();
+    let tenant = server.tenant("changed");
+    let all = || tenant.result("SELECT * FROM t", json!([]));
+    tenant.script("CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    assert_eq!(all()["rows"], json!([[1]]));
+    tenant.script("ALTER TABLE t ADD COLUMN b DEFAULT 2");
+    let changed = all();
+    assert_eq!((&changed["columns"], &changed["rows"]), (&json!(["a", "b"]), &json!([[1, 2]])));
+    tenant.script("DELETE FROM t; ALTER TABLE t DROP COLUMN a;");
+    let empty = all();
+    assert_eq!((&empty["columns"], &empty["rows"]), (&json!(["b"]), &json!([])));
+}
+
 #[test]
 fn concurrent_writers_are_all_there() {
     let server = Server::shared();
@@ -388,4 +404,32 @@ fn what_is_wrong_with_a_migration_is_for_operators() {
     assert!(details.contains("0001_ledger") && details.contains("already exists"), "{details}");
     let refused = server.admin().post(&format!("{path}/migrate"), json!({})).refused(503, "tenant_unavailable").to_string();
     assert!(refused.contains("0001_ledger") && refused.contains("already exists"), "{refused}");
+}
+
+#[test]
+fn a_statement_is_of_the_schema_as_it_is_now() {
+    let server = Server::shared();
+    let tenant = server.tenant("schema-now");
+    run(&tenant, json!({ "script": "CREATE TABLE t (a); INSERT INTO t VALUES (1);" })).succeeds();
+    let all = || tenant.result("SELECT * FROM t", json!([]));
+    // Twice, so that it is remembered compiled.
+    (0..2).for_each(|_| assert_eq!((&all()["columns"], &all()["rows"]), (&json!(["a"]), &json!([[1]]))));
+    tenant.sql("ALTER TABLE t ADD COLUMN b DEFAULT 2", json!([])).succeeds();
+    assert_eq!((&all()["columns"], &all()["rows"]), (&json!(["a", "b"]), &json!([[1, 2]])));
+    run(&tenant, json!({ "script": "DROP TABLE t; CREATE TABLE t (c);" })).succeeds();
+    assert_eq!((&all()["columns"], &all()["rows"]), (&json!(["c"]), &json!([])));
+}
+
+#[test]
+fn dropping_what_is_not_there_is_nothing_but_needs_the_scope() {
+    let server = Server::shared();
+    let tenant = server.tenant("drop-nothing");
+    for sql in ["DROP TABLE IF EXISTS absent", "DROP INDEX IF EXISTS absent", "DROP VIEW IF EXISTS absent", "DROP TRIGGER IF EXISTS absent"]
+    {
+        tenant.sql(sql, json!([])).succeeds();
+        tenant.sql(sql, json!([])).succeeds();
+    }
+    let reader = server.scoped(&tenant, &["sql:read"]);
+    reader.sql("DROP TABLE IF EXISTS absent", json!([])).refused(403, "forbidden");
+    tenant.sql(" -- nothing", json!([])).refused(400, "sql_error");
 }

@@ -3,13 +3,18 @@
 //! die with the test process, and a failing test shows what its server logged.
 
 mod client;
+mod dice;
+mod disk;
 mod server;
+pub mod shim;
 
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, TenantClient, segment};
+pub use dice::Dice;
+pub use disk::{Disk, check_files};
 pub use serde_json::{Value, json};
 pub use server::{ADMIN_KEY, Server, Settings};
 
@@ -57,6 +62,13 @@ pub fn at_once<T: Send>(n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     })
+}
+
+/// Bytes of memory the server has: `VmRSS`, `VmHWM` (the most so far), `VmSize`.
+pub fn memory(server: &Server, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.split(':').next() == Some(what)).unwrap_or_else(|| panic!("no {what} in {status}"));
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
 /// The binary, without any `TENANTRY_*` variable of the machine it runs on.

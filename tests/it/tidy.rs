@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["system"],
     &["auth"],
     &["tenant"],
-    &["sql", "rest", "cache", "queue"],
+    &["sql", "hrana", "rest", "cache", "queue", "fleet"],
     &["http"],
     &["server"],
     &["cli"],

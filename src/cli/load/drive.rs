@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use super::host::{Usage, usage};
+use super::gauge::{Gauge, Inside};
+use super::host::Usage;
 use super::mix::{Dice, Mix, Spread};
 use super::progress::Bar;
 use super::tally::Tally;
@@ -38,8 +39,6 @@ pub struct Plan<'a> {
     pub threads: usize,
     pub warmup: Duration,
     pub duration: Duration,
-    /// The server's process.
-    pub pid: Option<u32>,
 }
 
 /// What a run came to.
@@ -62,6 +61,8 @@ pub struct Point {
     pub cpu: Option<f64>,
     #[serde(flatten)]
     pub usage: Option<Usage>,
+    #[serde(flatten)]
+    pub inside: Option<Inside>,
 }
 
 /// The times of a run.
@@ -73,7 +74,7 @@ struct Clock {
     next: AtomicU64,
 }
 
-pub fn run(plan: &Plan<'_>, shared: &Shared<'_>) -> Result<Outcome> {
+pub fn run(plan: &Plan<'_>, shared: &Shared<'_>, gauge: &mut Gauge) -> Result<Outcome> {
     let start = Instant::now();
     let from = start + plan.warmup;
     let clock = Clock { start, from, until: from + plan.duration, rate: plan.rate, next: AtomicU64::new(0) };
@@ -86,7 +87,7 @@ pub fn run(plan: &Plan<'_>, shared: &Shared<'_>) -> Result<Outcome> {
                 })
             })
             .collect();
-        let timeline = watch(plan, shared, &clock, || threads.iter().all(|thread| thread.is_finished()));
+        let timeline = watch(plan, shared, &clock, gauge, || threads.iter().all(|thread| thread.is_finished()));
         (threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>(), timeline)
     });
     let mut tally = Tally::default();
@@ -147,11 +148,11 @@ impl Clock {
 }
 
 /// Takes a point of the timeline now and then, and shows how far the run is.
-fn watch(plan: &Plan<'_>, shared: &Shared<'_>, clock: &Clock, is_over: impl Fn() -> bool) -> Vec<Point> {
+fn watch(plan: &Plan<'_>, shared: &Shared<'_>, clock: &Clock, gauge: &mut Gauge, is_over: impl Fn() -> bool) -> Vec<Point> {
     let whole = clock.until.duration_since(clock.start);
     let every = (whole / POINTS).max(SHORTEST);
     let bar = Bar::new(if plan.warmup.is_zero() { "measuring" } else { "running" }, whole.as_secs_f64());
-    let look = || (Instant::now(), shared.done.load(Relaxed), plan.pid.and_then(usage));
+    let mut look = || (Instant::now(), shared.done.load(Relaxed), gauge.look());
     let mut before = look();
     let mut timeline = Vec::new();
     let mut due = clock.start + every;
@@ -167,9 +168,9 @@ fn watch(plan: &Plan<'_>, shared: &Shared<'_>, clock: &Clock, is_over: impl Fn()
         }
         let seconds = now.0.duration_since(before.0).as_secs_f64();
         let per_s = (now.1 - before.1) as f64 / seconds;
-        let cpu = now.2.zip(before.2).map(|(now, before)| ((now.cpu_s - before.cpu_s) / seconds).max(0.0));
+        let cpu = now.2.0.zip(before.2.0).map(|(now, before)| ((now.cpu_s - before.cpu_s) / seconds).max(0.0));
         let t_s = now.0.duration_since(clock.start).as_secs_f64() - plan.warmup.as_secs_f64();
-        timeline.push(Point { t_s, per_s, cpu, usage: now.2 });
+        timeline.push(Point { t_s, per_s, cpu, usage: now.2.0, inside: now.2.1 });
         bar.at(now.0.duration_since(clock.start).as_secs_f64(), || format!("{per_s:.0}/s"));
         before = now;
     }

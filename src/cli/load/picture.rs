@@ -1,4 +1,4 @@
-//! The picture of a run, as SVG by hand: throughput over time, latency by percentile, memory and descriptors over time.
+//! The picture of a run, as SVG by hand: throughput over time, latency by percentile, memory, logs and descriptors over time.
 //! Every panel is a [`Frame`] with axes and lines in it; text is escaped, and nothing is loaded from anywhere.
 
 use std::fmt::Write;
@@ -59,9 +59,12 @@ pub fn draw(report: &Report) -> String {
     panel(24.0, 374.0, 700.0, 486.0).latency(&mut out, report);
     panel(740.0, 374.0, 436.0, 150.0).over_time(
         &mut out,
-        "Memory of the server, MB",
+        "Memory and write-ahead logs, MB",
         ends,
-        &[("", COLOURS[4], over_time(&|p| Some(p.usage?.rss_bytes as f64 / 1e6)))],
+        &[
+            ("memory", COLOURS[4], over_time(&|p| Some(p.usage?.rss_bytes as f64 / 1e6))),
+            ("logs", COLOURS[3], over_time(&|p| Some(p.inside?.wal_bytes as f64 / 1e6))),
+        ],
         grouped,
     );
     let descriptors = over_time(&|p| Some(p.usage?.descriptors as f64));

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::drive::Point;
+use super::gauge::Inside;
+use super::host::Usage;
 use super::mix::Op;
 use super::tally::{Latency, Tally};
 use super::verify::Verified;
@@ -12,6 +14,9 @@ use crate::cli::print;
 
 /// What the curve of latencies is made of: shares of the answers, denser towards the end.
 const CURVE: [f64; 12] = [0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999];
+
+/// From so many seconds on it is told which way memory, descriptors and logs are going.
+const LONG_S: f64 = 60.0;
 
 #[derive(Serialize)]
 pub struct Report {
@@ -26,6 +31,8 @@ pub struct Report {
     /// With a hot tenant: it, and all others.
     pub hot: Option<Row>,
     pub quiet: Option<Row>,
+    /// Answers 429 and 503, how long each took from the asking.
+    pub refused: Option<Row>,
     /// Operations that were due by the rate and never begun.
     pub never_begun: u64,
     pub wrong: Wrong,
@@ -96,6 +103,13 @@ pub struct Summary {
     pub cpu_max: f64,
     pub descriptors_max: u64,
     pub threads_max: u64,
+    /// Write-ahead logs of the open files, and tenants with files open, where the server told.
+    pub wal_max_bytes: Option<u64>,
+    pub tenants_open_max: Option<u64>,
+    /// Change in an hour: the slope of the straight line closest to the points.
+    pub rss_bytes_per_h: f64,
+    pub descriptors_per_h: f64,
+    pub wal_bytes_per_h: Option<f64>,
 }
 
 impl Row {
@@ -153,7 +167,11 @@ impl Summary {
         let usages: Vec<_> = measured().filter_map(|point| point.usage).collect();
         let cpus: Vec<f64> = measured().filter_map(|point| point.cpu).collect();
         let (first, last) = (usages.first()?, usages.last()?);
-        let most = |of: fn(&super::host::Usage) -> u64| usages.iter().map(of).max().unwrap_or(0);
+        let most = |of: fn(&Usage) -> u64| usages.iter().map(of).max().unwrap_or(0);
+        let most_inside = |of: fn(&Inside) -> u64| measured().filter_map(|point| point.inside.as_ref().map(of)).max();
+        let per_h = |of: &dyn Fn(&Point) -> Option<u64>| {
+            3_600.0 * slope(&measured().filter_map(|point| Some((point.t_s, of(point)? as f64))).collect::<Vec<_>>())
+        };
         Some(Summary {
             rss_first_bytes: first.rss_bytes,
             rss_last_bytes: last.rss_bytes,
@@ -162,8 +180,46 @@ impl Summary {
             cpu_max: cpus.iter().copied().fold(0.0, f64::max),
             descriptors_max: most(|usage| usage.descriptors),
             threads_max: most(|usage| usage.threads),
+            wal_max_bytes: most_inside(|inside| inside.wal_bytes),
+            tenants_open_max: most_inside(|inside| inside.tenants_open),
+            rss_bytes_per_h: per_h(&|point| Some(point.usage?.rss_bytes)),
+            descriptors_per_h: per_h(&|point| Some(point.usage?.descriptors)),
+            wal_bytes_per_h: most_inside(|inside| inside.wal_bytes).map(|_| per_h(&|point| Some(point.inside?.wal_bytes))),
         })
     }
+
+    /// What it took at most, and over a longer run where that is going.
+    fn lines(&self, measured_s: f64) -> Vec<String> {
+        let Summary { cpu_mean, descriptors_max, threads_max, .. } = self;
+        let [last, first, most] = [self.rss_last_bytes, self.rss_first_bytes, self.rss_max_bytes].map(|bytes| megabytes(bytes as f64));
+        let mut lines = vec![format!(
+            "server     {last} in memory ({first} at first, at most {most}), {cpu_mean:.2} processors, {descriptors_max} descriptors, {threads_max} threads"
+        )];
+        if let Some((wal, tenants)) = self.wal_max_bytes.zip(self.tenants_open_max) {
+            lines
+                .push(format!("files      of {tenants} tenants open at once, with write-ahead logs of {}, at most", megabytes(wal as f64)));
+        }
+        if measured_s >= LONG_S {
+            let wal = self.wal_bytes_per_h.map(|wal| format!(", {} of logs", signed(megabytes(wal), wal))).unwrap_or_default();
+            let (rss, descriptors) = (self.rss_bytes_per_h, self.descriptors_per_h);
+            let rss = signed(megabytes(rss), rss);
+            lines.push(format!(
+                "slope      in an hour {rss} of memory, {} descriptors{wal}",
+                signed(format!("{descriptors:.0}"), descriptors)
+            ));
+        }
+        lines
+    }
+}
+
+/// Of the straight line closest to the points, in y for each x; 0 for less than two.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len().max(1) as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x0, y0) = (mean(|point| point.0), mean(|point| point.1));
+    let over: f64 = points.iter().map(|(x, _)| (x - x0).powi(2)).sum();
+    let rise: f64 = points.iter().map(|(x, y)| (x - x0) * (y - y0)).sum();
+    if over > 0.0 { rise / over } else { 0.0 }
 }
 
 impl Report {
@@ -180,21 +236,14 @@ impl Report {
             String::new(),
         ];
         let headings = ["OPERATION", "COUNT", "PER S", "P50 MS", "P90", "P99", "P99.9", "MAX", "ERRORS"];
-        let cells: Vec<_> = self.operations.iter().chain([&self.total]).chain(&self.hot).chain(&self.quiet).map(Row::cells).collect();
+        let cells: Vec<_> =
+            self.operations.iter().chain([&self.total]).chain(&self.hot).chain(&self.quiet).chain(&self.refused).map(Row::cells).collect();
         lines.push(print::table(&headings, &cells));
         lines.push(String::new());
-        lines.push(match &self.usage {
-            Some(usage) => format!(
-                "server     {} in memory ({} at first, at most {}), {:.2} processors, {} descriptors, {} threads",
-                megabytes(usage.rss_last_bytes),
-                megabytes(usage.rss_first_bytes),
-                megabytes(usage.rss_max_bytes),
-                usage.cpu_mean,
-                usage.descriptors_max,
-                usage.threads_max
-            ),
-            None => "server     its process was not looked at; --pid names it".to_owned(),
-        });
+        match &self.usage {
+            Some(usage) => lines.extend(usage.lines(self.measured_s)),
+            None => lines.push("server     its process was not looked at; --pid names it".to_owned()),
+        }
         if self.never_begun > 0 {
             lines.push(format!("behind     {} operations were due and never begun: the rate is more than it can do", self.never_begun));
         }
@@ -231,8 +280,13 @@ pub fn milliseconds(ms: f64) -> String {
     }
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+fn megabytes(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1e6)
+}
+
+/// With a plus before what rises.
+fn signed(text: String, value: f64) -> String {
+    if value > 0.0 { format!("+{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -247,13 +301,20 @@ mod tests {
         let mut tally = Tally::default();
         (0..10).for_each(|_| tally.answered(Op::Read, Duration::from_millis(2), None));
         tally.answered(Op::Insert, Duration::from_millis(40), None);
-        tally.missed(Op::Insert, Miss::Refused, "overloaded");
-        tally.missed(Op::Claim, Miss::Failed, "no_answer");
+        tally.missed(Op::Insert, Miss::Refused, "overloaded", Duration::ZERO);
+        tally.missed(Op::Claim, Miss::Failed, "no_answer", Duration::ZERO);
         let (rows, total) = Row::all(&tally, 2.0);
         assert_eq!(rows.iter().map(|row| row.operation.as_str()).collect::<Vec<_>>(), ["read", "insert", "claim"]);
         assert_eq!((total.count, total.per_s, total.refused["overloaded"], total.failed["no_answer"]), (11, 5.5, 1, 1));
         assert_eq!(rows[1].cells().last().map(String::as_str), Some("1 overloaded"));
         assert!(rows[2].curve.is_empty() && rows[0].curve.len() == CURVE.len());
+    }
+
+    #[test]
+    fn a_slope_is_that_of_the_closest_line() {
+        assert_eq!(slope(&[(0.0, 5.0), (1.0, 8.0), (2.0, 11.0)]), 3.0);
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, -1.0), (2.0, -1.0), (3.0, 1.0)]), 0.0);
+        assert_eq!((slope(&[]), slope(&[(7.0, 7.0)])), (0.0, 0.0));
     }
 
     #[test]

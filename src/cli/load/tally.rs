@@ -32,6 +32,8 @@ pub struct Tally {
     /// All operations on the hot tenant, and on the others.
     pub hot: Latency,
     pub quiet: Latency,
+    /// How long it took to be refused, from the asking.
+    pub refused: Latency,
 }
 
 pub struct OpTally {
@@ -75,7 +77,7 @@ impl Latency {
 impl Default for Tally {
     fn default() -> Self {
         let op = |_| OpTally { latency: Latency::new(), refused: BTreeMap::new(), failed: BTreeMap::new() };
-        Tally { ops: Op::ALL.iter().map(op).collect(), hot: Latency::new(), quiet: Latency::new() }
+        Tally { ops: Op::ALL.iter().map(op).collect(), hot: Latency::new(), quiet: Latency::new(), refused: Latency::new() }
     }
 }
 
@@ -94,7 +96,11 @@ impl Tally {
         }
     }
 
-    pub fn missed(&mut self, op: Op, miss: Miss, code: &str) {
+    /// `took` counts from the asking: what was due long ago and is refused at once was refused quickly.
+    pub fn missed(&mut self, op: Op, miss: Miss, code: &str, took: Duration) {
+        if miss == Miss::Refused {
+            self.refused.record(took);
+        }
         let tally = &mut self.ops[op as usize];
         let codes = if miss == Miss::Refused { &mut tally.refused } else { &mut tally.failed };
         match codes.get_mut(code) {
@@ -114,6 +120,7 @@ impl Tally {
         }
         self.hot.add(&other.hot);
         self.quiet.add(&other.quiet);
+        self.refused.add(&other.refused);
     }
 
     /// All operations as one.
@@ -166,12 +173,13 @@ mod tests {
         one.answered(Op::Read, Duration::from_millis(1), Some(true));
         other.answered(Op::Read, Duration::from_millis(9), Some(false));
         other.answered(Op::Page, Duration::from_millis(2), None);
-        other.missed(Op::Insert, Miss::Refused, "overloaded");
-        one.missed(Op::Insert, Miss::Refused, "overloaded");
-        one.missed(Op::Insert, Miss::Failed, "internal");
+        other.missed(Op::Insert, Miss::Refused, "overloaded", Duration::from_millis(3));
+        one.missed(Op::Insert, Miss::Refused, "overloaded", Duration::from_millis(1));
+        one.missed(Op::Insert, Miss::Failed, "internal", Duration::ZERO);
         one.add(&other);
         assert_eq!((one.of(Op::Read).latency.count(), one.latency().count()), (2, 3));
         assert_eq!((one.hot.count(), one.quiet.count()), (1, 1));
+        assert!(one.refused.count() == 2 && (one.refused.max() - 3.0).abs() < 0.02);
         assert_eq!((one.of(Op::Insert).refused["overloaded"], one.of(Op::Insert).failed["internal"]), (2, 1));
         assert!((one.latency().max() - 9.0).abs() < 0.02 && (one.of(Op::Read).latency.at(0.5) - 1.0).abs() < 0.02);
     }

@@ -42,10 +42,13 @@ pub fn judge(answer: Result<Answer<'_>, Broken>, status: u16, check: impl FnOnce
     let code = serde_json::from_slice::<Value>(answer.body).ok().and_then(|body| Some(body.get("code")?.as_str()?.to_owned()));
     let code = code.unwrap_or_else(|| format!("status {}", answer.status));
     let refused = matches!(answer.status, 429 | 503);
+    if refused && answer.retry_after.is_none() {
+        return Verdict::Wrong(format!("{code} does not say when to come again: there is no Retry-After"));
+    }
     Verdict::Missed {
         miss: if refused { Miss::Refused } else { Miss::Failed },
         code,
-        wait: refused.then(|| Duration::from_secs(answer.retry_after.unwrap_or(1).min(1))),
+        wait: refused.then(|| Duration::from_secs(answer.retry_after.unwrap_or_default().min(1))),
         sure: answer.status < 500 || matches!(answer.status, 503 | 507),
     }
 }
@@ -107,6 +110,8 @@ mod tests {
         };
         let overloaded = missed(answer(503, br#"{"code":"overloaded"}"#));
         assert_eq!(overloaded, (Miss::Refused, "overloaded".to_owned(), Some(Duration::from_secs(1)), true));
+        let silent = Ok(Answer { status: 429, retry_after: None, body: b"{}" });
+        assert!(matches!(judge(silent, 200, fits), Verdict::Wrong(_)));
         assert_eq!(missed(answer(500, b"<html>")), (Miss::Failed, "status 500".to_owned(), None, false));
         let gone = missed(Err(Broken::Closed));
         assert_eq!((gone.0, gone.1.as_str(), gone.3), (Miss::Failed, "no_answer", false));

@@ -62,6 +62,8 @@ pub struct Worker<'a> {
     claimed: Vec<(String, String)>,
     /// The next row of its own to be counted up.
     turn: usize,
+    /// When the call under way was sent.
+    asked: Instant,
 }
 
 /// When an operation began (with a rate: when it was due), and whether it counts: what is answered from an instant on
@@ -83,12 +85,25 @@ impl<'a> Worker<'a> {
     pub fn new(shared: &'a Shared<'a>, tally: &'a RefCell<Tally>, connection: usize, patience: Duration) -> Worker<'a> {
         let wire = Wire::new(&shared.fleet.target, patience);
         let (request, body, expected) = (Vec::new(), Vec::new(), Vec::new());
-        Worker { shared, tally, connection, wire, request, body, expected, counters: HashMap::new(), claimed: Vec::new(), turn: 0 }
+        Worker {
+            shared,
+            tally,
+            connection,
+            wire,
+            request,
+            body,
+            expected,
+            counters: HashMap::new(),
+            claimed: Vec::new(),
+            turn: 0,
+            asked: Instant::now(),
+        }
     }
 
     /// Does one operation on one tenant; `pick` chooses among its rows or keys. Returns how long the server asked to
     /// be left alone. A claim's jobs are acknowledged at once, each as an operation of its own.
     pub async fn run(&mut self, op: Op, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
+        self.asked = Instant::now();
         let mut wait = match op {
             Op::Read => self.read(tenant, pick, began).await,
             Op::Page => self.page(tenant, pick, began).await,
@@ -100,7 +115,8 @@ impl<'a> Worker<'a> {
             Op::Claim | Op::Ack => self.claim(tenant, self.shared.batch, began).await,
         };
         while let Some((id, lease)) = self.claimed.pop() {
-            let began = Began { at: Instant::now(), ..began };
+            self.asked = Instant::now();
+            let began = Began { at: self.asked, ..began };
             wait = self.ack(tenant, &id, &lease, began).await.or(wait);
         }
         wait
@@ -343,7 +359,7 @@ impl<'a> Worker<'a> {
             Verdict::Missed { miss, code, wait, .. } => {
                 // A failure matters whenever it happens; a refusal is part of what is measured.
                 if began.counts() || miss == Miss::Failed {
-                    self.tally.borrow_mut().missed(op, miss, &code);
+                    self.tally.borrow_mut().missed(op, miss, &code, self.asked.elapsed());
                 }
                 wait
             }

@@ -44,8 +44,8 @@ impl Rules<'_> {
 
     /// Bounds of which none would be a server that serves nothing.
     fn counts(&self, config: &Config) -> Result<()> {
-        let Config { http, auth, sqlite, executor, tenants, telemetry, .. } = config;
-        let positive: [(&str, u64); 20] = [
+        let Config { http, auth, sqlite, executor, hrana, tenants, telemetry, .. } = config;
+        let positive = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
             ("http.receiving_bytes", http.receiving_bytes),
             ("http.unread_bytes", http.unread_bytes),
@@ -61,7 +61,18 @@ impl Rules<'_> {
             ("sqlite.idle_checkpoint_ms", sqlite.idle_checkpoint_ms),
             ("executor.waiting", executor.waiting as u64),
             ("executor.waiting_per_tenant", executor.waiting_per_tenant as u64),
+            ("executor.waiting_ms", executor.waiting_ms),
             ("executor.group_max", executor.group_max as u64),
+            ("hrana.streams", hrana.streams as u64),
+            ("hrana.streams_per_tenant", hrana.streams_per_tenant as u64),
+            ("hrana.stream_idle_ms", hrana.stream_idle_ms),
+            ("hrana.sockets_per_tenant", hrana.sockets_per_tenant as u64),
+            ("hrana.socket_idle_s", hrana.socket_idle_s),
+            ("hrana.transactions_per_tenant", hrana.transactions_per_tenant as u64),
+            ("hrana.turn_wait_ms", hrana.turn_wait_ms),
+            ("hrana.transaction_idle_ms", hrana.transaction_idle_ms),
+            ("hrana.transaction_idle_contended_ms", hrana.transaction_idle_contended_ms),
+            ("hrana.transaction_ms", hrana.transaction_ms),
             ("tenants.idle_close_s", tenants.idle_close_s),
             ("tenants.remembered", tenants.remembered),
             ("telemetry.waiting", telemetry.waiting as u64),

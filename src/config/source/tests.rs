@@ -204,6 +204,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
         "http.max_body_bytes=0",
         "sqlite.readers_per_file=0",
         "executor.group_max=0",
+        "hrana.turn_wait_ms=0",
         "telemetry.log=loud",
         "auth.tenant_claim=",
         "auth.leeway_s=86400",

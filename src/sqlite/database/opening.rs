@@ -10,11 +10,13 @@ use tokio::sync::oneshot;
 use super::super::checkpoint::{self, LogLength};
 use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
 use super::super::executor::overloaded;
+use super::super::fault;
+use super::super::interactive::Transactions;
+use super::super::migrate::{self, Course};
 use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
 use super::super::watch::Watch;
 use super::super::writer::Apart;
-use super::super::{fault, migrate};
 use super::{Database, Options, RETRY};
 use crate::error::{Code, Error, Result};
 
@@ -27,6 +29,7 @@ pub struct Open {
     pub(super) writer_watch: Arc<Watch>,
     pub(in crate::sqlite) readers: Readers,
     pub(in crate::sqlite) log: LogLength,
+    pub(in crate::sqlite) transactions: Transactions,
     pub(in crate::sqlite) apart: Apart,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
@@ -49,7 +52,7 @@ impl Open {
 
 impl Database {
     /// The open file; opens it if it is not.
-    pub(super) async fn opened(self: &Arc<Self>) -> Result<Arc<Open>> {
+    pub(in crate::sqlite) async fn opened(self: &Arc<Self>) -> Result<Arc<Open>> {
         if let Some(open) = self.current() {
             return Ok(open);
         }
@@ -78,9 +81,15 @@ impl Database {
     }
 
     /// Descriptors from the budget; waits a little for others to close.
-    async fn room(&self, wanted: u64) -> Result<Descriptors> {
+    pub(in crate::sqlite) async fn room(&self, wanted: u64) -> Result<Descriptors> {
         let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors(self.options.party).room(wanted, &self.options.held)).await;
         taken.map_err(|_| overloaded("sqlite.descriptors"))
+    }
+
+    /// How the file's connections are set up.
+    pub(in crate::sqlite) fn settings(&self) -> Settings {
+        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
+        Settings { level, sandboxed, max_bytes, create, writer: true }
     }
 
     fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
@@ -91,17 +100,19 @@ impl Database {
         }
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
+            // SQLite would make a new database of it.
+            Ok(found) if !self.options.create && found.len() == 0 => return Err(fault::unavailable(&self.path, &"it is empty")),
             Err(error) if !self.options.create || error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(fault::unavailable(&self.path, &error));
             }
             _ => {}
         }
-        let Options { level, max_bytes, sandboxed, create, .. } = self.options;
-        let settings = Settings { level, sandboxed, max_bytes, create, writer: true };
-        let describe =
-            |error: rusqlite::Error| if fault::is_broken(&error) { fault::unavailable(&self.path, &error) } else { error.into() };
+        let settings = self.settings();
+        let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
         let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
-        migrate::up(&session, &self.options.migrations).map_err(|error| match error {
+        let Options { migrations, keep_before, .. } = &self.options;
+        let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
+        brought.map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => {
                 tracing::error!(path = %self.path.display(), %error, "a database is refused");
@@ -117,6 +128,7 @@ impl Database {
         self.suspect.store(false, Relaxed);
         let open = Arc::new(Open {
             log: LogLength::of(&session),
+            transactions: Transactions::default(),
             apart: Apart::default(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),

@@ -2,26 +2,27 @@ use std::path::Path;
 
 use super::*;
 use crate::config;
+use crate::sqlite::{Leave, Migrations};
 
-struct Bench {
+pub(in crate::sqlite) struct Bench {
     dir: tempfile::TempDir,
-    engine: Arc<Engine>,
+    pub engine: Arc<Engine>,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub fn new() -> Bench {
         Bench::with(config::Sqlite::default())
     }
 
-    fn with(sqlite: config::Sqlite) -> Bench {
+    pub fn with(sqlite: config::Sqlite) -> Bench {
         Bench { dir: tempfile::tempdir().unwrap(), engine: Engine::start(&sqlite, &config::Executor::default()) }
     }
 
-    fn file(&self) -> std::path::PathBuf {
+    pub fn file(&self) -> std::path::PathBuf {
         self.dir.path().canonicalize().unwrap().join("t.sqlite")
     }
 
-    fn database(&self, gate: &Arc<Gate>) -> Arc<Database> {
+    pub fn database(&self, gate: &Arc<Gate>) -> Arc<Database> {
         let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
                       CREATE TABLE child(t INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);";
         let set = Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap();
@@ -29,7 +30,8 @@ impl Bench {
             level: Level::Full,
             max_bytes: 0,
             party: Party { id: 7, running_max: 4 },
-            migrations: Arc::new([Arc::new(set)]),
+            migrations: set.into(),
+            keep_before: None,
             sandboxed: true,
             create: true,
             held: Arc::default(),
@@ -46,11 +48,11 @@ fn bomb(tx: &WriteTx<'_>) -> Result<()> {
     tx.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO t(v) SELECT 'n' || i FROM n", []).map(drop)
 }
 
-fn insert(v: String) -> impl FnMut(&WriteTx<'_>) -> Result<()> {
+pub(in crate::sqlite) fn insert(v: String) -> impl FnMut(&WriteTx<'_>) -> Result<()> {
     move |tx| tx.execute("INSERT INTO t(v) VALUES (?1)", [&v]).map(drop)
 }
 
-async fn count(database: &Arc<Database>) -> i64 {
+pub(in crate::sqlite) async fn count(database: &Arc<Database>) -> i64 {
     database.read(Limits::default(), |reader| reader.row("SELECT count(*) FROM t", [], |row| row.get(0))).await.unwrap().unwrap()
 }
 
@@ -184,7 +186,7 @@ async fn closing_leaves_one_plain_file() {
     database.write(Limits::default(), insert("kept".to_owned())).await.unwrap();
     assert_eq!(count(&database).await, 1);
     assert!(gate.emptied(Duration::from_secs(5)).await && gate.try_close());
-    database.close().await;
+    database.close(Leave::Nothing).await;
     let names: Vec<_> = std::fs::read_dir(bench.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["t.sqlite"]);
     let plain = rusqlite::Connection::open(bench.file()).unwrap();

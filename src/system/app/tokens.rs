@@ -129,9 +129,10 @@ impl App {
         let since = now_ms() - leeway.as_millis() as Millis;
         self.db
             .read(Limits::default(), move |r| {
-                r.rows("SELECT jti, expires_at FROM tenant_tokens WHERE revoked_at IS NOT NULL AND expires_at > ?1", [since], |row| {
-                    Ok((column::uuid(row, 0)?, row.get(1)?))
-                })
+                // Of itself SQLite takes the index on expiry, which has every token there is.
+                let sql = "SELECT jti, expires_at FROM tenant_tokens INDEXED BY tenant_tokens_revoked
+                     WHERE revoked_at IS NOT NULL AND expires_at > ?1";
+                r.rows(sql, [since], |row| Ok((column::uuid(row, 0)?, row.get(1)?)))
             })
             .await
     }
@@ -183,7 +184,7 @@ mod tests {
     fn file() -> Connection {
         let conn = Connection::open_in_memory().unwrap();
         for step in schema().app.iter().flat_map(|set| &set.steps) {
-            conn.execute_batch(&step.up).unwrap();
+            conn.execute_batch(&step.up.sql).unwrap();
         }
         conn
     }

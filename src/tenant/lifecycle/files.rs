@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::tenant::template::Template;
 use crate::tenant::{Layout, TenantId};
 
@@ -38,7 +38,9 @@ pub fn remove(layout: &Layout, id: TenantId) -> Result<()> {
     let remove = || -> io::Result<()> {
         gone(unfinished(layout, id), layout.shard(id))?;
         gone(layout.tenant(id), layout.shard(id))?;
-        gone(layout.trashed(id), layout.trash())
+        gone(layout.trashed(id), layout.trash())?;
+        let kept = layout.kept_folder(id);
+        gone(kept.clone(), parent(&kept).to_owned())
     };
     remove().map_err(|cause| failed("remove", id, &cause))
 }
@@ -100,10 +102,7 @@ fn parent(path: &Path) -> &Path {
 
 fn failed(verb: &str, id: TenantId, cause: &io::Error) -> Error {
     if cause.kind() == io::ErrorKind::StorageFull {
-        tracing::error!(tenant = %id, "the disk of the data directory is full");
-        return Error::new(Code::Overloaded, "the server's disk is full")
-            .hint("The operator has to make room.")
-            .retry_after(std::time::Duration::from_secs(60));
+        return Error::disk_full();
     }
     Error::internal(&format!("cannot {verb} the files of tenant {id}"), cause)
 }
@@ -118,7 +117,7 @@ mod tests {
     fn a_folder_is_made_trashed_brought_back_and_removed() {
         let root = tempfile::tempdir().unwrap();
         let layout = Layout::of(root.path()).unwrap();
-        let template = Template::build(&root.path().join("template"), &Blueprint::load(None).unwrap()).unwrap();
+        let template = Template::build(&Blueprint::load(None).unwrap()).unwrap();
         let id = TenantId::new_v7();
 
         make(&layout, &template, id).unwrap();

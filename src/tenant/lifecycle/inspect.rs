@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::sqlite::{self, Applied, Limits};
 use crate::system::app::{Filter, State, TenantRow};
 use crate::system::audit::By;
-use crate::tenant::{Blueprint, Layout, Lease, Role, TenantId};
+use crate::tenant::{Layout, Lease, Role, TenantId};
 
 #[derive(Debug)]
 pub struct Details {
@@ -60,11 +60,6 @@ impl FileDetails {
 impl Lifecycle {
     pub async fn list(&self, filter: Filter) -> Result<Vec<TenantRow>> {
         self.inner.app.tenants(filter).await
-    }
-
-    /// What each file is brought up to date with.
-    pub fn blueprint(&self) -> &Blueprint {
-        &self.inner.blueprint
     }
 
     /// Looks at one tenant. To ask its files for their migrations opens them, as a request would.

@@ -8,6 +8,7 @@
 //! crash after 3 leaves a tenant, and an answer for whoever asks again with the key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ use crate::tenant::registry::DEFAULT_PLAN;
 
 /// Tenants in one batch.
 pub const BATCH_MAX: usize = 1_000;
+
+/// When what is left of a failed provisioning is looked at again.
+const SETTLING: [Duration; 4] = [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
 const SLUG_MAX: usize = 63;
 const NAME_MAX: usize = 200;
@@ -117,7 +121,7 @@ async fn provision(inner: &Arc<Inner>, by: &By, wish: Wish, once: Option<Once>) 
 
 /// Steps 2 and 3.
 async fn complete(inner: &Arc<Inner>, by: &By, id: TenantId, wish: &Wish, once: Option<Once>) -> Result<Provisioned> {
-    inner.blocking(move |inner| files::make(&inner.layout, &inner.template, id)).await?;
+    inner.blocking(move |inner| files::make(&inner.layout, &inner.target.now().template, id)).await?;
     let mint = Mint {
         tenant: id.uuid(),
         sub: SERVICE.to_owned(),
@@ -137,25 +141,31 @@ async fn complete(inner: &Arc<Inner>, by: &By, id: TenantId, wish: &Wish, once: 
     Ok(made(&row))
 }
 
-/// Nothing remains of what failed. Where the last commit's outcome is not known, the row is asked.
+/// Nothing remains of what failed. What it failed for may be `app` itself: then it takes a moment until that is served again.
 async fn settle(inner: &Arc<Inner>, id: TenantId, once: Option<Once>, error: Error) -> Result<Provisioned> {
-    if undecided(&error) {
-        match inner.app.tenant(id.uuid()).await {
-            Ok(Some(row)) if row.state == State::Provisioning => {}
-            // If it lives, whoever has a key asks again and gets the token.
-            _ => return Err(error),
+    let mut left = clear_away(inner, id, once.clone(), &error).await;
+    for pause in SETTLING {
+        if left.is_ok() {
+            break;
         }
+        tokio::time::sleep(pause).await;
+        left = clear_away(inner, id, once.clone(), &error).await;
     }
-    let work = inner.clone();
-    let removed = inner.engine.blocking_reserved(move || files::remove(&work.layout, id)).await;
-    let settled = match removed {
-        Ok(()) => inner.app.tenant_abandon(id.uuid(), once).await,
-        Err(error) => Err(error),
-    };
-    if let Err(left) = settled {
+    if let Err(left) = left {
         tracing::error!(error = %left, tenant = %id, "a tenant that could not be provisioned leaves a row; the next start removes it");
     }
     Err(error)
+}
+
+/// Where the last commit's outcome is not known, the row is asked.
+async fn clear_away(inner: &Arc<Inner>, id: TenantId, once: Option<Once>, error: &Error) -> Result<()> {
+    if undecided(error) && inner.app.tenant(id.uuid()).await?.is_none_or(|row| row.state != State::Provisioning) {
+        // If it lives, whoever has a key asks again and gets the token.
+        return Ok(());
+    }
+    let work = inner.clone();
+    inner.engine.blocking_reserved(move || files::remove(&work.layout, id)).await?;
+    inner.app.tenant_abandon(id.uuid(), once).await
 }
 
 pub(super) fn token_row(mint: &Mint, minted: &Minted) -> TokenRow {

@@ -10,7 +10,7 @@ use crate::error::Code;
 use crate::system::Systems;
 use crate::system::app::{Filter, NewTenant, Once};
 use crate::system::audit;
-use crate::tenant::{Role, Tenant};
+use crate::tenant::Tenant;
 
 struct Bed {
     lifecycle: Lifecycle,
@@ -30,10 +30,8 @@ async fn bed(folder: tempfile::TempDir) -> Bed {
     let engine = Engine::start(&config.sqlite, &config.executor);
     let systems = Systems::open(&engine, &layout.system(), &config.durability, &config.telemetry).await.unwrap();
     let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, 1_000));
-    let blueprint = Blueprint::load(None).unwrap();
-    let template = Template::build(&layout.system().join("template"), &blueprint).unwrap();
-    let migrations = Role::ALL.map(|role| blueprint.of(role).clone());
-    let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), migrations, Duration::from_secs(60));
+    let target = Arc::new(Target::load(None, None).unwrap());
+    let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), Duration::from_secs(60));
     let ring = KeyRing::open(layout.keys(), &config.auth).unwrap();
     let verifier = Arc::new(Verifier::new(&config.auth, ring.clone()).unwrap());
     let parts = Parts {
@@ -45,8 +43,7 @@ async fn bed(folder: tempfile::TempDir) -> Bed {
         triples: triples.clone(),
         signer: Arc::new(Signer::new(&config.auth, ring).unwrap()),
         verifier: verifier.clone(),
-        blueprint,
-        template,
+        target,
     };
     let lifecycle = Lifecycle::new(parts, &config.tenants, &config.auth);
     Bed { lifecycle, registry, triples, verifier, systems, layout, _folder: folder }
@@ -261,7 +258,7 @@ async fn what_a_crash_left_is_settled_at_the_next_start() {
         let unfinished = bed.layout.shard(part.id.into()).join(format!("{}.new", part.id));
         std::fs::create_dir_all(&unfinished).unwrap();
         std::fs::write(unfinished.join("half"), "x").unwrap();
-        files::make(&bed.layout, &bed.lifecycle.inner.template, all.id.into()).unwrap();
+        files::make(&bed.layout, &bed.lifecycle.inner.target.now().template, all.id.into()).unwrap();
 
         // Deleted, but the files are still in place; undeleting, the files already back; purging, some gone.
         let did = |action| by().did(action, None, json!({}));

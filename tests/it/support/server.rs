@@ -238,6 +238,11 @@ impl Server {
         TenantClient::of(&self.wire, answer)
     }
 
+    /// A tenant of another server whose data this one has.
+    pub fn known(&self, tenant: &TenantClient) -> TenantClient {
+        TenantClient::of(&self.wire, &json!({ "tenant": { "id": tenant.id, "slug": tenant.slug }, "token": tenant.token }))
+    }
+
     /// A token of the tenant with these scopes only.
     #[track_caller]
     pub fn scoped(&self, tenant: &TenantClient, scopes: &[&str]) -> TenantClient {

@@ -1,0 +1,97 @@
+// Runs the published clients against a server: starts the binary that is named, gives each suite a tenant of its own,
+// prints what passed, and fails if anything did not.
+//
+//     node run.mjs path/to/tenantry [part of a suite's name]
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const [binary, only = ""] = process.argv.slice(2);
+if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [part of a suite's name]");
+
+const node = (file) => ({ command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
+const python = { command: "python3", args: [path.join(here, "python", "test_libsql.py"), "-v"], env: { PYTHONPATH: path.join(here, ".python") } };
+const suites = [
+  { name: "@libsql/client over http", scheme: "http", ...node("libsql.test.mjs") },
+  { name: "@libsql/client over ws", scheme: "ws", ...node("libsql.test.mjs") },
+  { name: "@libsql/hrana-client over http", scheme: "http", ...node("hrana.test.mjs") },
+  { name: "@libsql/hrana-client over ws", scheme: "ws", ...node("hrana.test.mjs") },
+  { name: "drizzle-orm over http", scheme: "http", ...node("drizzle.test.mjs") },
+  { name: "drizzle-orm over ws", scheme: "ws", ...node("drizzle.test.mjs") },
+  { name: "libsql and libsql-client for Python", scheme: "http", ...python },
+].filter(({ name }) => name.includes(only));
+
+const folder = await mkdtemp(path.join(tmpdir(), "tenantry-clients-"));
+const adminKey = `clients-${crypto.randomUUID()}`;
+const server = spawn(path.resolve(binary), ["serve", "--data-dir", path.join(folder, "data"), "--listen", "127.0.0.1:0"], {
+  env: { ...process.env, TENANTRY_ADMIN_KEY: adminKey, TENANTRY_TELEMETRY__LOG: "warn", TENANTRY_PLANS__DEFAULT__STATEMENT_MS: "3000" },
+  stdio: ["ignore", "pipe", "inherit"],
+  cwd: folder,
+});
+
+try {
+  const base = await listening();
+  const outcomes = [];
+  for (const suite of suites) outcomes.push(await run(suite, base));
+  console.log();
+  for (const { name, passed, failed, seconds } of outcomes) {
+    console.log(`${failed ? "FAILED" : "passed"}  ${name.padEnd(38)} ${passed} passed, ${failed} failed, ${seconds} s`);
+  }
+  const all = (key) => outcomes.reduce((sum, outcome) => sum + outcome[key], 0);
+  console.log(`clients: ${all("passed")} passed, ${all("failed")} failed`);
+  process.exitCode = all("failed") > 0 || all("passed") === 0 ? 1 : 0;
+} finally {
+  if (server.exitCode === null) {
+    server.kill("SIGTERM");
+    await once(server, "exit");
+  }
+  await rm(folder, { recursive: true });
+}
+
+/** The address that the server says it listens on. */
+async function listening() {
+  for await (const line of createInterface(server.stdout)) {
+    const [, base] = line.match(/^listening on (http:\/\/\S+)$/) ?? [];
+    if (base) return base;
+  }
+  throw new Error("the server ended before it listened");
+}
+
+/** Runs one suite against a tenant of its own. What a failing one printed is shown. */
+async function run({ name, scheme, command, args, env }, base) {
+  const slug = name.toLowerCase().replaceAll(/[^a-z]+/g, "-").replaceAll(/^-|-$/g, "");
+  const answer = await fetch(`${base}/admin/v1/tenants`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${adminKey}`, "content-type": "application/json" },
+    body: JSON.stringify({ slug, name }),
+  });
+  const { token, message } = await answer.json();
+  if (!token) throw new Error(`no tenant for ${name}: ${message}`);
+  const began = Date.now();
+  const tenant = { LIBSQL_URL: base.replace("http", scheme), LIBSQL_TOKEN: token };
+  const suite = spawn(command, args, { env: { ...process.env, ...env, ...tenant }, stdio: ["ignore", "pipe", "pipe"] });
+  let said = "";
+  for (const stream of [suite.stdout, suite.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
+  const [code] = await once(suite, "close");
+  const count = (pattern) => Number(said.match(pattern)?.[1] ?? 0);
+  const counts = command === process.execPath ? tap(count) : unittest(count);
+  // A suite that broke off has failed, whatever it counted.
+  if (code !== 0 && counts.failed === 0) counts.failed = 1;
+  if (counts.failed > 0) console.log(`---- ${name}\n${said}`);
+  return { name, ...counts, seconds: ((Date.now() - began) / 1000).toFixed(1) };
+}
+
+function tap(count) {
+  return { passed: count(/^# pass (\d+)$/m), failed: count(/^# fail (\d+)$/m) + count(/^# cancelled (\d+)$/m) };
+}
+
+function unittest(count) {
+  const failed = count(/failures=(\d+)/) + count(/errors=(\d+)/);
+  return { passed: count(/^Ran (\d+) tests?/m) - failed, failed };
+}
