@@ -26,6 +26,7 @@ pub struct Config {
     pub executor: Executor,
     pub hrana: Hrana,
     pub cache: Cache,
+    pub rest: Rest,
     pub tenants: Tenants,
     /// Named limits. A tenant runs under `default` unless it was given another.
     pub plans: BTreeMap<String, Plan>,
@@ -196,6 +197,14 @@ pub struct Cache {
     pub memory_bytes: u64,
 }
 
+/// Rows over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rest {
+    /// Whether rows may be embedded over a foreign key that no index serves: a whole table is read for each row.
+    pub unindexed_embeds: bool,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tenants {
@@ -292,6 +301,7 @@ impl Default for Config {
             executor: Executor::default(),
             hrana: Hrana::default(),
             cache: Cache::default(),
+            rest: Rest::default(),
             tenants: Tenants::default(),
             plans: BTreeMap::from([("default".to_owned(), Plan::default())]),
             telemetry: Telemetry::default(),
@@ -378,6 +388,12 @@ impl Default for Hrana {
 impl Default for Cache {
     fn default() -> Self {
         Cache { memory_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Rest { unindexed_embeds: true }
     }
 }
 

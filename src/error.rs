@@ -130,11 +130,13 @@ struct Inner {
     hint: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     inside: Option<Error>,
+    /// Code and status in the dialect of a protocol that has its own.
+    dialect: Option<(&'static str, u16)>,
 }
 
 impl Error {
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Inner { code, message: message.into(), details: None, hint: None, retry_after: None, inside: None }))
+        Error(Box::new(Inner { code, message: message.into(), details: None, hint: None, retry_after: None, inside: None, dialect: None }))
     }
 
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
@@ -190,6 +192,27 @@ impl Error {
         self
     }
 
+    /// The same in the dialect of a protocol that has codes and statuses of its own.
+    pub fn spoken(mut self, code: &'static str, status: u16) -> Self {
+        self.0.dialect = Some((code, status));
+        self
+    }
+
+    /// Whether it is in a dialect already.
+    pub fn is_spoken(&self) -> bool {
+        self.0.dialect.is_some()
+    }
+
+    /// Of the answer.
+    pub fn status(&self) -> u16 {
+        self.0.dialect.map_or(self.0.code.status(), |(_, status)| status)
+    }
+
+    /// One member of the details, if it is there.
+    pub fn detail_of(&self, name: &str) -> Option<&serde_json::Value> {
+        self.0.details.as_ref()?.get(name)
+    }
+
     /// What operators are told instead of this.
     pub fn inside(mut self, inside: Error) -> Self {
         self.0.inside = Some(inside);
@@ -220,8 +243,8 @@ impl Error {
 
     /// The body every failed request gets.
     pub fn body(&self) -> Body<'_> {
-        let Inner { code, message, details, hint, .. } = &*self.0;
-        Body { code: code.as_str(), message, details: details.as_ref(), hint: hint.as_deref() }
+        let Inner { code, message, details, hint, dialect, .. } = &*self.0;
+        Body { code: dialect.map_or(code.as_str(), |(code, _)| code), message, details: details.as_ref(), hint: hint.as_deref() }
     }
 
     /// The same as a value, to put into another answer.

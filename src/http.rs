@@ -10,6 +10,7 @@ pub mod health;
 pub mod hrana;
 pub mod queue;
 pub mod reply;
+pub mod rest;
 pub mod sql;
 pub mod unread;
 pub mod watch;
@@ -63,6 +64,11 @@ routes! {
         "/v1/queues/{queue}/jobs" [POST queue::enqueue]
         "/v1/queues/{queue}/claim" [POST queue::claim]
         "/v1/jobs/{id}/ack" [POST queue::ack]
+        "/rest/v1/" [GET rest::root]
+        "/rest/v1/{table}" [
+            GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,
+            OPTIONS rest::options,
+        ]
     }
     Anyone {
         "/" [GET hrana::socket::open]

@@ -32,6 +32,7 @@ pub mod fleet;
 pub mod hrana;
 pub mod http;
 pub mod queue;
+pub mod rest;
 pub mod server;
 pub mod sql;
 pub mod sqlite;

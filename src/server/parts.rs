@@ -20,6 +20,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::rest::{Schemas, Unindexed};
 use crate::sqlite::Engine;
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -51,6 +52,8 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     cache_memory: Arc<Memory>,
+    schemas: Arc<Schemas>,
+    unindexed: Arc<Unindexed>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
@@ -123,6 +126,8 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
+            schemas: Schemas::new(),
+            unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
@@ -149,6 +154,8 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
+            .app_data(Data::from(self.schemas))
+            .app_data(Data::from(self.unindexed))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))

@@ -175,9 +175,8 @@ fn function(name: &str) -> Result<Needs, Denied> {
             Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
         }
         "count" | "sum" | "total" | "avg" | "min" | "max" | "abs" | "round" | "coalesce" | "ifnull" | "nullif" | "iif" | "typeof"
-        | "length" | "changes" | "last_insert_rowid" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => {
-            Ok(Needs::READ)
-        }
+        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes"
+        | "last_insert_rowid" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
         _ => Ok(Needs::READ.with(Needs::COSTLY)),
     }
 }
@@ -229,6 +228,10 @@ fn pragma(name: &str, value: Option<&str>) -> Result<Needs, Denied> {
     match lower.as_str() {
         "user_version" if value.is_some() => Ok(Needs::SCHEMA),
         "defer_foreign_keys" => Ok(Needs::WRITE),
+        // What they are already; scripts written for SQLite's own shell begin with it.
+        "foreign_keys" if value.is_some_and(|value| ["on", "1", "true", "yes"].iter().any(|on| value.eq_ignore_ascii_case(on))) => {
+            Ok(Needs::READ)
+        }
         "incremental_vacuum" => Ok(Needs::WRITE),
         _ if known(&READ_ONLY) && value.is_some() => denied("It can be read here, not set: Tenantry sets it for every file."),
         _ if known(&READS) || known(&TABLES) => Ok(Needs::READ),
@@ -265,6 +268,7 @@ mod tests {
         assert!(scopes("ANALYZE")[2]);
         assert!(scopes("PRAGMA user_version = 3")[2]);
         assert_eq!(scopes("PRAGMA user_version"), [true, false, false]);
+        assert_eq!(scopes("PRAGMA foreign_keys = ON"), [true, false, false]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
+//! The SQL functions of a tenant's connection that are ours: those of [`rows`], and
 //! `instr` and `replace` in time that grows with their arguments' lengths. SQLite's own compare the needle at every
 //! place of the haystack, which for two long strings takes minutes in a single step of the virtual machine, and
 //! nothing can stop a step. These give the same answers.
+
+mod rows;
 
 use std::ffi::{c_int, c_void};
 use std::slice;
@@ -8,7 +11,7 @@ use std::slice;
 use memchr::memmem::Finder;
 use rusqlite::{Connection, ffi};
 
-/// Puts the two in the place of SQLite's own.
+/// Adds ours, and puts the two in the place of SQLite's own.
 pub fn install(conn: &Connection) -> rusqlite::Result<()> {
     type Function = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
     let functions: [(&std::ffi::CStr, c_int, Function); 2] = [(c"instr", 2, instr), (c"replace", 3, replace)];
@@ -32,7 +35,7 @@ pub fn install(conn: &Connection) -> rusqlite::Result<()> {
             return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
         }
     }
-    Ok(())
+    rows::install(conn)
 }
 
 /// One argument's bytes, as text unless `as_blob`; valid until the argument is looked at otherwise.

@@ -25,6 +25,7 @@ mod openapi;
 mod plans;
 mod provisioning;
 mod queue;
+mod rest;
 mod sandbox;
 mod shutdown;
 mod sql;

@@ -14,8 +14,11 @@ fn every_route_is_described_and_nothing_else() {
         .unwrap()
         .iter()
         .flat_map(|(path, item)| {
-            let methods =
-                item.as_object().unwrap().keys().filter(|key| ["get", "put", "post", "patch", "delete", "head"].contains(&key.as_str()));
+            let methods = item
+                .as_object()
+                .unwrap()
+                .keys()
+                .filter(|key| ["get", "put", "post", "patch", "delete", "head", "options"].contains(&key.as_str()));
             methods.map(move |method| format!("{} {path}", method.to_uppercase()))
         })
         .collect();

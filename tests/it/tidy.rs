@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["system"],
     &["auth"],
     &["tenant"],
-    &["sql", "hrana", "cache", "queue", "fleet"],
+    &["sql", "hrana", "rest", "cache", "queue", "fleet"],
     &["http"],
     &["server"],
     &["cli"],

@@ -1,0 +1,239 @@
+//! Rows over HTTP: PostgREST's dialect, on a tenant's tables. A request is read into a [`Task`] without looking at
+//! any table ([`query`], [`prefer`], [`payload`]); placed on the tenant's schema it becomes a [`plan`]; the plan
+//! becomes one statement ([`render`]), whose rows are JSON already and go out as they are.
+//!
+//! - What a request says is bound, and names in SQL are the schema's: nothing of a request's text is in a statement.
+//! - Every reference of a table asks [`access`] who may see it.
+//! - Statements run in the tenants' sandbox, like tenants' own.
+//! - A write is one transaction: the rows it made or changed are known by their keys, and are read by the same plan
+//!   that reads others.
+
+pub mod access;
+mod body;
+mod conditions;
+mod cursor;
+mod expression;
+mod filter;
+mod media;
+mod openapi;
+mod order;
+mod page;
+mod payload;
+mod plan;
+mod prefer;
+mod query;
+mod read;
+mod refusal;
+mod relation;
+mod render;
+mod schema;
+mod select;
+mod value;
+mod write;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use access::Caller;
+pub use plan::Unindexed;
+pub use schema::Schemas;
+
+use crate::auth::scope::Scope;
+use crate::config;
+use crate::error::Result;
+use crate::sqlite::{Database, Limits, Reader};
+use media::Media;
+use page::Page;
+use payload::Payload;
+use prefer::Prefer;
+use query::Query;
+use render::Statement;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    Post,
+    Patch,
+    Put,
+    Delete,
+}
+
+/// A request as it came.
+pub struct Request<'r> {
+    pub verb: Verb,
+    /// As the path has it.
+    pub table: &'r str,
+    /// The query string.
+    pub query: &'r str,
+    pub accept: Option<&'r str>,
+    /// `Accept-Profile` or `Content-Profile`.
+    pub profile: Option<&'r str>,
+    pub prefer: Vec<&'r str>,
+    pub range: Option<&'r str>,
+    pub content_type: Option<&'r str>,
+    pub body: &'r [u8],
+}
+
+/// A request, read; shared by its attempts.
+pub struct Task {
+    verb: Verb,
+    table: String,
+    query: Query,
+    prefer: Prefer,
+    media: Media,
+    page: Page,
+    payload: Option<Payload>,
+    kind: u64,
+}
+
+/// What it runs with.
+pub struct Setting {
+    pub caller: Caller,
+    pub plan: Arc<config::Plan>,
+    pub schemas: Arc<Schemas>,
+    pub unindexed: Unindexed,
+}
+
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub status: u16,
+    /// With `body`; an answer without one has none.
+    pub content_type: Option<&'static str>,
+    pub body: Vec<u8>,
+    pub content_range: Option<String>,
+    pub location: Option<String>,
+    pub preference_applied: Option<String>,
+    /// It is of a write, which may be committed.
+    pub wrote: bool,
+}
+
+impl Task {
+    pub fn read(request: &Request<'_>) -> Result<Task> {
+        if let Some(profile) = request.profile.filter(|profile| *profile != "public") {
+            return Err(refusal::unknown_profile(profile));
+        }
+        let pairs = pairs(request.query);
+        let query = Query::parse(&pairs)?;
+        let prefer = Prefer::parse(request.prefer.iter().copied())?;
+        let media = Media::negotiate(request.accept)?;
+        let page = Page::of(query.root(), request.range.filter(|_| request.verb == Verb::Get))?;
+        let payload = match request.verb {
+            Verb::Get | Verb::Delete => None,
+            Verb::Post | Verb::Patch | Verb::Put => Some(Payload::parse(request.content_type, request.body)?),
+        };
+        let mut hasher = DefaultHasher::new();
+        request.table.hash(&mut hasher);
+        pairs.iter().for_each(|(name, value)| (name, (name == "select").then_some(value)).hash(&mut hasher));
+        let table = decoded(request.table, false);
+        Ok(Task { verb: request.verb, table, query, prefer, media, page, payload, kind: hasher.finish() })
+    }
+}
+
+/// Runs `task` on `database`.
+pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Result<Answer> {
+    let scopes = setting.caller.claims.scopes;
+    scopes.require(Scope::SqlRead)?;
+    let limits = limits(&setting.plan);
+    let (serial, kind) = (database.serial(), task.kind);
+    let outcome = if task.verb == Verb::Get {
+        database.read_brief(limits, kind, move |reader| read::rows(reader, serial, &setting, &task)).await
+    } else {
+        scopes.require(Scope::SqlWrite)?;
+        database.write(limits, move |tx| write::rows(tx, serial, &setting, &task)).await
+    };
+    outcome.map_err(refusal::translate)
+}
+
+/// What there is: the tenant's tables as an OpenAPI document.
+pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<u8>> {
+    setting.caller.claims.require(Scope::SqlRead)?;
+    let serial = database.serial();
+    let described = move |reader: &Reader<'_>| {
+        reader.snapshot()?;
+        let schema = setting.schemas.of(serial, reader)?;
+        Ok(openapi::document(&schema, &setting.caller))
+    };
+    database.read(Limits::default(), described).await
+}
+
+/// The methods that a table takes, as `Allow` lists them.
+pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) -> Result<&'static str> {
+    setting.caller.claims.require(Scope::SqlRead)?;
+    let (serial, table) = (database.serial(), decoded(table, false));
+    let looked = move |reader: &Reader<'_>| {
+        reader.snapshot()?;
+        let schema = setting.schemas.of(serial, reader)?;
+        let found = schema.find(&table).ok_or_else(|| refusal::unknown_table(&schema, &table))?;
+        Ok(match schema.table(found) {
+            view if view.shape == schema::Shape::View => "OPTIONS,GET,HEAD",
+            table if table.key.is_empty() => "OPTIONS,GET,HEAD,POST,PATCH,DELETE",
+            _ => "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE",
+        })
+    };
+    database.read(Limits::default(), looked).await
+}
+
+fn limits(plan: &config::Plan) -> Limits {
+    match plan.statement_ms {
+        0 => Limits::default(),
+        ms => Limits { time: Duration::from_millis(ms) },
+    }
+}
+
+/// Runs a statement in the sandbox; `on_row` gets its rows. The number of rows that it changed.
+fn execute(
+    reader: &Reader<'_>,
+    statement: &Statement,
+    on_row: impl FnMut(&crate::sqlite::Cells<'_>) -> Result<()>,
+) -> Result<crate::sqlite::Effect> {
+    let mut prepared = reader.prepare(&statement.sql)?;
+    prepared.bind_all(&statement.values)?;
+    prepared.run(on_row)
+}
+
+/// `a=b&c=d`, decoded.
+fn pairs(text: &str) -> Vec<(String, String)> {
+    let parts = text.split('&').filter(|part| !part.is_empty());
+    let pairs = parts.map(|part| part.split_once('=').unwrap_or((part, "")));
+    pairs.map(|(name, value)| (decoded(name, true), decoded(value, true))).collect()
+}
+
+/// Percent-decoded; what is not UTF-8 becomes U+FFFD, which no name of ours has and no value loses anything by.
+fn decoded(text: &str, plus_is_space: bool) -> String {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        decoded.push(match (byte, digit(bytes.get(at)), digit(bytes.get(at + 1))) {
+            (b'%', Some(high), Some(low)) => {
+                at += 2;
+                high << 4 | low
+            }
+            (b'+', ..) if plus_is_space => b' ',
+            _ => byte,
+        });
+    }
+    String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_string_is_decoded_once() {
+        assert_eq!(
+            pairs("a=b%20c+d&e&=f&g=%2525&h=%zz"),
+            [
+                ("a".to_owned(), "b c d".to_owned()),
+                ("e".to_owned(), String::new()),
+                (String::new(), "f".to_owned()),
+                ("g".to_owned(), "%25".to_owned()),
+                ("h".to_owned(), "%zz".to_owned()),
+            ]
+        );
+    }
+}

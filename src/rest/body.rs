@@ -1,0 +1,97 @@
+//! A [`Body`] is an answer being written while SQLite steps: JSON texts put one after the other, or lines of CSV,
+//! within the plan's bounds.
+
+use rusqlite::types::ValueRef;
+
+use super::media::Media;
+use super::refusal;
+use crate::config::Plan;
+use crate::error::{Code, Error, Result};
+use crate::sqlite::Cells;
+
+pub struct Body<'p> {
+    media: Media,
+    plan: &'p Plan,
+    out: Vec<u8>,
+    pub rows: u64,
+}
+
+impl<'p> Body<'p> {
+    pub fn new(media: Media, names: &[String], plan: &'p Plan) -> Body<'p> {
+        let mut body = Body { media, plan, out: Vec::with_capacity(256), rows: 0 };
+        match media {
+            Media::Json { .. } => body.out.push(b'['),
+            Media::Csv => body.line(names.iter().map(|name| ValueRef::Text(name.as_bytes()))),
+            Media::Object { .. } | Media::OpenApi => {}
+        }
+        body
+    }
+
+    pub fn row(&mut self, cells: &Cells<'_>) -> Result<()> {
+        self.rows += 1;
+        if self.plan.result_rows > 0 && self.rows > self.plan.result_rows {
+            return Err(too_large("rows", "result_rows"));
+        }
+        match self.media {
+            Media::Csv => {
+                self.out.push(b'\n');
+                self.line(cells.iter());
+            }
+            // Only counted: one is too many already.
+            Media::Object { .. } if self.rows > 1 => {}
+            _ => {
+                if self.rows > 1 {
+                    self.out.push(b',');
+                }
+                if let Some(ValueRef::Text(json)) = cells.iter().next() {
+                    self.out.extend_from_slice(json);
+                }
+            }
+        }
+        if self.plan.result_bytes > 0 && self.out.len() as u64 > self.plan.result_bytes {
+            return Err(too_large("bytes", "result_bytes"));
+        }
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<Vec<u8>> {
+        match self.media {
+            Media::Json { .. } => self.out.push(b']'),
+            Media::Object { .. } if self.rows != 1 => return Err(refusal::not_one(self.rows)),
+            _ => {}
+        }
+        Ok(self.out)
+    }
+
+    fn line<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {
+        for (at, value) in values.enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            match value {
+                ValueRef::Null => {}
+                ValueRef::Integer(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
+                ValueRef::Real(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
+                ValueRef::Text(text) => self.field(&String::from_utf8_lossy(text)),
+                ValueRef::Blob(bytes) => {
+                    use base64::Engine as _;
+                    self.field(&base64::engine::general_purpose::STANDARD.encode(bytes));
+                }
+            }
+        }
+    }
+
+    /// An empty text is quoted: nothing at all is NULL.
+    fn field(&mut self, text: &str) {
+        if text.is_empty() || text.contains([',', '"', '\n', '\r']) {
+            self.out.extend_from_slice(format!("\"{}\"", text.replace('"', "\"\"")).as_bytes());
+        } else {
+            self.out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+fn too_large(what: &str, bound: &str) -> Error {
+    Error::new(Code::ResultTooLarge, format!("the answer has more {what} than the plan allows"))
+        .hint(format!("The plan's bound is {bound}. A limit, fewer columns or pages help."))
+}

@@ -1,0 +1,79 @@
+//! What a tenant's tables look like to a program: an OpenAPI 2.0 document, as PostgREST serves it.
+
+use serde_json::{Map, Value, json};
+
+use super::access::{self, Caller, Command};
+use super::render::Binder;
+use super::schema::{Column, Schema, Shape, Table};
+use super::value::Kind;
+
+/// Of the tables that the caller may see.
+pub fn document(schema: &Schema, caller: &Caller) -> Vec<u8> {
+    let seen = |table: &&Table| access::using(caller, table, Command::Select, "t", &mut Binder::default()).is_ok();
+    let (mut definitions, mut paths) = (Map::new(), Map::new());
+    for table in schema.tables().filter(seen) {
+        definitions.insert(table.name.clone(), definition(schema, table));
+        paths.insert(format!("/{}", table.name), operations(table));
+    }
+    let document = json!({
+        "swagger": "2.0",
+        "info": { "title": "Rows of this tenant", "version": env!("CARGO_PKG_VERSION") },
+        "basePath": "/rest/v1",
+        "consumes": ["application/json", "text/csv", "application/x-www-form-urlencoded"],
+        "produces": ["application/json", "application/vnd.pgrst.object+json", "text/csv"],
+        "paths": paths,
+        "definitions": definitions,
+    });
+    document.to_string().into_bytes()
+}
+
+fn definition(schema: &Schema, table: &Table) -> Value {
+    let properties: Map<String, Value> =
+        table.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), property(schema, table, at, column))).collect();
+    let required: Vec<_> =
+        table.columns.iter().filter(|column| column.not_null && column.default.is_none()).map(|column| &column.name).collect();
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn property(schema: &Schema, table: &Table, at: usize, column: &Column) -> Value {
+    let mut property = match column.kind {
+        Kind::Integer => json!({ "type": "integer" }),
+        Kind::Number => json!({ "type": "number" }),
+        Kind::Boolean => json!({ "type": "boolean" }),
+        Kind::Text => json!({ "type": "string" }),
+        Kind::Blob => json!({ "type": "string", "format": "byte" }),
+        Kind::Json | Kind::Any => json!({}),
+    };
+    let mut notes = Vec::new();
+    if table.key.contains(&at) {
+        notes.push("This is a Primary Key.<pk/>".to_owned());
+    }
+    for key in table.foreign_keys.iter().filter(|key| key.columns == [at]) {
+        let to = schema.table(key.to);
+        let column = &to.columns[key.to_columns[0]].name;
+        notes.push(format!("This is a Foreign Key to `{0}.{column}`.<fk table='{0}' column='{column}'/>", to.name));
+    }
+    if !notes.is_empty() {
+        property["description"] = json!(format!("Note:\n{}", notes.join("\n")));
+    }
+    if property.get("format").is_none() && !column.declared.is_empty() {
+        property["format"] = json!(column.declared.to_lowercase());
+    }
+    property
+}
+
+fn operations(table: &Table) -> Value {
+    let name = &table.name;
+    let body = json!([{ "name": name, "in": "body", "schema": { "$ref": format!("#/definitions/{name}") } }]);
+    let rows = json!({ "type": "array", "items": { "$ref": format!("#/definitions/{name}") } });
+    let filters: Vec<Value> = table.columns.iter().map(|column| json!({ "name": column.name, "in": "query", "type": "string" })).collect();
+    let mut operations = json!({ "get": {
+        "tags": [name], "parameters": filters, "responses": { "200": { "description": "OK", "schema": rows }, "206": { "description": "Partial Content" } }
+    } });
+    if table.shape != Shape::View {
+        operations["post"] = json!({ "tags": [name], "parameters": body, "responses": { "201": { "description": "Created" } } });
+        operations["patch"] = json!({ "tags": [name], "parameters": body, "responses": { "204": { "description": "No Content" } } });
+        operations["delete"] = json!({ "tags": [name], "parameters": filters, "responses": { "204": { "description": "No Content" } } });
+    }
+    operations
+}

@@ -1,0 +1,135 @@
+//! A [`Plan`] is a query placed on a schema: a tree of tables, each with the relation that leads to it, what is asked
+//! of it and which of its rows. Every table's reference has a number, by which SQL calls it.
+
+use super::query::{Query, Rows};
+use super::refusal;
+use super::relation::{self, Relation};
+use super::schema::{Schema, TableId};
+use super::select::{Embed, Item};
+use crate::error::Result;
+
+/// Tables embedded in one another.
+const DEPTH_MAX: usize = 8;
+
+/// Tables in one request, so that one statement stays within SQLite's bounds.
+const TABLES_MAX: usize = 64;
+
+pub struct Plan<'q> {
+    pub root: Node<'q>,
+}
+
+pub struct Node<'q> {
+    pub table: TableId,
+    /// Of the reference; a junction's is the next one.
+    pub number: usize,
+    /// The number of the table it is embedded in.
+    pub parent: Option<usize>,
+    pub relation: Option<Relation>,
+    pub embed: Option<&'q Embed>,
+    pub items: &'q [Item],
+    pub rows: Option<&'q Rows>,
+    /// In the order of their items.
+    pub children: Vec<Node<'q>>,
+}
+
+/// Whether an embed may read a whole table for each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unindexed {
+    Allowed,
+    Refused,
+}
+
+const EVERYTHING: &[Item] = &[Item::Star];
+
+/// A table and how it was come to.
+struct Reached<'q> {
+    table: TableId,
+    parent: Option<usize>,
+    relation: Option<Relation>,
+    embed: Option<&'q Embed>,
+    items: &'q [Item],
+}
+
+struct Planner<'q> {
+    schema: &'q Schema,
+    query: &'q Query,
+    unindexed: Unindexed,
+    numbers: usize,
+    reached: Vec<Vec<String>>,
+}
+
+impl<'q> Plan<'q> {
+    pub fn new(schema: &'q Schema, query: &'q Query, root: TableId, unindexed: Unindexed) -> Result<Plan<'q>> {
+        let mut planner = Planner { schema, query, unindexed, numbers: 0, reached: Vec::new() };
+        let items = query.items.as_deref().unwrap_or(EVERYTHING);
+        let root = planner.node(Reached { table: root, parent: None, relation: None, embed: None, items }, &mut Vec::new())?;
+        // What is said of a table that is not asked for is a mistake of somebody who would wonder about the answer.
+        match query.rows.keys().find(|path| !planner.reached.contains(path)) {
+            Some(path) => Err(refusal::not_embedded(path.first().map_or("", String::as_str))),
+            None => Ok(Plan { root }),
+        }
+    }
+}
+
+impl<'q> Planner<'q> {
+    fn node(&mut self, reached: Reached<'q>, path: &mut Vec<String>) -> Result<Node<'q>> {
+        let Reached { table, parent, relation, embed, items } = reached;
+        if path.len() > DEPTH_MAX {
+            return Err(refusal::too_deep(DEPTH_MAX));
+        }
+        let number = self.numbers;
+        // Two, as it may need one for its junction.
+        self.numbers += 2;
+        if self.numbers > 2 * TABLES_MAX {
+            return Err(refusal::too_many("embedded tables", TABLES_MAX));
+        }
+        self.reached.push(path.clone());
+        let rows = self.query.rows.get(path);
+        let mut children = Vec::new();
+        for item in items {
+            let Item::Embed(embed) = item else { continue };
+            let relation = relation::find(self.schema, table, embed)?;
+            self.is_indexed(&relation)?;
+            path.push(embed.key().to_owned());
+            let reached =
+                Reached { table: relation.target, parent: Some(number), relation: Some(relation), embed: Some(embed), items: &embed.items };
+            children.push(self.node(reached, path)?);
+            path.pop();
+        }
+        Ok(Node { table, number, parent, relation, embed, items, rows, children })
+    }
+
+    fn is_indexed(&self, relation: &Relation) -> Result<()> {
+        if self.unindexed == Unindexed::Allowed {
+            return Ok(());
+        }
+        let (reached, columns) = match &relation.junction {
+            None => (relation.target, &relation.near),
+            Some(junction) => (junction.table, &relation.near),
+        };
+        let table = self.schema.table(reached);
+        let columns: Vec<usize> = columns.iter().map(|pair| pair.1).collect();
+        if table.is_indexed(&columns) {
+            return Ok(());
+        }
+        let names: Vec<_> = columns.iter().map(|&column| table.columns[column].name.as_str()).collect();
+        let (origin, target) = (&self.schema.table(relation.origin).name, &self.schema.table(relation.target).name);
+        Err(refusal::unindexed(origin, target, &format!("{}({})", table.name, names.join(", "))))
+    }
+}
+
+impl<'q> Node<'q> {
+    /// The embedded table that the request calls `key`.
+    pub fn child(&self, key: &str) -> Option<&Node<'q>> {
+        self.children.iter().find(|child| child.embed.is_some_and(|embed| embed.key() == key))
+    }
+
+    pub fn is_to_one(&self) -> bool {
+        self.relation.as_ref().is_none_or(Relation::is_to_one)
+    }
+
+    /// Whether its rows are grouped.
+    pub fn is_aggregate(&self) -> bool {
+        self.items.iter().any(|item| matches!(item, Item::Field(field) if field.aggregate.is_some()))
+    }
+}

@@ -1,0 +1,72 @@
+//! Reading rows: one statement for the page, and one more where a total is asked for and the page does not say it.
+
+use super::access::Caller;
+use super::body::Body;
+use super::media::Media;
+use super::page::content_range;
+use super::plan::Plan;
+use super::prefer::{Applies, Count};
+use super::render::{self, From};
+use super::schema::Schema;
+use super::{Answer, Setting, Task, execute, refusal};
+use crate::error::{Error, Result};
+use crate::sqlite::Reader;
+
+/// Rows are counted to here where an exact number is not asked for.
+const ESTIMATED_MAX: i64 = 100_000;
+
+pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
+    reader.snapshot()?;
+    let schema = setting.schemas.of(serial, reader)?;
+    let table = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;
+    let plan = Plan::new(&schema, &task.query, table, setting.unindexed)?;
+    let from = From::Request {
+        limit: task.page.limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
+        offset: i64::try_from(task.page.offset).unwrap_or(i64::MAX),
+    };
+    let (statement, names) = render::rows(&schema, &setting.caller, &plan, task.media.layout(), from)?;
+    let mut body = Body::new(task.media, &names, &setting.plan);
+    execute(reader, &statement, |cells| body.row(cells))?;
+    let total = match task.prefer.count {
+        None => None,
+        // All of it is on this page.
+        Some(_) if task.page.offset == 0 && task.page.limit.is_none_or(|limit| body.rows < limit) => Some(body.rows),
+        Some(how) => Some(total(reader, &schema, &setting.caller, &plan, how)?),
+    };
+    let (status, content_range) = match task.page.placed(body.rows, total) {
+        Ok(placed) => placed,
+        Err(error) => return Ok(beyond(&error, total)),
+    };
+    Ok(Answer {
+        status,
+        content_type: Some(task.media.content_type()),
+        body: body.finish()?,
+        content_range: Some(content_range),
+        preference_applied: task.prefer.applied(Applies::Read),
+        ..Answer::default()
+    })
+}
+
+/// The refusal of a page past the end, which says where the end is.
+fn beyond(error: &Error, total: Option<u64>) -> Answer {
+    Answer {
+        status: error.status(),
+        content_type: Some(Media::Json { stripped: false }.content_type()),
+        body: error.to_json().to_string().into_bytes(),
+        content_range: Some(content_range(0, 0, total)),
+        ..Answer::default()
+    }
+}
+
+fn total(reader: &Reader<'_>, schema: &Schema, caller: &Caller, plan: &Plan<'_>, how: Count) -> Result<u64> {
+    let most = if how == Count::Exact { None } else { Some(ESTIMATED_MAX) };
+    let statement = render::count(schema, caller, plan, most)?;
+    let mut total = 0;
+    execute(reader, &statement, |cells| {
+        if let Some(rusqlite::types::ValueRef::Integer(count)) = cells.iter().next() {
+            total = u64::try_from(count).unwrap_or(0);
+        }
+        Ok(())
+    })?;
+    Ok(total)
+}

@@ -1,0 +1,417 @@
+//! From a [`Plan`] to one statement. Each row is one JSON text, put together by SQLite: objects by concatenation of
+//! texts that are JSON already, embedded rows by correlated subqueries. So nothing is parsed on the way out, and no
+//! level parses the one below.
+
+#[cfg(test)]
+mod tests;
+
+use rusqlite::types::Value;
+
+use super::access::{self, Caller, Command};
+use super::conditions;
+use super::expression::{Expression, identifier, json_path, member, member_text, object};
+use super::order::Term;
+use super::plan::{Node, Plan};
+use super::refusal;
+use super::schema::{Schema, Shape, Table};
+use super::select::{Aggregate, Field, Item, Path};
+use super::value::Kind;
+use crate::error::Result;
+
+/// A statement and what it is bound to.
+#[derive(Debug, Default)]
+pub struct Statement {
+    pub sql: String,
+    pub values: Vec<Value>,
+}
+
+/// The values of a statement being written.
+#[derive(Debug, Default)]
+pub struct Binder {
+    values: Vec<Value>,
+}
+
+impl Binder {
+    /// The parameter that stands for `value`.
+    pub fn bind(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("?{}", self.values.len())
+    }
+
+    pub fn statement(self, sql: String) -> Statement {
+        Statement { sql, values: self.values }
+    }
+}
+
+/// How rows are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One JSON object in one column.
+    Object { stripped: bool },
+    /// A column for each.
+    Columns,
+}
+
+/// Which rows of the root.
+pub enum From<'a> {
+    /// Those that the request's filters choose, within a page.
+    Request { limit: Option<i64>, offset: i64 },
+    /// Those of these keys, in their order unless the request gives one.
+    Keys(&'a str),
+}
+
+pub struct Renderer<'a> {
+    pub schema: &'a Schema,
+    pub caller: &'a Caller,
+    pub binder: Binder,
+    stripped: bool,
+}
+
+impl<'a> Renderer<'a> {
+    pub fn new(schema: &'a Schema, caller: &'a Caller) -> Renderer<'a> {
+        Renderer { schema, caller, binder: Binder::default(), stripped: false }
+    }
+}
+
+/// One member of a row's object.
+struct Output {
+    name: Name,
+    value: Expression,
+    aggregated: bool,
+}
+
+enum Name {
+    OfSchema(String),
+    OfRequest(String),
+}
+
+impl Name {
+    fn text(&self) -> &str {
+        match self {
+            Name::OfSchema(text) | Name::OfRequest(text) => text,
+        }
+    }
+}
+
+/// The rows that `plan` chooses, and the names of their columns.
+pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<(Statement, Vec<String>)> {
+    let stripped = layout == Layout::Object { stripped: true };
+    let mut renderer = Renderer { stripped, ..Renderer::new(schema, caller) };
+    let root = &plan.root;
+    let outputs = renderer.outputs(root)?;
+    let names = outputs.iter().map(|output| output.name.text().to_owned()).collect();
+    let group = grouping(root, &outputs);
+    let selected = match layout {
+        Layout::Object { .. } => renderer.object(outputs),
+        Layout::Columns if outputs.is_empty() => "NULL".to_owned(),
+        Layout::Columns => outputs.iter().map(|output| output.value.text()).collect::<Vec<_>>().join(","),
+    };
+    let table = schema.table(root.table);
+    let (source, conditions, otherwise, page) = match from {
+        From::Request { limit, offset } => {
+            let conditions = renderer.conditions(root)?;
+            (renderer.source(root), conditions, None, renderer.page(limit, offset))
+        }
+        From::Keys(keys) => {
+            let keys = renderer.binder.bind(keys.to_owned());
+            let source =
+                format!("json_each({keys}) AS k CROSS JOIN {} AS {} ON {}", identifier(&table.name), alias(root), by_key(table, root));
+            let seen = access::using(caller, table, Command::Select, &alias(root), &mut renderer.binder)?;
+            (source, seen.unwrap_or_default(), Some("k.key".to_owned()), String::new())
+        }
+    };
+    let order = renderer.order(root, otherwise)?;
+    let sql = format!("SELECT {selected} FROM {source}{}{group}{order}{page}", where_(&conditions));
+    Ok((renderer.binder.statement(sql), names))
+}
+
+/// How many rows `plan` chooses over all pages, counted to `most`.
+pub fn count(schema: &Schema, caller: &Caller, plan: &Plan<'_>, most: Option<i64>) -> Result<Statement> {
+    let mut renderer = Renderer::new(schema, caller);
+    let root = &plan.root;
+    let (selected, group) = if root.is_aggregate() {
+        let outputs = renderer.outputs(root)?;
+        let group = grouping(root, &outputs);
+        (renderer.object(outputs), group)
+    } else {
+        ("1".to_owned(), String::new())
+    };
+    let conditions = renderer.conditions(root)?;
+    let source = format!("{}{}{group}", renderer.source(root), where_(&conditions));
+    let sql = match most {
+        Some(most) => format!("SELECT count(*) FROM (SELECT {selected} FROM {source} LIMIT {})", renderer.binder.bind(most)),
+        None if root.is_aggregate() => format!("SELECT count(*) FROM (SELECT {selected} FROM {source})"),
+        None => format!("SELECT count(*) FROM {source}"),
+    };
+    Ok(renderer.binder.statement(sql))
+}
+
+/// The name of a table's reference.
+pub fn alias(node: &Node<'_>) -> String {
+    format!("t{}", node.number)
+}
+
+/// That a row has the key `k.value`: its rowid, or an array of its primary key.
+pub fn by_key(table: &Table, node: &Node<'_>) -> String {
+    match table.shape {
+        Shape::WithoutRowid => {
+            let parts = table.key.iter().enumerate();
+            let equal = parts.map(|(at, &key)| format!("{}.{}=k.value->>'$[{at}]'", alias(node), identifier(&table.columns[key].name)));
+            equal.collect::<Vec<_>>().join(" AND ")
+        }
+        shape => format!("{}.{}=k.value", alias(node), rowid(shape)),
+    }
+}
+
+/// The name of the rowid of a table that has one.
+pub fn rowid(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Rowid(name) => name,
+        Shape::FullText | Shape::WithoutRowid | Shape::View => "rowid",
+    }
+}
+
+pub fn where_(conditions: &str) -> String {
+    if conditions.is_empty() { String::new() } else { format!(" WHERE {conditions}") }
+}
+
+/// Rows are grouped by what is not aggregated.
+fn grouping(node: &Node<'_>, outputs: &[Output]) -> String {
+    let by: Vec<_> = outputs.iter().filter(|output| !output.aggregated).map(|output| output.value.sql.as_str()).collect();
+    if node.is_aggregate() && !by.is_empty() { format!(" GROUP BY {}", by.join(",")) } else { String::new() }
+}
+
+impl Renderer<'_> {
+    pub fn table(&self, node: &Node<'_>) -> &Table {
+        self.schema.table(node.table)
+    }
+
+    fn object(&mut self, outputs: Vec<Output>) -> String {
+        let members = outputs.into_iter().map(|output| {
+            let name = match &output.name {
+                Name::OfSchema(name) => member(name),
+                Name::OfRequest(name) => self.binder.bind(member_text(name)),
+            };
+            (name, output.value.json())
+        });
+        object(members.collect(), self.stripped)
+    }
+
+    fn outputs(&mut self, node: &Node<'_>) -> Result<Vec<Output>> {
+        let mut outputs = Vec::new();
+        let mut children = node.children.iter();
+        for item in node.items {
+            match item {
+                Item::Star => {
+                    let table = self.schema.table(node.table);
+                    outputs.extend(table.columns.iter().map(|column| Output {
+                        name: Name::OfSchema(column.name.clone()),
+                        value: Expression::value(format!("{}.{}", alias(node), identifier(&column.name)), column.kind),
+                        aggregated: false,
+                    }));
+                }
+                Item::Field(field) => outputs.push(self.field(node, field)?),
+                Item::Embed(embed) => {
+                    let Some(child) = children.next() else { continue };
+                    if embed.spread {
+                        outputs.extend(self.spread(child)?);
+                    } else if !embed.items.is_empty() {
+                        let name = Name::OfRequest(embed.key().to_owned());
+                        outputs.push(Output { name, value: self.embedded(child)?, aggregated: false });
+                    }
+                }
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn field(&mut self, node: &Node<'_>, field: &Field) -> Result<Output> {
+        let mut value = match &field.path {
+            Some(path) => self.path(node, path)?,
+            None => Expression::value("*".to_owned(), Kind::Integer),
+        };
+        if let Some(cast) = &field.cast {
+            value = value.cast(cast)?;
+        }
+        if let Some(aggregate) = field.aggregate {
+            value = value.aggregate(aggregate);
+        }
+        if let Some(cast) = &field.aggregate_cast {
+            value = value.cast(cast)?;
+        }
+        let of_path = field.path.as_ref().map(Path::name);
+        let name = match (&field.alias, field.aggregate) {
+            (Some(alias), _) => alias,
+            (None, Some(aggregate)) => aggregate.name(),
+            (None, None) => of_path.unwrap_or(Aggregate::Count.name()),
+        };
+        Ok(Output { name: Name::OfRequest(name.to_owned()), value, aggregated: field.aggregate.is_some() })
+    }
+
+    /// An object, or an array of them.
+    fn embedded(&mut self, node: &Node<'_>) -> Result<Expression> {
+        let outputs = self.outputs(node)?;
+        let group = grouping(node, &outputs);
+        let object = self.object(outputs);
+        self.gathered(node, &object, &group).map(Expression::document)
+    }
+
+    /// The columns of an embedded row as its parent's; arrays of them where there are many rows.
+    fn spread(&mut self, node: &Node<'_>) -> Result<Vec<Output>> {
+        let outputs = self.outputs(node)?;
+        let group = grouping(node, &outputs);
+        let mut spread = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let value = if node.is_to_one() {
+                Expression { sql: self.single(node, &output.value.sql)?, form: output.value.form }
+            } else {
+                Expression::document(self.gathered(node, &output.value.json(), &group)?)
+            };
+            spread.push(Output { value, aggregated: false, ..output });
+        }
+        Ok(spread)
+    }
+
+    /// `json` of an embedded row, or an array of those of all.
+    fn gathered(&mut self, node: &Node<'_>, json: &str, group: &str) -> Result<String> {
+        if node.is_to_one() {
+            return self.single(node, json);
+        }
+        let conditions = self.conditions(node)?;
+        let source = self.source(node);
+        let order = self.order(node, None)?;
+        let page = self.page(node.rows.and_then(|rows| rows.limit), node.rows.and_then(|rows| rows.offset).unwrap_or(0));
+        Ok(format!(
+            "coalesce((SELECT '['||group_concat(j)||']' FROM (SELECT {json} AS j FROM {source}{}{group}{order}{page})),'[]')",
+            where_(&conditions)
+        ))
+    }
+
+    /// `sql` of the one embedded row, or NULL.
+    pub fn single(&mut self, node: &Node<'_>, sql: &str) -> Result<String> {
+        let conditions = self.conditions(node)?;
+        Ok(format!("(SELECT {sql} FROM {}{} LIMIT 1)", self.source(node), where_(&conditions)))
+    }
+
+    /// Whether an embedded row is there.
+    pub fn exists(&mut self, node: &Node<'_>) -> Result<String> {
+        let conditions = self.conditions(node)?;
+        Ok(format!("EXISTS (SELECT 1 FROM {}{})", self.source(node), where_(&conditions)))
+    }
+
+    fn source(&self, node: &Node<'_>) -> String {
+        let table = format!("{} AS {}", identifier(&self.table(node).name), alias(node));
+        match node.relation.as_ref().and_then(|relation| relation.junction.as_ref()) {
+            None => table,
+            Some(junction) => format!("{} AS t{} CROSS JOIN {table}", identifier(&self.schema.table(junction.table).name), node.number + 1),
+        }
+    }
+
+    /// What a row of `node` meets: its relation to the parent's, the request's filters, the caller's policies, and
+    /// that what is embedded with `!inner` is there.
+    pub fn conditions(&mut self, node: &Node<'_>) -> Result<String> {
+        let mut all = self.joins(node)?;
+        all.extend(access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?);
+        for filter in node.rows.iter().flat_map(|rows| &rows.filters) {
+            all.push(conditions::logic(self, node, filter)?);
+        }
+        for child in &node.children {
+            if child.embed.is_some_and(|embed| embed.inner) {
+                all.push(self.exists(child)?);
+            }
+        }
+        Ok(all.join(" AND "))
+    }
+
+    fn joins(&mut self, node: &Node<'_>) -> Result<Vec<String>> {
+        let Some(relation) = &node.relation else { return Ok(Vec::new()) };
+        let Some(origin) = node.parent else { return Ok(Vec::new()) };
+        let name = |table: usize, column: usize| identifier(&self.schema.table(table).columns[column].name);
+        let (reached, number) = match &relation.junction {
+            None => (relation.target, node.number),
+            Some(junction) => (junction.table, node.number + 1),
+        };
+        let near = relation.near.iter();
+        let mut all: Vec<_> =
+            near.map(|&(from, to)| format!("t{number}.{}=t{origin}.{}", name(reached, to), name(relation.origin, from))).collect();
+        if let Some(junction) = &relation.junction {
+            let far = junction.far.iter();
+            all.extend(far.map(|&(from, to)| format!("{}.{}=t{number}.{}", alias(node), name(node.table, to), name(junction.table, from))));
+            all.extend(access::using(
+                self.caller,
+                self.schema.table(junction.table),
+                Command::Select,
+                &format!("t{number}"),
+                &mut self.binder,
+            )?);
+        }
+        Ok(all)
+    }
+
+    /// The request's order; else `otherwise`; else the order of the key, so that pages do not overlap.
+    fn order(&mut self, node: &Node<'_>, otherwise: Option<String>) -> Result<String> {
+        let terms = node.rows.map_or(&[][..], |rows| &rows.order);
+        let mut by = Vec::with_capacity(terms.len());
+        for term in terms {
+            by.push(self.term(node, term)?);
+        }
+        let table = self.table(node);
+        match (by.is_empty(), otherwise, table.shape) {
+            (true, Some(otherwise), _) => by.push(otherwise),
+            (true, None, _) if node.is_aggregate() => {}
+            (true, None, Shape::Rowid(rowid)) => by.push(format!("{}.{rowid}", alias(node))),
+            (true, None, Shape::WithoutRowid) => {
+                by.extend(table.key.iter().map(|&key| format!("{}.{}", alias(node), identifier(&table.columns[key].name))));
+            }
+            _ => {}
+        }
+        Ok(if by.is_empty() { String::new() } else { format!(" ORDER BY {}", by.join(",")) })
+    }
+
+    fn term(&mut self, node: &Node<'_>, term: &Term) -> Result<String> {
+        let sql = match &term.relation {
+            None => self.ordered(node, &term.path)?,
+            Some(relation) => {
+                let child = node.child(relation).ok_or_else(|| refusal::not_embedded(relation))?;
+                if !child.is_to_one() {
+                    return Err(refusal::not_to_one(&self.table(node).name, relation));
+                }
+                let value = self.ordered(child, &term.path)?;
+                self.single(child, &value)?
+            }
+        };
+        let direction = if term.descending { "DESC" } else { "ASC" };
+        Ok(format!("{sql} {direction} NULLS {}", if term.nulls_first { "FIRST" } else { "LAST" }))
+    }
+
+    fn page(&mut self, limit: Option<i64>, offset: i64) -> String {
+        match (limit, offset) {
+            (None, 0) => String::new(),
+            (limit, 0) => format!(" LIMIT {}", self.binder.bind(limit.unwrap_or(-1))),
+            (limit, offset) => format!(" LIMIT {} OFFSET {}", self.binder.bind(limit.unwrap_or(-1)), self.binder.bind(offset)),
+        }
+    }
+
+    fn ordered(&mut self, node: &Node<'_>, path: &Path) -> Result<String> {
+        if path.steps.is_empty() || path.as_text {
+            return Ok(self.path(node, path)?.sql);
+        }
+        let column = Path { steps: Vec::new(), ..path.clone() };
+        let column = self.path(node, &column)?;
+        let steps = self.binder.bind(json_path(&path.steps));
+        Ok(column.ordered_within(&steps).sql)
+    }
+
+    /// A column of `node`, or what is within it.
+    pub fn path(&mut self, node: &Node<'_>, path: &Path) -> Result<Expression> {
+        let table = self.schema.table(node.table);
+        let column = table.column(&path.column).ok_or_else(|| refusal::unknown_column(&table.name, &path.column))?;
+        let column = &table.columns[column];
+        let value = Expression::value(format!("{}.{}", alias(node), identifier(&column.name)), column.kind);
+        if path.steps.is_empty() {
+            return Ok(value);
+        }
+        let steps = self.binder.bind(json_path(&path.steps));
+        Ok(value.within(&steps, path.as_text))
+    }
+}

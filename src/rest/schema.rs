@@ -1,0 +1,164 @@
+//! A [`Schema`] is what a tenant's tables look like: the only place that names in SQL come from. [`Schemas`] keeps
+//! what was read: once for each version of a file's schema, and one copy for all files whose schema is the same.
+
+mod constraints;
+mod load;
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use super::value::Kind;
+use crate::error::Result;
+use crate::sqlite::Reader;
+
+/// Files whose schema is remembered: a hundred bytes each.
+const FILES: u64 = 100_000;
+
+/// Different schemas that are remembered.
+const DIFFERENT: u64 = 200;
+
+#[derive(Debug, Default)]
+pub struct Schema {
+    tables: Vec<Table>,
+}
+
+/// Index of a table in its schema.
+pub type TableId = usize;
+
+#[derive(Debug)]
+pub struct Table {
+    pub name: String,
+    pub shape: Shape,
+    pub columns: Vec<Column>,
+    /// The primary key's columns in its order.
+    pub key: Vec<usize>,
+    /// Columns of each unique index, the primary key's among them.
+    pub unique: Vec<Vec<usize>>,
+    /// Columns of each index, in its order.
+    pub indexes: Vec<Vec<usize>>,
+    pub foreign_keys: Vec<ForeignKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// With the name under which its rowid can be had.
+    Rowid(&'static str),
+    WithoutRowid,
+    View,
+    /// Its columns are searched with MATCH.
+    FullText,
+}
+
+#[derive(Debug)]
+pub struct Column {
+    pub name: String,
+    /// As the table declares it.
+    pub declared: String,
+    pub kind: Kind,
+    pub not_null: bool,
+    /// In SQL.
+    pub default: Option<String>,
+    pub generated: bool,
+}
+
+#[derive(Debug)]
+pub struct ForeignKey {
+    pub name: String,
+    pub columns: Vec<usize>,
+    pub to: TableId,
+    pub to_columns: Vec<usize>,
+}
+
+impl Schema {
+    #[cfg(test)]
+    pub fn of(tables: Vec<Table>) -> Schema {
+        Schema { tables }
+    }
+
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter()
+    }
+
+    pub fn table(&self, id: TableId) -> &Table {
+        &self.tables[id]
+    }
+
+    pub fn find(&self, name: &str) -> Option<TableId> {
+        self.tables.iter().position(|table| table.name == name)
+    }
+
+    /// Every foreign key with the table that has it.
+    pub fn foreign_keys(&self) -> impl Iterator<Item = (TableId, &ForeignKey)> {
+        self.tables.iter().enumerate().flat_map(|(id, table)| table.foreign_keys.iter().map(move |key| (id, key)))
+    }
+}
+
+impl Table {
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// Whether no two rows have the same in these columns.
+    pub fn is_unique(&self, columns: &[usize]) -> bool {
+        self.unique.iter().any(|unique| unique.iter().all(|column| columns.contains(column)))
+    }
+
+    /// Whether rows can be found by these columns without reading all.
+    pub fn is_indexed(&self, columns: &[usize]) -> bool {
+        let begins = |index: &Vec<usize>| index.iter().take(columns.len()).all(|column| columns.contains(column));
+        self.indexes.iter().chain(&self.unique).any(|index| index.len() >= columns.len() && begins(index))
+    }
+}
+
+/// What is remembered of schemas, within bounds.
+pub struct Schemas {
+    /// By the file's handle: the version and what it was then.
+    files: Cache<u64, (i64, Arc<Schema>)>,
+    /// By the hash of the statements that make it.
+    different: Cache<[u8; 32], Arc<Schema>>,
+}
+
+impl Schemas {
+    pub fn new() -> Arc<Schemas> {
+        Arc::new(Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT) })
+    }
+
+    /// The schema that `reader` sees of the file that `serial` numbers; it is in a snapshot.
+    pub fn of(&self, serial: u64, reader: &Reader<'_>) -> Result<Arc<Schema>> {
+        let version = version(reader)?;
+        if let Some(known) = self.known(serial, version) {
+            return Ok(known);
+        }
+        let schema = self.load(reader)?;
+        self.files.insert(serial, (version, schema.clone()));
+        Ok(schema)
+    }
+
+    /// The same inside a write, where a version may be one that is rolled back and then given to another schema: it
+    /// is not remembered.
+    pub fn within_write(&self, serial: u64, reader: &Reader<'_>) -> Result<Arc<Schema>> {
+        match self.known(serial, version(reader)?) {
+            Some(known) => Ok(known),
+            None => self.load(reader),
+        }
+    }
+
+    fn known(&self, serial: u64, version: i64) -> Option<Arc<Schema>> {
+        self.files.get(&serial).filter(|(known, _)| *known == version).map(|(_, schema)| schema)
+    }
+
+    fn load(&self, reader: &Reader<'_>) -> Result<Arc<Schema>> {
+        let hash = load::hash(reader)?;
+        if let Some(known) = self.different.get(&hash) {
+            return Ok(known);
+        }
+        let schema = Arc::new(load::schema(reader)?);
+        self.different.insert(hash, schema.clone());
+        Ok(schema)
+    }
+}
+
+fn version(reader: &Reader<'_>) -> Result<i64> {
+    Ok(reader.row("PRAGMA schema_version", [], |row| row.get(0))?.unwrap_or_default())
+}

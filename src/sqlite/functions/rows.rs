@@ -1,0 +1,153 @@
+//! Functions that rows over HTTP are made with. Each takes time that grows with its arguments' lengths, and none
+//! can stand in a schema: a tenant's file means the same to any SQLite.
+//!
+//! | function | gives |
+//! | --- | --- |
+//! | `tenantry_json(value)` | the value as JSON text; a blob as base64 |
+//! | `tenantry_canonical(json)` | the JSON in its one spelling, members sorted; NULL for what is no JSON |
+//! | `tenantry_matches(text, pattern, fold)` | whether the regular expression matches, ignoring case where `fold` |
+//! | `tenantry_contains(json, json)` | whether the first contains the second, as PostgreSQL's `@>` has it |
+//! | `tenantry_overlaps(json, json)` | whether two arrays have an element in common |
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use regex::{Regex, RegexBuilder};
+use rusqlite::Connection;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::ValueRef;
+use serde_json::Value;
+
+/// The most memory that one compiled pattern may take, in bytes.
+const PATTERN_BYTES: usize = 256 << 10;
+
+pub(super) fn install(conn: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
+    conn.create_scalar_function("tenantry_json", 1, flags, |context| Ok(json(context.get_raw(0))))?;
+    conn.create_scalar_function("tenantry_canonical", 1, flags, |context| Ok(document(context, 0).map(|json| json.to_string())))?;
+    conn.create_scalar_function("tenantry_matches", 3, flags, matches)?;
+    conn.create_scalar_function("tenantry_contains", 2, flags, |context| documents(context, contains))?;
+    conn.create_scalar_function("tenantry_overlaps", 2, flags, |context| documents(context, overlaps))
+}
+
+fn json(value: ValueRef<'_>) -> String {
+    let written = match value {
+        ValueRef::Null => return "null".to_owned(),
+        ValueRef::Integer(value) => return value.to_string(),
+        ValueRef::Real(value) => serde_json::to_string(&value),
+        ValueRef::Text(text) => serde_json::to_string(&String::from_utf8_lossy(text)),
+        ValueRef::Blob(bytes) => serde_json::to_string(&BASE64.encode(bytes)),
+    };
+    // Neither a number nor a string fails to be written.
+    written.unwrap_or_else(|_| "null".to_owned())
+}
+
+fn matches(context: &Context<'_>) -> rusqlite::Result<Option<bool>> {
+    let fold = context.get::<bool>(2)?;
+    let pattern = context.get_or_create_aux(1, |pattern| {
+        RegexBuilder::new(pattern.as_str()?)
+            .case_insensitive(fold)
+            .size_limit(PATTERN_BYTES)
+            .build()
+            .map_err(|error| -> Box<dyn std::error::Error + Send + Sync> { format!("invalid regular expression: {error}").into() })
+    });
+    let pattern: Arc<Regex> = pattern?;
+    let text = match context.get_raw(0) {
+        ValueRef::Null => return Ok(None),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        other => json(other),
+    };
+    Ok(Some(pattern.is_match(&text)))
+}
+
+/// NULL where either is no JSON: what a row holds is not an error of the request's.
+fn documents(context: &Context<'_>, holds: fn(&Value, &Value) -> bool) -> rusqlite::Result<Option<bool>> {
+    Ok(document(context, 0).zip(document(context, 1)).map(|(left, right)| holds(&left, &right)))
+}
+
+fn document(context: &Context<'_>, index: usize) -> Option<Value> {
+    match context.get_raw(index) {
+        ValueRef::Text(text) => serde_json::from_slice(text).ok(),
+        // What `->>` makes of a number.
+        ValueRef::Integer(value) => Some(value.into()),
+        _ => None,
+    }
+}
+
+fn contains(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            right.iter().all(|(name, wanted)| left.get(name).is_some_and(|value| contains(value, wanted)))
+        }
+        (Value::Array(left), Value::Array(right)) => right.iter().all(|wanted| left.iter().any(|value| contains(value, wanted))),
+        (Value::Array(left), wanted) => left.contains(wanted),
+        (left, right) => left == right,
+    }
+}
+
+fn overlaps(left: &Value, right: &Value) -> bool {
+    let (Value::Array(left), Value::Array(right)) = (left, right) else { return false };
+    left.iter().any(|value| right.contains(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked<T: rusqlite::types::FromSql>(sql: &str) -> rusqlite::Result<T> {
+        let conn = Connection::open_in_memory().unwrap();
+        install(&conn).unwrap();
+        conn.query_row(sql, [], |row| row.get(0))
+    }
+
+    #[test]
+    fn every_value_is_json() {
+        for (sql, json) in [
+            ("NULL", "null"),
+            ("9007199254740993", "9007199254740993"),
+            ("1.5", "1.5"),
+            ("9e999", "null"),
+            ("'a\"' || char(1)", "\"a\\\"\\u0001\""),
+            ("x'00ff'", "\"AP8=\""),
+        ] {
+            assert_eq!(asked::<String>(&format!("SELECT tenantry_json({sql})")).unwrap(), json, "{sql}");
+        }
+    }
+
+    #[test]
+    fn documents_contain_and_overlap_as_in_postgresql() {
+        let holds = |function: &str, left: &str, right: &str| {
+            asked::<Option<bool>>(&format!("SELECT tenantry_{function}('{left}', '{right}')")).unwrap()
+        };
+        assert_eq!(holds("contains", r#"{"a":{"b":1,"c":2}}"#, r#"{"a":{"b":1}}"#), Some(true));
+        assert_eq!(holds("contains", "[1,2,3]", "[3,1]"), Some(true));
+        assert_eq!(holds("contains", "[1,2]", "[4]"), Some(false));
+        assert_eq!(holds("contains", "no json", "[4]"), None);
+        assert_eq!(holds("overlaps", "[1,2]", "[2,9]"), Some(true));
+        assert_eq!(holds("overlaps", "[1,2]", "[3]"), Some(false));
+    }
+
+    #[test]
+    fn json_has_one_spelling() {
+        let spelled = |json: &str| asked::<Option<String>>(&format!("SELECT tenantry_canonical('{json}')")).unwrap();
+        assert_eq!(spelled(r#"{ "b": [1, 2], "a":null}"#).as_deref(), Some(r#"{"a":null,"b":[1,2]}"#));
+        assert_eq!(spelled("no json"), None);
+    }
+
+    #[test]
+    fn a_pattern_matches_or_is_refused() {
+        assert!(asked::<bool>("SELECT tenantry_matches('Abc', '^a', 1)").unwrap());
+        assert!(!asked::<bool>("SELECT tenantry_matches('Abc', '^a', 0)").unwrap());
+        assert!(asked::<Option<bool>>("SELECT tenantry_matches(NULL, 'a', 0)").unwrap().is_none());
+        assert!(asked::<bool>("SELECT tenantry_matches('a', '(', 0)").is_err());
+    }
+
+    #[test]
+    fn a_schema_cannot_stand_on_them() {
+        let conn = Connection::open_in_memory().unwrap();
+        install(&conn).unwrap();
+        conn.execute_batch("CREATE TABLE t(a)").unwrap();
+        assert!(conn.execute_batch("CREATE INDEX i ON t(tenantry_json(a))").is_err());
+    }
+}
