@@ -56,9 +56,20 @@ routes! {
     Tenant {
         "/v1/sql" [POST sql::run]
         "/v1/cache/{key}" [GET cache::get, PUT cache::put, DELETE cache::delete]
-        "/v1/queues/{queue}/jobs" [POST queue::enqueue]
+        "/v1/queues/{queue}/jobs" [POST queue::enqueue, GET queue::look::list]
         "/v1/queues/{queue}/claim" [POST queue::claim]
-        "/v1/jobs/{id}/ack" [POST queue::ack]
+        "/v1/jobs/{id}/ack" [POST queue::lease::ack]
+        "/v1/claim" [POST queue::claim_of_several]
+        "/v1/jobs/{id}/nack" [POST queue::lease::nack]
+        "/v1/jobs/{id}/extend" [POST queue::lease::extend]
+        "/v1/jobs/{id}/progress" [POST queue::lease::progress]
+        "/v1/jobs/{id}/snooze" [POST queue::lease::snooze]
+        "/v1/jobs/{id}/cancel" [POST queue::control::cancel]
+        "/v1/jobs/{id}" [GET queue::look::job]
+        "/v1/queues" [GET queue::look::queues]
+        "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
+        "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
+        "/v1/queues/{queue}/purge" [POST queue::control::purge]
     }
     Anyone {
         "/healthz" [GET health::live]

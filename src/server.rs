@@ -155,6 +155,7 @@ impl Server {
         signals.or(stopping).await;
         tracing::info!("stopping");
         parts.readiness.set(false);
+        parts.waiters.close();
         // Balancers that ask /readyz see it before the door closes.
         tokio::time::sleep(READY_LAG).await;
         handle.stop(true).await;

@@ -17,6 +17,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::queue::Waiters;
 use crate::sqlite::Engine;
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -37,6 +38,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub triples: Arc<Triples>,
     pub readiness: Arc<Readiness>,
+    pub waiters: Arc<Waiters>,
     systems: Arc<Systems>,
     mark: Arc<Mark>,
     analytics: Arc<Analytics>,
@@ -97,6 +99,7 @@ impl Parts {
             engine,
             triples,
             readiness: Arc::default(),
+            waiters: Arc::default(),
             mark: Arc::new(systems.mark.clone()),
             analytics: Arc::new(systems.analytics.clone()),
             systems,
@@ -121,6 +124,7 @@ impl Parts {
         app.app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
+            .app_data(Data::from(self.waiters))
             .app_data(Data::from(self.systems))
             .app_data(Data::from(self.mark))
             .app_data(Data::from(self.analytics))
