@@ -25,6 +25,7 @@ mod job;
 mod lease;
 mod look;
 mod name;
+mod rate;
 mod state;
 mod wait;
 

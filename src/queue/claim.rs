@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::history::kept_ms;
 use super::job::within;
 use super::lease::unblock;
+use super::rate::{self, PutOff};
 use super::wait::Bell;
 use super::{JobId, QueueName, State};
 use crate::clock::Millis;
@@ -30,7 +31,7 @@ pub const LEASE_MAX_S: i64 = 43_200;
 pub const CLAIM_BYTES: i64 = 4 << 20;
 
 /// Jobs that one claim moves to `ready` because they fell due, as many again because their lease ended, because they
-/// expired, and because their limit is reached. Not less than [`CLAIM_MAX`], so that what is due is never held back
+/// expired, and because their limit or rate is reached. Not less than [`CLAIM_MAX`], so that what is due is never held back
 /// from a claim that has room for it.
 pub const STAGED: u32 = 256;
 
@@ -97,6 +98,7 @@ struct Candidate {
     id: JobId,
     attempt: i64,
     limit: Option<(String, i64)>,
+    rate: Option<(String, f64)>,
     group: Option<String>,
     bytes: i64,
     timeout_ms: Option<Millis>,
@@ -228,7 +230,7 @@ fn take_turns(tx: &WriteTx<'_>, name: &QueueName, queue: i64, claim: Claim, foun
 
 enum Taken {
     Leased,
-    /// Over its limit: out of the way until another one is done.
+    /// Over its limit or its rate: out of the way until another one is done, or for a while.
     Blocked,
     /// The answer is full.
     NoRoom,
@@ -243,6 +245,12 @@ fn take(tx: &WriteTx<'_>, name: &QueueName, queue: i64, job: Candidate, claim: C
     }
     if found.bytes + job.bytes > CLAIM_BYTES && !found.jobs.is_empty() {
         return Ok(Taken::NoRoom);
+    }
+    if let Some((key, per_s)) = &job.rate
+        && let Err(PutOff { until }) = rate::take(tx, queue, key, *per_s, now)?
+    {
+        tx.execute(PUT_OFF, params![job.id.seq(), until, now])?;
+        return Ok(Taken::Blocked);
     }
     found.bytes += job.bytes;
     let (id, lease_token) = (job.id, Uuid::new_v4());
@@ -262,6 +270,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
         timeout_ms: row.get(5)?,
         limit: row.get::<_, Option<String>>(6)?.zip(row.get(7)?),
         group: row.get(8)?,
+        rate: row.get::<_, Option<String>>(9)?.zip(row.get(10)?),
     })
 }
 
@@ -301,13 +310,15 @@ const TAKE_BACK: &str = "UPDATE jobs SET lease_token = NULL, lease_until = NULL,
       ORDER BY lease_until LIMIT ?3) RETURNING limit_key";
 
 /// `length` of a BLOB reads the row's header, not its overflow pages.
-const BEST: &str = "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, NULL
+const BEST: &str = "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, NULL,
+         j.rate_key, j.rate_per_s
      FROM jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq
      WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2";
 
 /// The best job of the group after this one.
 const NEXT_GROUP: &str =
-    "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, j.group_key
+    "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, j.group_key,
+         j.rate_key, j.rate_per_s
      FROM jobs j INDEXED BY jobs_grouped CROSS JOIN job_bodies b ON b.seq = j.seq
      WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = ?1 AND j.group_key > ?2
      ORDER BY j.group_key, j.priority DESC, j.seq LIMIT 1";
@@ -320,6 +331,8 @@ const RUNNING: &str = "SELECT 1 FROM jobs INDEXED BY jobs_limited
      WHERE state = 4 AND limit_key IS NOT NULL AND queue = ?1 AND limit_key = ?2 AND lease_until > ?3 LIMIT ?4";
 
 const BLOCK: &str = "UPDATE jobs SET state = 3, since = ?2 WHERE seq = ?1";
+
+const PUT_OFF: &str = "UPDATE jobs SET state = 1, due_at = ?2, since = ?3 WHERE seq = ?1";
 
 const LEASE: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1, lease_token = ?2, lease_until = ?3, since = ?4
      WHERE seq = ?1";
@@ -347,8 +360,23 @@ mod tests {
         use super::super::enqueue::{DROP, HOLDER, QUEUE};
         use super::super::history::{CLEAR, PRUNE};
         use super::super::lease::{FIND, FINISH, LET_GO, UNBLOCK};
-        let claiming =
-            [LINE, ANY_GROUPED, NEXT, STAGE_DUE, EXPIRE, RECORD_ENDED, TAKE_BACK, BEST, NEXT_GROUP, TURN, RUNNING, BLOCK, LEASE, PAYLOAD];
+        let claiming = [
+            LINE,
+            ANY_GROUPED,
+            NEXT,
+            STAGE_DUE,
+            EXPIRE,
+            RECORD_ENDED,
+            TAKE_BACK,
+            BEST,
+            NEXT_GROUP,
+            TURN,
+            RUNNING,
+            PUT_OFF,
+            BLOCK,
+            LEASE,
+            PAYLOAD,
+        ];
         for sql in claiming.into_iter().chain([QUEUE, HOLDER, DROP, PRUNE, CLEAR, FIND, FINISH, LET_GO, UNBLOCK]) {
             for step in plan(&conn, sql) {
                 assert!(step == "SCAN CONSTANT ROW" || !step.contains("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");

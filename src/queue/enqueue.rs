@@ -139,6 +139,8 @@ fn add(tx: &WriteTx<'_>, queue: i64, job: &NewJob, by: &str, now: Millis) -> Res
             job.unique.as_ref().map(|unique| &unique.key),
             job.unique.as_ref().and_then(|unique| Some(now + unique.for_ms?)),
             job.unique.as_ref().map(|unique| unique.states),
+            job.rate.as_ref().map(|(key, _)| key),
+            job.rate.as_ref().map(|(_, per_s)| per_s),
         ],
     )?;
     let id = JobId::of(now, tx.last_insert_rowid(), salt);
@@ -253,8 +255,8 @@ pub(super) const QUEUE: &str = "SELECT queue, drain_at IS NOT NULL FROM queues W
 const MAKE_QUEUE: &str = "INSERT INTO queues (name, created_at) VALUES (?1, ?2)";
 
 const INSERT_JOB: &str = "INSERT INTO jobs (salt, queue, state, priority, due_at, max_attempts, created_at, since, expires_at, group_key,
-         limit_key, limit_max, unique_key, unique_until, unique_states)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+         limit_key, limit_max, unique_key, unique_until, unique_states, rate_key, rate_per_s)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 
 const INSERT_BODY: &str =
     "INSERT INTO job_bodies (seq, backoff, backoff_ms, backoff_max_ms, timeout_ms, enqueued_by, payload_type, payload)

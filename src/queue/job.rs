@@ -34,6 +34,10 @@ pub const KEY_BYTES: usize = 255;
 /// The most that `limit.max` can be: a claim counts so many index entries.
 pub const LIMIT_MAX: i64 = 1_000;
 
+/// The slowest and the fastest `rate.per_s`.
+pub const RATE_MIN: f64 = 0.0001;
+pub const RATE_MAX: f64 = 10_000.0;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobRequest {
@@ -50,6 +54,7 @@ pub struct JobRequest {
     pub unique: Option<UniqueRequest>,
     pub group: Option<String>,
     pub limit: Option<LimitRequest>,
+    pub rate: Option<RateRequest>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,6 +105,13 @@ pub struct LimitRequest {
     pub max: i64,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateRequest {
+    pub key: String,
+    pub per_s: f64,
+}
+
 #[derive(Debug)]
 pub struct NewJob {
     pub(super) payload: Vec<u8>,
@@ -113,6 +125,7 @@ pub struct NewJob {
     pub(super) unique: Option<Unique>,
     pub(super) group: Option<String>,
     pub(super) limit: Option<(String, i64)>,
+    pub(super) rate: Option<(String, f64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -178,6 +191,7 @@ impl JobRequest {
             unique: None,
             group: None,
             limit: None,
+            rate: None,
         }
     }
 
@@ -206,6 +220,7 @@ impl JobRequest {
                 Some(limit) => Some((key("limit.key", limit.key)?, within("limit.max", limit.max, 1, LIMIT_MAX)?)),
                 None => None,
             },
+            rate: self.rate.map(RateRequest::check).transpose()?,
         })
     }
 }
@@ -216,6 +231,15 @@ impl BackoffRequest {
         let base_ms = seconds("backoff.base_s", self.base_s, 0)?.unwrap_or(default.base_ms);
         let max_ms = seconds("backoff.max_s", self.max_s, 0)?.unwrap_or(default.max_ms.max(base_ms));
         Ok(Backoff { kind: self.kind as i64, base_ms, max_ms })
+    }
+}
+
+impl RateRequest {
+    fn check(self) -> Result<(String, f64)> {
+        if (RATE_MIN..=RATE_MAX).contains(&self.per_s) {
+            return Ok((key("rate.key", self.key)?, self.per_s));
+        }
+        Err(Error::bad_request(format!("rate.per_s is {}, but must lie between {RATE_MIN} and {RATE_MAX}", self.per_s)))
     }
 }
 
@@ -350,6 +374,7 @@ mod tests {
             ("priority", serde_json::json!(PRIORITY_MAX + 1)),
             ("group", serde_json::json!("")),
             ("limit.max", serde_json::json!({"key": "k", "max": 0})),
+            ("rate.per_s", serde_json::json!({"key": "k", "per_s": 0})),
             ("unique.for_s", serde_json::json!({"key": "k", "for_s": 0})),
             ("backoff.base_s", serde_json::json!({"base_s": -1})),
         ] {

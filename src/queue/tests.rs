@@ -204,3 +204,15 @@ async fn a_claim_goes_on_past_any_number_of_jobs_over_their_limit() {
     assert_eq!(queue.claim(&names, claim).await.unwrap().jobs[0].id.seq(), 601);
     assert!(queue.claim(&names, claim).await.unwrap().jobs.is_empty());
 }
+
+#[tokio::test]
+async fn a_rate_hands_out_so_many_a_second_and_puts_the_others_off() {
+    let file = File::new();
+    file.ask("q", 5, serde_json::json!({"rate": {"key": "k", "per_s": 2}}), T0).await;
+    file.ask("q", 1, serde_json::json!({}), T0).await;
+    let mut handed_out = Vec::new();
+    for now in [T0, T0 + 999, T0 + 1_000, T0 + 2_000] {
+        handed_out.push(file.claim("q", 10, now).await.iter().map(|job| job.id.seq()).collect::<Vec<_>>());
+    }
+    assert_eq!(handed_out, [vec![1, 2, 6], vec![], vec![3, 4], vec![5]]);
+}

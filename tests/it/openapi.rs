@@ -131,7 +131,7 @@ fn queue_answers(tenant: &TenantClient, check: &mut impl FnMut(&str, &str, &Answ
     const JOBS: &str = "/v1/queues/{queue}/jobs";
     let whole = json!({
         "payload": { "base64": "AP8=" }, "payload_type": "x/y", "priority": 1, "delay_s": 0, "ttl_s": 60, "max_attempts": 2,
-        "backoff": { "kind": "fixed", "base_s": 60, "max_s": 60 }, "timeout_s": 60, "group": "g", "limit": { "key": "k", "max": 1 },
+        "backoff": { "kind": "fixed", "base_s": 60, "max_s": 60 }, "timeout_s": 60, "group": "g", "limit": { "key": "k", "max": 1 }, "rate": { "key": "r", "per_s": 5 },
         "unique": { "key": "u", "for_s": 60, "states": ["ready"], "on_conflict": "existing" },
     });
     check("POST", JOBS, &tenant.post("/v1/queues/q/jobs", whole.clone()).expect(201));

@@ -3,4 +3,5 @@ DROP TABLE job_attempts;
 DROP TABLE job_notes;
 DROP TABLE job_bodies;
 DROP TABLE jobs;
+DROP TABLE rates;
 DROP TABLE queues;

@@ -40,6 +40,8 @@ CREATE TABLE jobs (
     group_key         TEXT,                         -- groups of a queue take turns
     limit_key         TEXT,                         -- at most `limit_max` of the queue leased at once with the same key
     limit_max         INTEGER CHECK (limit_max >= 1),
+    rate_key          TEXT,                         -- at most `rate_per_s` of the queue handed out a second with the same key
+    rate_per_s        REAL CHECK (rate_per_s > 0),
     unique_key        TEXT,                         -- may be held no longer: whoever wants it looks at the next two
     unique_until      INTEGER,                      -- held until then,
     unique_states     INTEGER,                      -- and in these states: bit n is state n
@@ -50,7 +52,8 @@ CREATE TABLE jobs (
     CHECK ((state = 4) = (lease_token IS NOT NULL)),
     CHECK ((state = 4) = (lease_until IS NOT NULL)),
     CHECK ((state >= 10) = (keep_until IS NOT NULL)),
-    CHECK ((limit_key IS NULL) = (limit_max IS NULL))
+    CHECK ((limit_key IS NULL) = (limit_max IS NULL)),
+    CHECK ((rate_key IS NULL) = (rate_per_s IS NULL))
 ) STRICT;
 
 -- One partial index for each question that is asked of living jobs, and one for history: the claim never scans
@@ -76,6 +79,18 @@ CREATE TABLE job_bodies (
     payload_type    TEXT,                           -- NULL for JSON
     payload         BLOB    NOT NULL
 ) STRICT;
+
+-- How much of a rate is used up: counted in windows of time, one after the other.
+CREATE TABLE rates (
+    queue      INTEGER NOT NULL,
+    key        TEXT    NOT NULL,
+    window_at  INTEGER NOT NULL,                    -- the window in which the last one was handed out begins
+    taken      INTEGER NOT NULL,                    -- in it
+    put_off_to INTEGER NOT NULL,                    -- the last window that jobs were put off to,
+    put_off    INTEGER NOT NULL,                    -- and how many
+    PRIMARY KEY (queue, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX rates_age ON rates (window_at);
 
 -- What workers left: JSON.
 CREATE TABLE job_notes (

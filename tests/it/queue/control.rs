@@ -113,6 +113,7 @@ fn a_queue_brings_back_only_its_own_jobs() {
     let server = Server::shared();
     let tenant = server.tenant("queue");
     let dead = kill(&tenant);
+    enqueue(&tenant, "other", json!({ "payload": 1 }));
     assert_eq!(tenant.post("/v1/queues/other/redrive", json!({ "ids": [dead] })).expect(200).json()["jobs"], 0);
     assert_eq!(tenant.post("/v1/queues/other/purge", json!({ "state": "dead", "ids": [dead] })).expect(200).json()["jobs"], 0);
     let stranger = server.tenant("queue");

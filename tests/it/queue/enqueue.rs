@@ -145,6 +145,21 @@ fn no_more_than_the_limit_are_worked_on_at_once_and_a_lost_worker_gives_its_plac
 }
 
 #[test]
+fn no_more_than_the_rate_are_handed_out_and_a_waiting_claim_gets_the_next() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    for n in 0..2 {
+        enqueue(&tenant, "q", json!({ "payload": n, "rate": { "key": "api", "per_s": 0.5 } }));
+    }
+    let first = claim(&tenant, "q", 1, 60).remove(0);
+    let second = tenant.post("/v1/queues/q/claim", json!({ "wait_s": 20, "lease_s": 60 })).expect(200).json()["jobs"][0].clone();
+    assert_eq!((&first["payload"], &second["payload"]), (&json!(0), &json!(1)));
+    let begun = |job: &Value| text(&tenant.get(&format!("/v1/jobs/{}", text(&job["id"]))).expect(200).json()["job"]["since"]).to_owned();
+    let window = |at: String| tenantry::clock::parse_rfc3339(&at).unwrap() / 2_000;
+    assert!(window(begun(&second)) > window(begun(&first)), "in another window of two seconds");
+}
+
+#[test]
 fn a_large_group_does_not_hold_up_a_small_one() {
     let server = Server::shared();
     let tenant = server.tenant("queue");
@@ -152,7 +167,7 @@ fn a_large_group_does_not_hold_up_a_small_one() {
     add(&tenant, json!({ "jobs": jobs })).expect(200);
     enqueue(&tenant, "q", json!({ "payload": "small", "group": "small" }));
     enqueue(&tenant, "q", json!({ "payload": "none" }));
-    let first = payloads(&claim(&tenant, "q", 3, 60));
+    let first: Vec<_> = (0..3).flat_map(|_| payloads(&claim(&tenant, "q", 1, 60))).collect();
     assert_eq!(first, [json!(0), json!("small"), json!("none")]);
     assert_eq!(payloads(&claim(&tenant, "q", 2, 60)), [json!(1), json!(2)]);
 }
