@@ -107,11 +107,11 @@ pub async fn enqueue(
         reply
     };
     if is_batch {
-        let result = |outcome| match outcome {
-            &Outcome::Enqueued(ref made) => ResultReply::Job(enqueued(&queue, made)),
+        let results = made.outcomes.iter().map(|outcome| match outcome {
+            Outcome::Enqueued(made) => ResultReply::Job(enqueued(&queue, made)),
             Outcome::Refused(error) => ResultReply::Error(error.body()),
-        };
-        return Ok(answer(HttpResponse::Ok()).json(BatchReply { results: made.outcomes.iter().map(result).collect() }));
+        });
+        return Ok(answer(HttpResponse::Ok()).json(BatchReply { results: results.collect() }));
     }
     match one_of(made.outcomes)? {
         Outcome::Enqueued(made) if made.is_existing() => Ok(answer(HttpResponse::Ok()).json(enqueued(&queue, &made))),
