@@ -50,6 +50,9 @@ use crate::error::Result;
 use crate::sqlite::{Database, IdempotencyKey, Limits};
 use wait::Bell;
 
+/// Transactions of one claim that finds only jobs over their limit or rate, [`STAGED`] at a time.
+const ROUNDS: u32 = 16;
+
 /// The queue engine over one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Queue<'a> {
     file: &'a Arc<Database>,
@@ -75,11 +78,13 @@ impl<'a> Queue<'a> {
     /// Leases jobs that are ready, at most as many as `claim` asks for and never more than [`CLAIM_BYTES`] of payloads
     /// unless it is one job; from the first of `queues` as many as it has, then from the next. None is no error.
     pub async fn claim(&self, queues: &[QueueName], claim: Claim) -> Result<Found> {
+        let mut round = 0;
         loop {
             let (queues, mut bell) = (queues.to_vec(), self.bell());
             let found = self.file.write(self.limits, move |tx| claim::claim(tx, &queues, claim, &mut bell, now_ms())).await?;
-            // It went to work moving jobs that may not be handed out: each of them is moved once.
-            if !found.jobs.is_empty() || !found.unfinished {
+            round += 1;
+            // It may have been busy with jobs that are over their limit; each of them is moved once, by whichever claim.
+            if !found.jobs.is_empty() || !found.unfinished || round == ROUNDS {
                 return Ok(found);
             }
         }

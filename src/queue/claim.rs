@@ -131,6 +131,9 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
         if found.jobs.len() > before {
             bell.ring(name, now + claim.lease_ms, now);
         }
+        if found.unfinished {
+            found.next_at = Some(now);
+        }
         if found.jobs.len() as i64 >= claim.max || found.unfinished {
             break;
         }
