@@ -16,7 +16,7 @@ use tenantry::auth::scope::Scopes;
 use tenantry::auth::{KeyRing, Mint, Signer, Verifier};
 use tenantry::cache::{Cache, Key, Memory};
 use tenantry::config::{self, Level};
-use tenantry::queue::{Claim, NewJob, Queue, QueueName};
+use tenantry::queue::{Claim, JobRequest, Queue, QueueName, Waiters};
 use tenantry::sql::{self, Caller, Request};
 use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party};
 use tokio::runtime::Runtime;
@@ -205,13 +205,14 @@ fn queue(c: &mut Criterion) {
         };
         let filled = bench.runtime.block_on(file.write(Limits { time: Duration::from_secs(120) }, backlog));
         filled.expect("a backlog");
-        let (queue, name_of_it) = (Queue::new(&file), QueueName::parse("q").expect("a name"));
+        let waiters = Arc::<Waiters>::default();
+        let (queue, name_of_it) = (Queue::new(&file, &waiters), QueueName::parse("q").expect("a name"));
         let claim = Claim::new(1, 60).expect("a claim");
         let one = async || {
             let payload = RawValue::from_string("{}".to_owned()).expect("JSON");
-            queue.enqueue(&name_of_it, NewJob::new(payload)?, "bench", None).await?;
-            let job = queue.claim(&name_of_it, claim).await?.remove(0);
-            queue.ack(job.id, &job.lease_token.to_string()).await
+            queue.enqueue(&name_of_it, vec![JobRequest::plain(payload).check()], "bench", None).await?;
+            let job = queue.claim(std::slice::from_ref(&name_of_it), claim).await?.jobs.remove(0);
+            queue.ack(job.id, &job.lease_token.to_string(), None).await
         };
         group.bench_function(format!("enqueue, claim, ack: {name}"), |b| b.iter(|| bench.runtime.block_on(one()).expect("a job")));
     }
@@ -219,10 +220,11 @@ fn queue(c: &mut Criterion) {
 }
 
 const BACKLOG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 WHERE ?2 > 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
-     INSERT INTO jobs (salt, queue, state, due_at, keep_until, created_at, updated_at)
+     INSERT INTO jobs (salt, queue, state, due_at, keep_until, created_at, since)
      SELECT i, 1, ?1, iif(?1 = 1, 1 << 48, 0), iif(?1 = 11, 1 << 48, NULL), 0, 0 FROM n";
 
-const BODIES: &str = "INSERT INTO job_bodies (seq, payload) SELECT seq, x'7b7d' FROM jobs";
+const BODIES: &str =
+    "INSERT INTO job_bodies (seq, backoff, backoff_ms, backoff_max_ms, payload) SELECT seq, 2, 1000, 3600000, x'7b7d' FROM jobs";
 
 criterion_group!(benches, gate, token, sql, point_read, insert, cache, queue);
 criterion_main!(benches);

@@ -1,365 +1,206 @@
-//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `scheduled` for
-//! later), is `leased` to one worker at a time, and ends `done` or, out of attempts, `dead`.
+//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `scheduled` for later, or
+//! `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
+//! or `expired`.
 //!
 //! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
 //! - A lease is a token and an instant. Before that instant nobody else gets the job; from it on the token is
-//!   worth nothing, whether or not somebody else has the job by then. A token is random, and new for each try.
-//! - A claim takes the highest priority first and within it the oldest. It looks at as many rows as it hands
-//!   out, plus at most [`STAGED`] that fall due and [`STAGED`] whose lease ended, however many jobs wait.
-//! - Finished jobs are history: kept for [`DONE_KEPT_MS`] and [`DEAD_KEPT_MS`], deleted a few at a time by
-//!   later enqueues, and done ones earlier when the file is full. A part of the file is kept back from
-//!   enqueueing, so that a full queue can still be worked off.
+//!   worth nothing, whether or not somebody else has the job by then. A token is random, and new for each try. Who
+//!   shows a stale one changes nothing.
+//! - A claim takes the highest priority first and within it the oldest; groups of a queue take turns. It looks at as
+//!   many rows as it hands out, plus at most [`STAGED`] that fall due, whose lease ended, that expired and that are
+//!   over their limit, however many jobs wait.
+//! - How many are leased under a limit is counted from the leases themselves, so nothing can leak.
+//! - Finished jobs are history: kept for a while by state ([`kept_ms`]), deleted a few at a time by later enqueues, and
+//!   done ones earlier when the file is full. A part of the file is kept back from enqueueing, so that a full queue can
+//!   still be worked off.
+//!
+//! Each public method is one transaction or, where it says so, several; the private functions borrow it.
 
 mod claim;
+mod control;
+mod enqueue;
+mod history;
 mod id;
 mod job;
+mod lease;
+mod look;
 mod name;
+mod rate;
+mod state;
+mod wait;
 
 use std::sync::Arc;
 
-use rusqlite::params;
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, LEASE_MAX_S, STAGED};
+pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
+pub use control::{Moved, Redrive, STEP_MAX, Settings};
+pub use enqueue::{BATCH_MAX, Enqueued, Outcome};
+pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
 pub use id::JobId;
-pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
+pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
+pub use lease::{ERROR_BYTES, NOTE_BYTES, Nack, Step};
+pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
 pub use name::QueueName;
+pub use state::State;
+pub use wait::{WAITING_MAX, Waiters, Waiting};
 
-use crate::clock::{Millis, now_ms};
-use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Idempotency, IdempotencyKey, Limits, WriteTx, has_room};
+use crate::clock::now_ms;
+use crate::error::Result;
+use crate::sqlite::{Database, IdempotencyKey, Limits};
+use wait::Bell;
 
-/// How long a done job's row stays, in milliseconds: an hour.
-pub const DONE_KEPT_MS: Millis = 3_600_000;
-
-/// How long a dead job's row stays, in milliseconds: fourteen days.
-pub const DEAD_KEPT_MS: Millis = 14 * 86_400_000;
-
-/// Finished jobs deleted at once: more than were enqueued since, so that pruning gains on enqueueing.
-const PRUNED: u32 = 64;
-
-/// One enqueue in so many deletes them.
-const PRUNING: u32 = 16;
-
-/// Done jobs deleted by one commit that makes room.
-const CLEARED: u32 = 256;
-
-/// Commits that make room for one enqueue before it is refused.
+/// Transactions of one claim that finds only jobs over their limit or rate, [`STAGED`] at a time.
 const ROUNDS: u32 = 16;
-
-/// Pages kept free beside a payload's own: for its rows, its index entries and the splits they may cause.
-const SPARE_PAGES: u64 = 16;
-
-/// Pages that enqueueing leaves to claims and acknowledgements, at most; a sixteenth of a small file.
-const RESERVED_PAGES: u64 = 256;
 
 /// The queue engine over one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Queue<'a> {
     file: &'a Arc<Database>,
+    waiters: &'a Arc<Waiters>,
     limits: Limits,
 }
 
-/// What [`Queue::enqueue`] made, as it was at that instant.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Enqueued {
-    pub id: JobId,
-    pub priority: i64,
-    pub max_attempts: i64,
-    /// The instant from which on it may be claimed.
-    pub run_at: Millis,
-    pub enqueued_at: Millis,
-    /// It was made by an earlier call with the same `Idempotency-Key`.
-    #[serde(skip)]
+impl<'a> Queue<'a> {
+    /// `waiters` are told what becomes ready.
+    pub fn new(file: &'a Arc<Database>, waiters: &'a Arc<Waiters>) -> Self {
+        Queue { file, waiters, limits: Limits::default() }
+    }
+
+    /// Adds jobs for `by` (the token's subject), each with an outcome of its own, in one transaction; or finds what an
+    /// earlier call with `key` came to. Errors: `conflict` when `key` came with another request. An outcome's:
+    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held and for a queue
+    /// that is drained, and those that came in.
+    pub async fn enqueue(&self, queue: &QueueName, jobs: Vec<Result<NewJob>>, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
+        let (queue, by, mut bell) = (queue.clone(), by.to_owned(), self.bell());
+        self.file.write(self.limits, move |tx| enqueue::enqueue(tx, &queue, &jobs, &by, key.as_ref(), &mut bell, now_ms())).await
+    }
+
+    /// Leases jobs that are ready, at most as many as `claim` asks for and never more than [`CLAIM_BYTES`] of payloads
+    /// unless it is one job; from the first of `queues` as many as it has, then from the next. None is no error.
+    pub async fn claim(&self, queues: &[QueueName], claim: Claim) -> Result<Found> {
+        let mut round = 0;
+        loop {
+            let (queues, mut bell) = (queues.to_vec(), self.bell());
+            let found = self.file.write(self.limits, move |tx| claim::claim(tx, &queues, claim, &mut bell, now_ms())).await?;
+            round += 1;
+            // It may have been busy with jobs that are over their limit; each of them is moved once, by whichever claim.
+            if !found.jobs.is_empty() || !found.unfinished || round == ROUNDS {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Finishes a job and keeps `result`, JSON; nothing to do if `lease_token` has finished it. Errors: `not_found` for
+    /// a job that never was or is long finished, `lease_lost` when `lease_token` is not (or no longer) the one that
+    /// holds it.
+    pub async fn ack(&self, id: JobId, lease_token: &str, result: Option<String>) -> Result<()> {
+        let (token, mut bell) = (lease::token(id, lease_token)?, self.bell());
+        self.file.write(self.limits, move |tx| lease::ack(tx, id, token, result.as_deref(), &mut bell, now_ms())).await
+    }
+
+    /// The try failed: the job waits for the next one, or is dead. Errors as for [`Queue::ack`].
+    pub async fn nack(&self, id: JobId, lease_token: &str, nack: Nack) -> Result<Step> {
+        let (token, mut bell, chance) = (lease::token(id, lease_token)?, self.bell(), Uuid::new_v4().as_u128() as u32);
+        self.file.write(self.limits, move |tx| lease::nack(tx, id, token, &nack, chance, &mut bell, now_ms())).await
+    }
+
+    /// Puts the job off without spending the try. Errors as for [`Queue::ack`].
+    pub async fn snooze(&self, id: JobId, lease_token: &str, delay_s: i64) -> Result<Step> {
+        let (token, mut bell) = (lease::token(id, lease_token)?, self.bell());
+        let delay_ms = job::within("delay_s", delay_s, 1, DELAY_MAX_S)? * 1_000;
+        self.file.write(self.limits, move |tx| lease::snooze(tx, id, token, delay_ms, &mut bell, now_ms())).await
+    }
+
+    /// Holds the job for `lease_s` from now on, as far as its `timeout_s` goes, and leaves word of how far the work is.
+    /// Either may be absent. Errors as for [`Queue::ack`].
+    pub async fn extend(&self, id: JobId, lease_token: &str, lease_s: Option<i64>, progress: Option<String>) -> Result<Step> {
+        let token = lease::token(id, lease_token)?;
+        let lease_ms = lease_s.map(|s| job::within("lease_s", s, 1, LEASE_MAX_S)).transpose()?.map(|s| s * 1_000);
+        self.file.write(self.limits, move |tx| lease::extend(tx, id, token, lease_ms, progress.as_deref(), now_ms())).await
+    }
+
+    /// Ends a job that nobody has begun; asks the worker of a leased one to stop. Errors: `not_found`; `conflict` for a
+    /// job that is finished otherwise.
+    pub async fn cancel(&self, id: JobId) -> Result<State> {
+        let mut bell = self.bell();
+        self.file.write(self.limits, move |tx| control::cancel(tx, id, &mut bell, now_ms())).await
+    }
+
+    /// Changes what a queue lets through; makes the queue if need be.
+    pub async fn set(&self, queue: &QueueName, settings: Settings) -> Result<QueueRow> {
+        let (queue, mut bell) = (queue.clone(), self.bell());
+        self.file.write(self.limits, move |tx| control::set(tx, &queue, settings, &mut bell, now_ms())).await
+    }
+
+    /// Makes dead jobs ready again, oldest death first, with so many more attempts; in several transactions.
+    pub async fn redrive(&self, queue: &QueueName, redrive: Redrive) -> Result<Moved> {
+        let redrive = Arc::new(redrive);
+        self.in_steps(redrive.max(), |most| {
+            let (queue, redrive, mut bell) = (queue.clone(), redrive.clone(), self.bell());
+            self.file.write(self.limits, move |tx| control::redrive(tx, &queue, &redrive, most, &mut bell, now_ms()))
+        })
+        .await
+    }
+
+    /// Deletes finished jobs of a state, oldest first; in several transactions. Errors: `bad_request` for a state that
+    /// is not an end.
+    pub async fn purge(&self, queue: &QueueName, state: State, ids: Option<Vec<JobId>>) -> Result<Moved> {
+        control::purgeable(state)?;
+        let ids = Arc::new(ids);
+        self.in_steps(control::MOVED_MAX, |most| {
+            let (queue, ids) = (queue.clone(), ids.clone());
+            self.file.write(self.limits, move |tx| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most))
+        })
+        .await
+    }
+
+    /// Errors: `not_found`.
+    pub async fn job(&self, id: JobId) -> Result<JobDetail> {
+        self.file.read(self.limits, move |reader| look::job(reader, id, now_ms())).await
+    }
+
+    /// Jobs of a queue in a state, `limit` at most, from where `after` (a page's `next_cursor`) ended.
+    pub async fn list(&self, queue: &QueueName, state: State, limit: i64, after: Option<&str>) -> Result<Page> {
+        let (queue, after) = (queue.clone(), after.map(look::Cursor::parse).transpose()?);
+        self.file.read(self.limits, move |reader| look::list(reader, &queue, state, limit, after, now_ms())).await
+    }
+
+    /// How much there is to do. Errors: `not_found`.
+    pub async fn depth(&self, queue: &QueueName) -> Result<Depth> {
+        let queue = queue.clone();
+        self.file.read(self.limits, move |reader| look::depth(reader, &queue, now_ms())).await
+    }
+
+    /// The queues by name, `limit` at most, after the name `after`.
+    pub async fn queues(&self, limit: i64, after: Option<String>) -> Result<Vec<QueueRow>> {
+        self.file.read(self.limits, move |reader| look::queues(reader, limit, after.as_deref().unwrap_or(""))).await
+    }
+
+    /// Runs `step` with how many it may move until it moved fewer, or `most` altogether.
+    async fn in_steps<F: Future<Output = Result<usize>>>(&self, most: usize, step: impl Fn(usize) -> F) -> Result<Moved> {
+        let mut moved = 0;
+        loop {
+            let asked = STEP_MAX.min(most - moved);
+            let now = step(asked).await?;
+            moved += now;
+            if now < asked || moved >= most {
+                return Ok(Moved { moved, more: now == asked });
+            }
+        }
+    }
+
+    fn bell(&self) -> Bell {
+        Bell::new(self.waiters, self.file)
+    }
+}
+
+/// What [`Queue::enqueue`] came to, an outcome for each job in their order.
+#[derive(Debug)]
+pub struct Made {
+    pub outcomes: Vec<Outcome>,
+    /// It is what an earlier call with the same `Idempotency-Key` came to.
     pub replayed: bool,
 }
 
-impl Enqueued {
-    /// `ready`, or `scheduled` when it was enqueued for later.
-    pub fn state(&self) -> &'static str {
-        if self.run_at > self.enqueued_at { "scheduled" } else { "ready" }
-    }
-}
-
-const ANSWERS: Idempotency = Idempotency::kept_in("idempotency_keys");
-
-/// What one commit of [`Queue::enqueue`] came to.
-enum Step {
-    Enqueued(Enqueued),
-    /// History was cleared; there may be room now.
-    Cleared,
-    /// There is no history left to clear.
-    NoRoom,
-}
-
-impl<'a> Queue<'a> {
-    pub fn new(file: &'a Arc<Database>) -> Self {
-        Queue { file, limits: Limits::default() }
-    }
-
-    /// Adds a job for `by` (the token's subject), or finds the one that an earlier call with `key` added. Errors:
-    /// `quota_exceeded` when the plan's bytes are used up, `conflict` when `key` came with another request.
-    pub async fn enqueue(&self, queue: &QueueName, job: NewJob, by: &str, key: Option<IdempotencyKey>) -> Result<Enqueued> {
-        let (queue, job, key, by): (_, _, _, Arc<str>) = (queue.clone(), Arc::new(job), Arc::new(key), by.into());
-        for _ in 0..ROUNDS {
-            let (queue, job, key, by) = (queue.clone(), job.clone(), key.clone(), by.clone());
-            match self.file.write(self.limits, move |tx| enqueue(tx, &queue, &job, &by, key.as_ref().as_ref(), now_ms())).await? {
-                Step::Enqueued(made) => return Ok(made),
-                Step::Cleared => continue,
-                Step::NoRoom => break,
-            }
-        }
-        Err(full())
-    }
-
-    /// Leases jobs of `queue` that are ready, at most as many as `claim` asks for and never more than
-    /// [`CLAIM_BYTES`] of payloads unless it is one job. None is no error.
-    pub async fn claim(&self, queue: &QueueName, claim: Claim) -> Result<Vec<Claimed>> {
-        let queue = queue.clone();
-        self.file.write(self.limits, move |tx| claim::claim(tx, &queue, claim, now_ms())).await
-    }
-
-    /// Finishes a job; nothing to do if `lease_token` has finished it. Errors: `not_found` for a job that never was or is long finished, `lease_lost` when
-    /// `lease_token` is not (or no longer) the one that holds it.
-    pub async fn ack(&self, id: JobId, lease_token: &str) -> Result<()> {
-        let token = Uuid::try_parse(lease_token).map_err(|_| lease_lost(id))?;
-        self.file.write(self.limits, move |tx| ack(tx, id, token, now_ms())).await
-    }
-}
-
-fn enqueue(tx: &WriteTx<'_>, queue: &QueueName, job: &NewJob, by: &str, key: Option<&IdempotencyKey>, now: Millis) -> Result<Step> {
-    let broken = |cause: serde_json::Error| Error::internal("an answer kept for an Idempotency-Key", &cause);
-    if let Some(key) = key
-        && let Some(answer) = ANSWERS.answered(tx, by, key)?
-    {
-        let made: Enqueued = serde_json::from_slice(&answer).map_err(broken)?;
-        return Ok(Step::Enqueued(Enqueued { replayed: true, ..made }));
-    }
-    let salt = Uuid::new_v4().as_u128() as u32;
-    let queue = queue_of(tx, queue, now)?;
-    if salt.is_multiple_of(PRUNING) {
-        prune(tx, queue, salt, now)?;
-    }
-    let (page_bytes, max_pages) = tx.page_bounds();
-    // An overflow page spends four bytes on the address of the next.
-    let pages = (job.payload().len() as u64).div_ceil(page_bytes - 4) + SPARE_PAGES;
-    if !has_room(tx, pages, RESERVED_PAGES.min(max_pages / 16))? {
-        return Ok(if tx.execute(CLEAR, [CLEARED])? > 0 { Step::Cleared } else { Step::NoRoom });
-    }
-    let (priority, max_attempts, run_at) = (job.priority(), job.max_attempts(), now + job.delay_ms());
-    let state = if run_at > now { 1 } else { 2 };
-    tx.execute(INSERT_JOB, params![salt, queue, state, priority, run_at, max_attempts, now])?;
-    let id = JobId::of(now, tx.last_insert_rowid(), salt);
-    tx.execute(INSERT_BODY, params![id.seq(), by, job.payload()])?;
-    let made = Enqueued { id, priority, max_attempts, run_at, enqueued_at: now, replayed: false };
-    if let Some(key) = key {
-        ANSWERS.keep(tx, by, key, &serde_json::to_vec(&made).map_err(broken)?)?;
-    }
-    Ok(Step::Enqueued(made))
-}
-
-/// The number of a queue; makes the queue if need be.
-fn queue_of(tx: &WriteTx<'_>, name: &QueueName, now: Millis) -> Result<i64> {
-    if let Some(queue) = tx.row(QUEUE, [name.as_str()], |row| row.get(0))? {
-        return Ok(queue);
-    }
-    tx.execute(MAKE_QUEUE, params![name.as_str(), now])?;
-    Ok(tx.last_insert_rowid())
-}
-
-/// Deletes history of this queue, and of another by chance, so that a queue nobody enqueues to is cleared as well.
-fn prune(tx: &WriteTx<'_>, queue: i64, chance: u32, now: Millis) -> Result<()> {
-    let last: i64 = tx.row(LAST_QUEUE, [], |row| row.get(0))?.unwrap_or(queue);
-    for queue in [queue, 1 + i64::from(chance / PRUNING) % last.max(1)] {
-        for history in [PRUNE_DONE, PRUNE_DEAD] {
-            tx.execute(history, params![queue, now, PRUNED])?;
-        }
-    }
-    Ok(())
-}
-
-fn ack(tx: &WriteTx<'_>, id: JobId, token: Uuid, now: Millis) -> Result<()> {
-    let (is_held, is_done): (bool, bool) = tx
-        .row(FIND, params![id.seq(), id.created_at(), id.salt(), token.as_bytes(), now], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .ok_or_else(|| id::not_found(id))?;
-    if is_held {
-        tx.execute(FINISH, params![id.seq(), now, now + DONE_KEPT_MS])?;
-    }
-    if is_held || is_done { Ok(()) } else { Err(lease_lost(id)) }
-}
-
-fn lease_lost(id: JobId) -> Error {
-    Error::new(Code::LeaseLost, format!("this lease token does not hold job {id} (any more)"))
-        .hint("The lease ended, or the job was finished. Drop what was done, or make it safe to do twice; then claim again.")
-}
-
-fn full() -> Error {
-    Error::new(Code::QuotaExceeded, "the queue has reached the bytes of the tenant's plan")
-        .hint("Claim and finish jobs, which still works, or give the tenant a plan with more queue_bytes.")
-}
-
-const QUEUE: &str = "SELECT queue FROM queues WHERE name = ?1";
-
-const LAST_QUEUE: &str = "SELECT max(queue) FROM queues";
-
-const MAKE_QUEUE: &str = "INSERT INTO queues (name, created_at) VALUES (?1, ?2)";
-
-// A job's other rows go with it, by their foreign keys.
-
-const PRUNE_DONE: &str = "DELETE FROM jobs WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 10 AND queue = ?1 AND keep_until <= ?2 ORDER BY keep_until LIMIT ?3)";
-
-const PRUNE_DEAD: &str = "DELETE FROM jobs WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 11 AND queue = ?1 AND keep_until <= ?2 ORDER BY keep_until LIMIT ?3)";
-
-/// Dead jobs stay: somebody has to look at them.
-const CLEAR: &str = "DELETE FROM jobs WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 10 AND keep_until IS NOT NULL LIMIT ?1)";
-
-const INSERT_JOB: &str = "INSERT INTO jobs (salt, queue, state, priority, due_at, max_attempts, created_at, updated_at)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)";
-
-const INSERT_BODY: &str = "INSERT INTO job_bodies (seq, enqueued_by, payload) VALUES (?1, ?2, ?3)";
-
-const FIND: &str = "SELECT lease_token IS ?4 AND lease_until > ?5, done_token IS ?4 FROM jobs
-     WHERE seq = ?1 AND created_at = ?2 AND salt = ?3";
-
-const FINISH: &str = "UPDATE jobs SET state = 10, done_token = lease_token, lease_token = NULL, lease_until = NULL,
-     updated_at = ?2, keep_until = ?3
-     WHERE seq = ?1";
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Executor, Level, Sqlite};
-    use crate::sqlite::{Engine, Gate, Options, Party};
-    use crate::system::schema;
-
-    const T0: Millis = 1_795_214_602_000;
-
-    /// A queue file of its own, and the time in the test's hands.
-    struct File {
-        db: Arc<Database>,
-        _dir: tempfile::TempDir,
-    }
-
-    impl File {
-        fn new() -> File {
-            let dir = tempfile::tempdir().unwrap();
-            let options = Options {
-                level: Level::Off,
-                max_bytes: 0,
-                party: Party::SYSTEM,
-                migrations: schema().tenant_queue.clone().into(),
-                keep_before: None,
-                sandboxed: false,
-                create: true,
-                held: Arc::default(),
-            };
-            let engine = Engine::start(&Sqlite::default(), &Executor::default());
-            File { db: Database::new(&engine, &Gate::new(), dir.path().join("queue.sqlite"), options), _dir: dir }
-        }
-
-        async fn tx<T: Send + 'static>(&self, f: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static) -> T {
-            self.db.write(Limits::default(), f).await.unwrap()
-        }
-
-        async fn add(&self, queue: &'static str, count: usize, delay_s: i64, max_attempts: i64, now: Millis) {
-            self.tx(move |tx| {
-                for _ in 0..count {
-                    let payload = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
-                    let job = NewJob::new(payload)?.with_delay_s(delay_s)?.with_max_attempts(max_attempts)?;
-                    enqueue(tx, &QueueName::parse(queue)?, &job, "tests", None, now)?;
-                }
-                Ok(())
-            })
-            .await
-        }
-
-        async fn claim(&self, queue: &'static str, max: i64, now: Millis) -> Vec<Claimed> {
-            self.tx(move |tx| claim::claim(tx, &QueueName::parse(queue)?, Claim::new(max, 60)?, now)).await
-        }
-
-        /// The number of jobs in a state, and of bodies altogether.
-        async fn count(&self, state: i64) -> (i64, i64) {
-            let sql = "SELECT count(*) FILTER (WHERE state = ?1), (SELECT count(*) FROM job_bodies) FROM jobs";
-            self.tx(move |tx| tx.row(sql, [state], |row| Ok((row.get(0)?, row.get(1)?)))).await.unwrap()
-        }
-    }
-
-    #[tokio::test]
-    async fn a_lease_holds_until_its_instant_and_not_one_millisecond_longer() {
-        let file = File::new();
-        file.add("q", 1, 0, 2, T0).await;
-        let job = file.claim("q", 1, T0).await.remove(0);
-        assert_eq!((job.attempt, job.lease_until), (1, T0 + 60_000));
-        assert!(file.claim("q", 1, T0 + 59_999).await.is_empty());
-        let (id, token) = (job.id, job.lease_token);
-        let late = file.db.write(Limits::default(), move |tx| ack(tx, id, token, T0 + 60_000)).await;
-        assert_eq!(late.unwrap_err().code(), Code::LeaseLost);
-        let again = file.claim("q", 1, T0 + 60_000).await.remove(0);
-        assert_eq!(again.attempt, 2);
-        let token = again.lease_token;
-        file.tx(move |tx| ack(tx, id, token, T0 + 119_999)).await;
-        assert_eq!(file.count(10).await.0, 1);
-        let (before, last) = (job.lease_token, again.lease_token);
-        file.tx(move |tx| ack(tx, id, last, T0 + 500_000)).await;
-        let before = file.db.write(Limits::default(), move |tx| ack(tx, id, before, T0 + 500_000)).await;
-        assert_eq!(before.unwrap_err().code(), Code::LeaseLost);
-    }
-
-    #[tokio::test]
-    async fn room_is_made_of_done_jobs_however_many_dead_ones_go_before_them() {
-        let file = File::new();
-        file.add("q", 1, 0, 1, T0).await;
-        let job = file.claim("q", 1, T0).await.remove(0);
-        let (id, token) = (job.id, job.lease_token);
-        file.tx(move |tx| ack(tx, id, token, T0)).await;
-        file.add("q", CLEARED as usize, 0, 1, T0).await;
-        let died = "UPDATE jobs SET state = 11, keep_until = ?1 WHERE state = 2";
-        assert_eq!(file.tx(move |tx| tx.execute(died, [T0])).await, CLEARED as usize);
-        assert_eq!(file.tx(|tx| tx.execute(CLEAR, [CLEARED])).await, 1);
-        assert_eq!((file.count(10).await.0, file.count(11).await.0), (0, i64::from(CLEARED)));
-    }
-
-    #[tokio::test]
-    async fn the_last_attempt_whose_lease_ends_leaves_a_dead_job() {
-        let file = File::new();
-        file.add("q", 1, 0, 1, T0).await;
-        assert_eq!(file.claim("q", 1, T0).await.len(), 1);
-        assert!(file.claim("q", 1, T0 + 60_000).await.is_empty());
-        assert_eq!(file.count(11).await, (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_claim_moves_a_bounded_number_of_jobs_and_only_of_its_own_queue() {
-        let file = File::new();
-        file.add("q", 600, 10, 5, T0).await;
-        file.add("other", 5, 10, 5, T0).await;
-        assert!(file.claim("q", 100, T0 + 9_999).await.is_empty());
-        assert_eq!(file.claim("q", 100, T0 + 10_000).await.len(), 100);
-        assert_eq!(file.count(1).await.0, 605 - i64::from(STAGED));
-        for _ in 0..5 {
-            assert_eq!(file.claim("q", 100, T0 + 10_000).await.len(), 100);
-        }
-        assert!(file.claim("q", 100, T0 + 10_000).await.is_empty());
-        assert_eq!((file.count(1).await.0, file.count(4).await.0), (5, 600));
-        assert_eq!(file.claim("other", 100, T0 + 70_000).await.len(), 5);
-        assert_eq!(file.count(4).await.0, 605, "the other queue's claim left these leases alone");
-    }
-
-    #[tokio::test]
-    async fn finished_jobs_are_cleared_away_with_their_bodies_when_their_time_is_over() {
-        let file = File::new();
-        file.add("q", 3, 0, 5, T0).await;
-        for job in file.claim("q", 3, T0).await {
-            let (id, token) = (job.id, job.lease_token);
-            file.tx(move |tx| ack(tx, id, token, T0)).await;
-        }
-        // So many that one of them prunes, but for one chance in 10^11.
-        file.add("q", 400, 0, 5, T0 + DONE_KEPT_MS - 1).await;
-        assert_eq!(file.count(10).await, (3, 403));
-        file.add("q", 400, 0, 5, T0 + DONE_KEPT_MS).await;
-        assert_eq!(file.count(10).await, (0, 800));
-    }
-}
+mod tests;

@@ -74,6 +74,9 @@ pub struct JsonBytes<T> {
     pub bytes: Bytes,
 }
 
+/// The bytes of a JSON body, for [`parse`].
+pub struct JsonText(pub Bytes);
+
 /// A body of any bytes.
 pub struct Body(pub Bytes);
 
@@ -103,6 +106,16 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBytes<T> {
             let value = parse(&bytes)?;
             Ok(JsonBytes { value, bytes })
         })
+    }
+}
+
+impl FromRequest for JsonText {
+    type Error = Error;
+    type Future = Reading<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let body = read_json(request.clone(), payload.take());
+        Box::pin(async move { Ok(JsonText(body.await?)) })
     }
 }
 

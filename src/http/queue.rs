@@ -1,28 +1,39 @@
-//! `/v1/queues/…` and `/v1/jobs/…`: a tenant's queue over HTTP. A payload is JSON that nobody here reads: its
-//! bytes are stored as they come and go out as they were.
+//! `/v1/queues/…`, `/v1/claim` and `/v1/jobs/…`: a tenant's queue over HTTP. A payload is JSON that nobody here reads:
+//! its bytes are stored as they come and go out as they were.
+
+pub mod control;
+pub mod lease;
+pub mod look;
+
+use std::time::Duration;
 
 use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::extract::{Json, JsonBytes, idempotency_key};
+use super::extract::{Json, JsonText, idempotency_key, parse};
 use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
+use crate::auth::Claims;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
-use crate::error::{Error, Result};
-use crate::queue::{Claim, Claimed, JobId, NewJob, Queue, QueueName};
+use crate::error::{Body, Error, Result};
+use crate::queue::{BATCH_MAX, Claim, Claimed, Enqueued, JobId, JobRequest, Outcome, QUEUES_MAX, Queue, QueueName, Waiters};
+
+/// The longest that a claim waits for a job, in seconds.
+const WAIT_MAX_S: u64 = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EnqueueBody {
-    payload: Box<RawValue>,
-    priority: Option<i64>,
-    delay_s: Option<i64>,
-    max_attempts: Option<i64>,
+struct Batch {
+    jobs: Vec<JobRequest>,
 }
 
 #[derive(Deserialize)]
@@ -32,12 +43,20 @@ pub struct ClaimBody {
     max: i64,
     #[serde(default = "a_minute")]
     lease_s: i64,
+    #[serde(default)]
+    wait_s: u64,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AckBody {
-    lease_token: String,
+pub struct SeveralBody {
+    queues: Vec<String>,
+    #[serde(default = "one")]
+    max: i64,
+    #[serde(default = "a_minute")]
+    lease_s: i64,
+    #[serde(default)]
+    wait_s: u64,
 }
 
 #[derive(Serialize)]
@@ -49,67 +68,167 @@ struct EnqueuedReply<'a> {
     max_attempts: i64,
     run_at: String,
     enqueued_at: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    existing: bool,
 }
 
 #[derive(Serialize)]
-struct AckReply {
-    job: JobReply,
+struct BatchReply<'a> {
+    results: Vec<ResultReply<'a>>,
 }
 
 #[derive(Serialize)]
-struct JobReply {
-    id: JobId,
-    state: &'static str,
+#[serde(rename_all = "lowercase")]
+enum ResultReply<'a> {
+    Job(EnqueuedReply<'a>),
+    Error(Body<'a>),
 }
 
-/// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk.
-pub async fn enqueue(call: TenantCall, request: HttpRequest, queue: Path<String>, body: JsonBytes<EnqueueBody>) -> Result<HttpResponse> {
+/// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk; or 200 with a result for each of `jobs`.
+pub async fn enqueue(
+    call: TenantCall,
+    request: HttpRequest,
+    queue: Path<String>,
+    body: JsonText,
+    waiters: Data<Waiters>,
+) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let queue = QueueName::parse(&queue)?;
-    let key = idempotency_key(&request, &[queue.as_str().as_bytes(), b"\n", &body.bytes])?;
-    let body = body.value;
-    let mut job = NewJob::new(body.payload)?;
-    if let Some(priority) = body.priority {
-        job = job.with_priority(priority)?;
+    let key = idempotency_key(&request, &[queue.as_str().as_bytes(), b"\n", &body.0])?;
+    let (jobs, is_batch) = requests(&body.0)?;
+    let jobs = if is_batch { jobs.into_iter().map(JobRequest::check).collect() } else { vec![Ok(one_of(jobs)?.check()?)] };
+    let lease = call.lease().await?;
+    let made = Queue::new(lease.queue(), &waiters).enqueue(&queue, jobs, &call.claims.sub, key).await?;
+    let replayed = made.replayed;
+    let answer = |mut reply: actix_web::HttpResponseBuilder| {
+        if replayed {
+            reply.insert_header(("idempotent-replayed", "true"));
+        }
+        reply
+    };
+    if is_batch {
+        let results = made.outcomes.iter().map(|outcome| match outcome {
+            Outcome::Enqueued(made) => ResultReply::Job(enqueued(&queue, made)),
+            Outcome::Refused(error) => ResultReply::Error(error.body()),
+        });
+        return Ok(answer(HttpResponse::Ok()).json(BatchReply { results: results.collect() }));
     }
-    if let Some(delay_s) = body.delay_s {
-        job = job.with_delay_s(delay_s)?;
+    match one_of(made.outcomes)? {
+        Outcome::Enqueued(made) if made.is_existing() => Ok(answer(HttpResponse::Ok()).json(enqueued(&queue, &made))),
+        Outcome::Enqueued(made) => Ok(answer(HttpResponse::Created()).json(enqueued(&queue, &made))),
+        Outcome::Refused(error) => Err(error),
     }
-    if let Some(max_attempts) = body.max_attempts {
-        job = job.with_max_attempts(max_attempts)?;
+}
+
+/// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
+pub async fn claim(
+    call: TenantCall,
+    queue: Path<String>,
+    body: Json<ClaimBody>,
+    unread: Data<UnreadAnswers>,
+    waiters: Data<Waiters>,
+) -> Result<HttpResponse> {
+    let ClaimBody { max, lease_s, wait_s } = body.0;
+    claim_from(call, vec![QueueName::parse(&queue)?], Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+}
+
+/// `POST /v1/claim`: the same from several queues, the first one first.
+pub async fn claim_of_several(
+    call: TenantCall,
+    body: Json<SeveralBody>,
+    unread: Data<UnreadAnswers>,
+    waiters: Data<Waiters>,
+) -> Result<HttpResponse> {
+    let SeveralBody { queues, max, lease_s, wait_s } = body.0;
+    if queues.is_empty() || queues.len() > QUEUES_MAX {
+        return Err(Error::bad_request(format!("queues are not 1 to {QUEUES_MAX}")));
     }
-    let made = Queue::new(call.lease().await?.queue()).enqueue(&queue, job, &call.claims.sub, key).await?;
-    let mut reply = HttpResponse::Created();
-    if made.replayed {
-        reply.insert_header(("idempotent-replayed", "true"));
+    let mut names: Vec<QueueName> = Vec::with_capacity(queues.len());
+    for name in &queues {
+        let name = QueueName::parse(name)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
-    Ok(reply.json(EnqueuedReply {
+    claim_from(call, names, Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+}
+
+async fn claim_from(
+    call: TenantCall,
+    queues: Vec<QueueName>,
+    claim: Claim,
+    wait_s: u64,
+    unread: Data<UnreadAnswers>,
+    waiters: Data<Waiters>,
+) -> Result<HttpResponse> {
+    call.claims.require(Scope::QueueConsume)?;
+    if wait_s > WAIT_MAX_S {
+        return Err(Error::bad_request(format!("wait_s is {wait_s}, but must lie between 0 and {WAIT_MAX_S}")));
+    }
+    let until = Instant::now() + Duration::from_secs(wait_s);
+    let mut waiting = None;
+    loop {
+        // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
+        let lease = call.lease().await?;
+        unread.admit(&lease)?;
+        if wait_s > 0 && waiting.is_none() {
+            waiting = Some(waiters.join(lease.queue(), &queues)?);
+        }
+        let found = Queue::new(lease.queue(), &waiters).claim(&queues, claim).await?;
+        if found.jobs.is_empty()
+            && let Some(waiting) = &mut waiting
+        {
+            drop(lease);
+            if waiting.woken(found.next_at, until).await {
+                continue;
+            }
+            return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(claim_json(&[])?));
+        }
+        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, claim_json(&found.jobs)?)));
+    }
+}
+
+/// Who may look at jobs: whoever makes them or works on them.
+fn require_either(claims: &Claims) -> Result<()> {
+    if claims.scopes.has(Scope::QueueProduce) { Ok(()) } else { claims.require(Scope::QueueConsume) }
+}
+
+/// What a body asks for, and whether as a list. The body of one job is read once.
+fn requests(body: &[u8]) -> Result<(Vec<JobRequest>, bool)> {
+    #[derive(Deserialize)]
+    struct HasJobs {
+        #[serde(rename = "jobs")]
+        _jobs: IgnoredAny,
+    }
+
+    match parse::<JobRequest>(body) {
+        Ok(job) => Ok((vec![job], false)),
+        Err(_) if serde_json::from_slice::<HasJobs>(body).is_ok() => {
+            let jobs = parse::<Batch>(body)?.jobs;
+            if (1..=BATCH_MAX).contains(&jobs.len()) {
+                return Ok((jobs, true));
+            }
+            Err(Error::bad_request(format!("jobs are not 1 to {BATCH_MAX}")).hint("Send several requests."))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn one_of<T>(all: Vec<T>) -> Result<T> {
+    all.into_iter().next().ok_or_else(|| Error::internal("one job has no outcome", &"none"))
+}
+
+fn enqueued<'a>(queue: &'a QueueName, made: &Enqueued) -> EnqueuedReply<'a> {
+    EnqueuedReply {
         id: made.id,
         queue: queue.as_str(),
-        state: made.state(),
+        state: made.state().as_str(),
         priority: made.priority,
         max_attempts: made.max_attempts,
         run_at: rfc3339(made.run_at),
         enqueued_at: rfc3339(made.enqueued_at),
-    }))
-}
-
-/// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
-pub async fn claim(call: TenantCall, queue: Path<String>, body: Json<ClaimBody>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
-    call.claims.require(Scope::QueueConsume)?;
-    let claim = Claim::new(body.0.max, body.0.lease_s)?;
-    let lease = call.lease().await?;
-    unread.admit(&lease)?;
-    let jobs = Queue::new(lease.queue()).claim(&QueueName::parse(&queue)?, claim).await?;
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, claim_json(&jobs)?)))
-}
-
-/// `POST /v1/jobs/{id}/ack`: 200 when the job is done by this lease, now or before, 409 `lease_lost` when it is not.
-pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>) -> Result<HttpResponse> {
-    call.claims.require(Scope::QueueConsume)?;
-    let id = JobId::parse(&id)?;
-    Queue::new(call.lease().await?.queue()).ack(id, &body.0.lease_token).await?;
-    Ok(HttpResponse::Ok().json(AckReply { job: JobReply { id, state: "done" } }))
+        existing: made.is_existing(),
+    }
 }
 
 fn one() -> i64 {
@@ -123,23 +242,28 @@ fn a_minute() -> i64 {
 /// Writes the answer around the payloads, since parsing them again only to print them would be most of the work.
 fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct Head {
+    struct Head<'a> {
         id: JobId,
+        queue: &'a str,
         attempt: i64,
         lease_token: Uuid,
         lease_until: String,
         enqueued_at: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        payload_type: Option<&'a str>,
     }
 
-    let mut out = Vec::with_capacity(16 + jobs.iter().map(|job| job.payload.len() + 256).sum::<usize>());
+    let mut out = Vec::with_capacity(16 + jobs.iter().map(|job| job.payload.len() + 288).sum::<usize>());
     out.extend_from_slice(b"{\"jobs\":[");
     for (i, job) in jobs.iter().enumerate() {
         let head = Head {
             id: job.id,
+            queue: job.queue.as_str(),
             attempt: job.attempt,
             lease_token: job.lease_token,
             lease_until: rfc3339(job.lease_until),
             enqueued_at: rfc3339(job.enqueued_at()),
+            payload_type: job.payload_type.as_deref(),
         };
         if i > 0 {
             out.push(b',');
@@ -147,11 +271,29 @@ fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
         serde_json::to_writer(&mut out, &head).map_err(|e| Error::internal("a claimed job could not be written as JSON", &e))?;
         out.pop();
         out.extend_from_slice(b",\"payload\":");
-        out.extend_from_slice(&job.payload);
+        match job.payload_type {
+            None => out.extend_from_slice(&job.payload),
+            Some(_) => out.extend_from_slice(base64_json(&job.payload).as_bytes()),
+        }
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");
     Ok(out)
+}
+
+/// Bytes as `{"base64":"…"}`.
+fn base64_json(bytes: &[u8]) -> String {
+    format!("{{\"base64\":\"{}\"}}", BASE64.encode(bytes))
+}
+
+/// A stored payload as JSON.
+fn payload_json(payload_type: Option<&str>, payload: Vec<u8>) -> Result<Box<RawValue>> {
+    let broken = |cause: &dyn std::fmt::Display| Error::internal("a payload is not the JSON it was", cause);
+    let text = match payload_type {
+        None => String::from_utf8(payload).map_err(|error| broken(&error))?,
+        Some(_) => base64_json(&payload),
+    };
+    RawValue::from_string(text).map_err(|error| broken(&error))
 }
 
 #[cfg(test)]
@@ -162,9 +304,11 @@ mod tests {
     fn payloads_go_out_byte_for_byte_inside_valid_json() {
         let job = |payload: &str| Claimed {
             id: JobId::parse("0190a5c6-0000-7000-8000-000100000000").unwrap(),
+            queue: QueueName::parse("q").unwrap(),
             attempt: 2,
             lease_token: Uuid::nil(),
             lease_until: 1_000,
+            payload_type: None,
             payload: payload.into(),
         };
         let odd = r#"{ "b":1,"a" : [1.50, "ü\u00e4"] }"#;

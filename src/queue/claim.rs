@@ -1,18 +1,28 @@
-//! A [`Claim`] hands ready jobs to a worker for a while. First come the jobs that became ready by the passing
-//! of time alone (a delay is over, a lease ended), in bounded steps; then the best ones are leased. Every
-//! statement walks one partial index in its order: none scans, none sorts, whatever else the file holds.
+//! A [`Claim`] hands ready jobs to a worker for a while. First come the jobs that time alone has moved (a delay is over,
+//! a lease ended, a time to live is over), in bounded steps; then the best ones are leased. Every statement walks one
+//! partial index in its order: none scans, none sorts, whatever else the file holds.
+//!
+//! Groups take turns: the index of grouped jobs is a ring of groups, each with its best job first, and the queue
+//! remembers whose turn was last. The jobs of no group are one group of the ring.
 
-use rusqlite::params;
+use rusqlite::{Row, params};
 use uuid::Uuid;
 
+use super::history::kept_ms;
 use super::job::within;
-use super::{DEAD_KEPT_MS, JobId, QUEUE, QueueName};
+use super::lease::unblock;
+use super::rate::{self, PutOff};
+use super::wait::Bell;
+use super::{JobId, QueueName, State};
 use crate::clock::Millis;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sqlite::WriteTx;
 
 /// The most jobs in one claim.
 pub const CLAIM_MAX: i64 = 100;
+
+/// The most queues in one claim.
+pub const QUEUES_MAX: usize = 16;
 
 /// The longest lease, in seconds: twelve hours.
 pub const LEASE_MAX_S: i64 = 43_200;
@@ -20,8 +30,9 @@ pub const LEASE_MAX_S: i64 = 43_200;
 /// Payload bytes in one claim, past which it hands out fewer jobs than asked for; one job always fits.
 pub const CLAIM_BYTES: i64 = 4 << 20;
 
-/// Jobs that one claim moves to `ready` because they fell due, and as many again because their lease ended.
-/// Not less than [`CLAIM_MAX`], so that what is due is never held back from a claim that has room for it.
+/// Jobs that one claim moves to `ready` because they fell due, as many again because their lease ended, because they
+/// expired, and because their limit or rate is reached. Not less than [`CLAIM_MAX`], so that what is due is never held back
+/// from a claim that has room for it.
 pub const STAGED: u32 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +41,30 @@ pub struct Claim {
     lease_ms: Millis,
 }
 
+/// What a claim came to.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub jobs: Vec<Claimed>,
+    /// Without jobs: when the next one may be there by the passing of time.
+    pub next_at: Option<Millis>,
+    /// It stopped before it had seen all that is ready.
+    pub(super) unfinished: bool,
+    bytes: i64,
+}
+
 /// A job in a worker's hands.
 #[derive(Clone, Debug)]
 pub struct Claimed {
     pub id: JobId,
+    pub queue: QueueName,
     /// 1 for the first try.
     pub attempt: i64,
     /// Finishes the job, until `lease_until`.
     pub lease_token: Uuid,
     pub lease_until: Millis,
-    /// JSON, byte for byte as it was enqueued.
+    /// `None` for JSON.
+    pub payload_type: Option<String>,
+    /// Byte for byte as it was enqueued.
     pub payload: Vec<u8>,
 }
 
@@ -58,60 +83,264 @@ impl Claim {
     }
 }
 
-pub(super) fn claim(tx: &WriteTx<'_>, queue: &QueueName, claim: Claim, now: Millis) -> Result<Vec<Claimed>> {
-    let Some(queue) = tx.row(QUEUE, [queue.as_str()], |row| row.get::<_, i64>(0))? else { return Ok(Vec::new()) };
-    if tx.row(ANY_DUE, params![queue, now], |_| Ok(()))?.is_some() {
-        tx.execute(STAGE_DUE, params![queue, now, STAGED])?;
-    }
-    if tx.row(ANY_ENDED, params![queue, now], |_| Ok(()))?.is_some() {
-        tx.execute(TAKE_BACK, params![queue, now, STAGED, now + DEAD_KEPT_MS])?;
-    }
-    let candidate = |row: &rusqlite::Row<'_>| Ok((JobId::of(row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?, row.get(4)?));
-    let candidates: Vec<(JobId, i64, i64)> = tx.rows(BEST, params![queue, claim.max], candidate)?;
+/// A queue as a claim meets it.
+struct Line {
+    queue: i64,
+    paused: bool,
+    any_due: bool,
+    any_ended: bool,
+    any_expired: bool,
+    any_grouped: bool,
+}
 
-    let lease_until = now + claim.lease_ms;
-    let mut claimed = Vec::with_capacity(candidates.len());
-    let mut bytes = 0;
-    for (id, attempts, size) in candidates {
-        bytes += size;
-        if bytes > CLAIM_BYTES && !claimed.is_empty() {
+/// A job that may be leased, unless its limit says no.
+struct Candidate {
+    id: JobId,
+    attempt: i64,
+    limit: Option<(String, i64)>,
+    rate: Option<(String, f64)>,
+    group: Option<String>,
+    bytes: i64,
+    timeout_ms: Option<Millis>,
+}
+
+pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: &mut Bell, now: Millis) -> Result<Found> {
+    let mut found = Found::default();
+    for name in queues {
+        let line = |row: &Row<'_>| {
+            Ok(Line {
+                queue: row.get(0)?,
+                paused: row.get(1)?,
+                any_due: row.get(2)?,
+                any_ended: row.get(3)?,
+                any_expired: row.get(4)?,
+                any_grouped: row.get(5)?,
+            })
+        };
+        let Some(line) = tx.row(LINE, params![name.as_str(), now], line)? else { continue };
+        stage(tx, &line, now)?;
+        if line.paused {
+            continue;
+        }
+        let before = found.jobs.len();
+        if line.any_grouped || (line.any_due || line.any_ended) && tx.row(ANY_GROUPED, [line.queue], |_| Ok(()))?.is_some() {
+            take_turns(tx, name, line.queue, claim, &mut found, now)?;
+        } else {
+            take_best(tx, name, line.queue, claim, &mut found, now)?;
+        }
+        if found.jobs.len() > before {
+            bell.ring(name, now + claim.lease_ms, now);
+        }
+        if found.unfinished {
+            found.next_at = Some(now);
+        }
+        if found.jobs.len() as i64 >= claim.max || found.unfinished {
             break;
         }
-        let lease_token = Uuid::new_v4();
-        tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
-        let payload = tx.row(PAYLOAD, [id.seq()], |row| row.get(0))?.unwrap_or_default();
-        claimed.push(Claimed { id, attempt: attempts + 1, lease_token, lease_until, payload });
+        if found.jobs.is_empty() {
+            let next = tx.row(NEXT, [line.queue], |row| Ok([row.get::<_, Option<Millis>>(0)?, row.get(1)?]))?;
+            found.next_at = next.into_iter().flatten().flatten().chain(found.next_at).min();
+        }
     }
-    Ok(claimed)
+    Ok(found)
+}
+
+/// Moves what the passing of time has moved.
+fn stage(tx: &WriteTx<'_>, line: &Line, now: Millis) -> Result<()> {
+    let queue = line.queue;
+    if line.any_due {
+        tx.execute(STAGE_DUE, params![queue, now, STAGED])?;
+    }
+    if line.any_ended {
+        tx.execute(RECORD_ENDED, params![queue, now, STAGED])?;
+        let kept = (now + kept_ms(State::Dead), now + kept_ms(State::Cancelled));
+        unblock_each(tx, queue, tx.rows(TAKE_BACK, params![queue, now, STAGED, kept.0, kept.1], |row| row.get(0))?, now)?;
+    }
+    // What came back may be too old to be begun again.
+    if line.any_expired || line.any_ended {
+        let keep_until = now + kept_ms(State::Expired);
+        unblock_each(tx, queue, tx.rows(EXPIRE, params![queue, now, STAGED, keep_until], |row| row.get(0))?, now)?;
+    }
+    Ok(())
+}
+
+/// Each of the jobs that went makes place for one.
+fn unblock_each(tx: &WriteTx<'_>, queue: i64, limit_keys: Vec<Option<String>>, now: Millis) -> Result<()> {
+    limit_keys.into_iter().flatten().try_for_each(|key| unblock(tx, queue, &key, now))
+}
+
+/// From a queue without groups.
+fn take_best(tx: &WriteTx<'_>, name: &QueueName, queue: i64, claim: Claim, found: &mut Found, now: Millis) -> Result<()> {
+    let mut blocked = 0;
+    loop {
+        let most = claim.max - found.jobs.len() as i64;
+        let candidates = tx.rows(BEST, params![queue, most], candidate)?;
+        let (seen, mut held_back) = (candidates.len() as i64, false);
+        for candidate in candidates {
+            match take(tx, name, queue, candidate, claim, found, now)? {
+                Taken::Leased => {}
+                Taken::Blocked => (blocked, held_back) = (blocked + 1, true),
+                Taken::NoRoom => return Ok(()),
+            }
+        }
+        if seen < most || !held_back {
+            return Ok(());
+        }
+        if blocked >= STAGED {
+            found.unfinished = true;
+            return Ok(());
+        }
+    }
+}
+
+/// From a queue with groups: one of each in turn.
+fn take_turns(tx: &WriteTx<'_>, name: &QueueName, queue: i64, claim: Claim, found: &mut Found, now: Millis) -> Result<()> {
+    let before: String = tx.row(TURN, [queue], |row| row.get(0))?.unwrap_or_default();
+    let (mut turn, mut blocked, mut passes) = (before.clone(), 0, 0);
+    while (found.jobs.len() as i64) < claim.max {
+        let next = match tx.row(NEXT_GROUP, params![queue, turn], candidate)? {
+            Some(next) => Some(next),
+            // Round the ring: the jobs of no group, then the first group again.
+            None => {
+                passes += 1;
+                turn.clear();
+                tx.row(BEST, params![queue, 1], candidate)?
+            }
+        };
+        let Some(next) = next else {
+            if passes > 1 {
+                break;
+            }
+            continue;
+        };
+        passes = 0;
+        turn = next.group.clone().unwrap_or_default();
+        match take(tx, name, queue, next, claim, found, now)? {
+            Taken::Leased => {}
+            Taken::Blocked => blocked += 1,
+            Taken::NoRoom => break,
+        }
+        if blocked >= STAGED {
+            found.unfinished = true;
+            break;
+        }
+    }
+    if turn != before {
+        tx.execute(SET_TURN, params![queue, turn])?;
+    }
+    Ok(())
+}
+
+enum Taken {
+    Leased,
+    /// Over its limit or its rate: out of the way until another one is done, or for a while.
+    Blocked,
+    /// The answer is full.
+    NoRoom,
+}
+
+fn take(tx: &WriteTx<'_>, name: &QueueName, queue: i64, job: Candidate, claim: Claim, found: &mut Found, now: Millis) -> Result<Taken> {
+    if let Some((key, max)) = &job.limit
+        && tx.rows(RUNNING, params![queue, key, now, max], |_| Ok(()))?.len() as i64 >= *max
+    {
+        tx.execute(BLOCK, params![job.id.seq(), now])?;
+        return Ok(Taken::Blocked);
+    }
+    if found.bytes + job.bytes > CLAIM_BYTES && !found.jobs.is_empty() {
+        return Ok(Taken::NoRoom);
+    }
+    if let Some((key, per_s)) = &job.rate
+        && let Err(PutOff { until }) = rate::take(tx, queue, key, *per_s, now)?
+    {
+        tx.execute(PUT_OFF, params![job.id.seq(), until, now])?;
+        return Ok(Taken::Blocked);
+    }
+    found.bytes += job.bytes;
+    let (id, lease_token) = (job.id, Uuid::new_v4());
+    let lease_until = now + job.timeout_ms.map_or(claim.lease_ms, |timeout| timeout.min(claim.lease_ms));
+    tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
+    let (payload_type, payload) =
+        tx.row(PAYLOAD, [id.seq()], |row| Ok((row.get(0)?, row.get(1)?)))?.ok_or_else(|| Error::internal("a job has no body", &id))?;
+    found.jobs.push(Claimed { id, queue: name.clone(), attempt: job.attempt + 1, lease_token, lease_until, payload_type, payload });
+    Ok(Taken::Leased)
+}
+
+fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
+    Ok(Candidate {
+        id: JobId::of(row.get(0)?, row.get(1)?, row.get(2)?),
+        attempt: row.get(3)?,
+        bytes: row.get(4)?,
+        timeout_ms: row.get(5)?,
+        limit: row.get::<_, Option<String>>(6)?.zip(row.get(7)?),
+        group: row.get(8)?,
+        rate: row.get::<_, Option<String>>(9)?.zip(row.get(10)?),
+    })
 }
 
 // The indexes are named so that statistics can never talk SQLite into another plan. The numbers are the states of
 // `jobs.state`, written out so that SQLite sees the partial index's own condition.
 
-const ANY_DUE: &str = "SELECT 1 FROM jobs INDEXED BY jobs_due WHERE state = 1 AND queue = ?1 AND due_at <= ?2 LIMIT 1";
+const LINE: &str = "SELECT queue, paused_at IS NOT NULL,
+     EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_due WHERE j.state = 1 AND j.queue = q.queue AND j.due_at <= ?2),
+     EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_running WHERE j.state = 4 AND j.queue = q.queue AND j.lease_until <= ?2),
+     EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_expiring WHERE j.state < 4 AND j.queue = q.queue AND j.expires_at <= ?2),
+     EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_grouped WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = q.queue)
+     FROM queues q WHERE name = ?1";
 
-const STAGE_DUE: &str = "UPDATE jobs SET state = 2, updated_at = ?2 WHERE seq IN
+const ANY_GROUPED: &str = "SELECT 1 FROM jobs INDEXED BY jobs_grouped WHERE state = 2 AND group_key IS NOT NULL AND queue = ?1 LIMIT 1";
+
+const NEXT: &str = "SELECT
+     (SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state = 1 AND queue = ?1 ORDER BY due_at LIMIT 1),
+     (SELECT lease_until FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 ORDER BY lease_until LIMIT 1)";
+
+const STAGE_DUE: &str = "UPDATE jobs SET state = 2, since = ?2 WHERE seq IN
      (SELECT seq FROM jobs INDEXED BY jobs_due WHERE state = 1 AND queue = ?1 AND due_at <= ?2
       ORDER BY due_at LIMIT ?3)";
 
-const ANY_ENDED: &str = "SELECT 1 FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 AND lease_until <= ?2 LIMIT 1";
+const EXPIRE: &str = "UPDATE jobs SET state = 13, since = ?2, keep_until = ?4 WHERE seq IN
+     (SELECT seq FROM jobs INDEXED BY jobs_expiring WHERE state < 4 AND queue = ?1 AND expires_at <= ?2
+      ORDER BY expires_at LIMIT ?3) RETURNING limit_key";
 
-const TAKE_BACK: &str = "UPDATE jobs SET lease_token = NULL, lease_until = NULL, updated_at = ?2,
-     state = CASE WHEN attempt < max_attempts THEN 2 ELSE 11 END,
-     keep_until = CASE WHEN attempt < max_attempts THEN NULL ELSE ?4 END
+const RECORD_ENDED: &str = "INSERT OR REPLACE INTO job_attempts (seq, attempt, started_at, ended_at, outcome)
+     SELECT seq, attempt, since, lease_until, 'lease_ended'
+     FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 AND lease_until <= ?2 ORDER BY lease_until LIMIT ?3";
+
+const TAKE_BACK: &str = "UPDATE jobs SET lease_token = NULL, lease_until = NULL, since = ?2,
+     state = CASE WHEN cancel_at IS NOT NULL THEN 12 WHEN attempt < max_attempts THEN 2 ELSE 11 END,
+     keep_until = CASE WHEN cancel_at IS NOT NULL THEN ?5 WHEN attempt < max_attempts THEN NULL ELSE ?4 END
      WHERE seq IN
      (SELECT seq FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 AND lease_until <= ?2
-      ORDER BY lease_until LIMIT ?3)";
+      ORDER BY lease_until LIMIT ?3) RETURNING limit_key";
 
 /// `length` of a BLOB reads the row's header, not its overflow pages.
-const BEST: &str = "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload)
+const BEST: &str = "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, NULL,
+         j.rate_key, j.rate_per_s
      FROM jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq
-     WHERE j.state = 2 AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2";
+     WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2";
 
-const LEASE: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1, lease_token = ?2, lease_until = ?3, updated_at = ?4
+/// The best job of the group after this one.
+const NEXT_GROUP: &str =
+    "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, j.group_key,
+         j.rate_key, j.rate_per_s
+     FROM jobs j INDEXED BY jobs_grouped CROSS JOIN job_bodies b ON b.seq = j.seq
+     WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = ?1 AND j.group_key > ?2
+     ORDER BY j.group_key, j.priority DESC, j.seq LIMIT 1";
+
+const TURN: &str = "SELECT turn FROM queues WHERE queue = ?1";
+
+const SET_TURN: &str = "UPDATE queues SET turn = ?2 WHERE queue = ?1";
+
+const RUNNING: &str = "SELECT 1 FROM jobs INDEXED BY jobs_limited
+     WHERE state = 4 AND limit_key IS NOT NULL AND queue = ?1 AND limit_key = ?2 AND lease_until > ?3 LIMIT ?4";
+
+const BLOCK: &str = "UPDATE jobs SET state = 3, since = ?2 WHERE seq = ?1";
+
+const PUT_OFF: &str = "UPDATE jobs SET state = 1, due_at = ?2, since = ?3 WHERE seq = ?1";
+
+const LEASE: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1, lease_token = ?2, lease_until = ?3, since = ?4
      WHERE seq = ?1";
 
-const PAYLOAD: &str = "SELECT payload FROM job_bodies WHERE seq = ?1";
+const PAYLOAD: &str = "SELECT payload_type, payload FROM job_bodies WHERE seq = ?1";
 
 #[cfg(test)]
 mod tests {
@@ -131,16 +360,36 @@ mod tests {
         for step in schema().tenant_queue.iter().flat_map(|set| &set.steps) {
             conn.execute_batch(&step.up.sql).unwrap();
         }
-        use super::super::{CLEAR, FIND, FINISH, PRUNE_DEAD, PRUNE_DONE};
-        for sql in [QUEUE, ANY_DUE, STAGE_DUE, ANY_ENDED, TAKE_BACK, BEST, LEASE, PAYLOAD, PRUNE_DEAD, PRUNE_DONE, FIND, FINISH, CLEAR] {
+        use super::super::enqueue::{DROP, HOLDER, QUEUE};
+        use super::super::history::{CLEAR, PRUNE};
+        use super::super::lease::{FIND, FINISH, LET_GO, UNBLOCK};
+        let claiming = [
+            LINE,
+            ANY_GROUPED,
+            NEXT,
+            STAGE_DUE,
+            EXPIRE,
+            RECORD_ENDED,
+            TAKE_BACK,
+            BEST,
+            NEXT_GROUP,
+            TURN,
+            RUNNING,
+            PUT_OFF,
+            BLOCK,
+            LEASE,
+            PAYLOAD,
+        ];
+        for sql in claiming.into_iter().chain([QUEUE, HOLDER, DROP, PRUNE, CLEAR, FIND, FINISH, LET_GO, UNBLOCK]) {
             for step in plan(&conn, sql) {
-                assert!(!step.contains("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");
+                assert!(step == "SCAN CONSTANT ROW" || !step.contains("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");
             }
         }
         assert!(plan(&conn, BEST).iter().any(|step| step.contains("jobs_ready (queue=?)")));
         assert!(plan(&conn, STAGE_DUE).iter().any(|step| step.contains("jobs_due (queue=? AND due_at<?)")));
         assert!(plan(&conn, TAKE_BACK).iter().any(|step| step.contains("jobs_running (queue=? AND lease_until<?)")));
-        assert!(plan(&conn, PRUNE_DONE).iter().any(|step| step.contains("jobs_finished (state=? AND queue=? AND keep_until<?)")));
+        assert!(plan(&conn, NEXT_GROUP).iter().any(|step| step.contains("jobs_grouped (queue=? AND group_key>?)")));
+        assert!(plan(&conn, PRUNE).iter().any(|step| step.contains("jobs_finished (state=? AND queue=? AND keep_until<?)")));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::queue::Waiters;
 use crate::rest::{Schemas, Unindexed};
 use crate::sqlite::Engine;
 use crate::system::audit::By;
@@ -40,6 +41,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub triples: Arc<Triples>,
     pub readiness: Arc<Readiness>,
+    pub waiters: Arc<Waiters>,
     systems: Arc<Systems>,
     mark: Arc<Mark>,
     analytics: Arc<Analytics>,
@@ -114,6 +116,7 @@ impl Parts {
             engine,
             triples,
             readiness: Arc::default(),
+            waiters: Arc::default(),
             mark: Arc::new(systems.mark.clone()),
             analytics: Arc::new(systems.analytics.clone()),
             systems,
@@ -143,6 +146,7 @@ impl Parts {
         app.app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
+            .app_data(Data::from(self.waiters))
             .app_data(Data::from(self.systems))
             .app_data(Data::from(self.mark))
             .app_data(Data::from(self.analytics))

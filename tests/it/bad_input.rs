@@ -130,7 +130,7 @@ fn unknown_paths_are_404_in_json() {
         "/v1/../v1/sql",
         "/%2e%2e/etc/passwd",
         "//",
-        "/v1/queues",
+        "/v1/queue",
         "/favicon.ico",
     ] {
         let answer = tenant.call("GET", path).send();

@@ -126,6 +126,7 @@ fn answers_have_the_form_that_the_document_promises() {
     let ack = || tenant.post(&format!("/v1/jobs/{}/ack", job["id"].as_str().unwrap()), json!({ "lease_token": job["lease_token"] }));
     check("POST", "/v1/jobs/{id}/ack", &ack());
     check("POST", "/v1/jobs/{id}/ack", &ack());
+    queue_answers(&tenant, &mut check);
 
     check("DELETE", TENANT, &admin.delete(&path));
     check("POST", "/admin/v1/tenants/{id}/undelete", &admin.post(&format!("{path}/undelete"), json!({})));
@@ -136,6 +137,50 @@ fn answers_have_the_form_that_the_document_promises() {
         check("GET", path, &server.anyone().get(path));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Everything else that a queue answers.
+fn queue_answers(tenant: &TenantClient, check: &mut impl FnMut(&str, &str, &Answer)) {
+    const JOBS: &str = "/v1/queues/{queue}/jobs";
+    let whole = json!({
+        "payload": { "base64": "AP8=" }, "payload_type": "x/y", "priority": 1, "delay_s": 0, "ttl_s": 60, "max_attempts": 2,
+        "backoff": { "kind": "fixed", "base_s": 60, "max_s": 60 }, "timeout_s": 60, "group": "g", "limit": { "key": "k", "max": 1 }, "rate": { "key": "r", "per_s": 5 },
+        "unique": { "key": "u", "for_s": 60, "states": ["ready"], "on_conflict": "existing" },
+    });
+    check("POST", JOBS, &tenant.post("/v1/queues/q/jobs", whole.clone()).expect(201));
+    check("POST", JOBS, &tenant.post("/v1/queues/q/jobs", whole.clone()).expect(200));
+    let refused = json!({ "payload": 1, "priority": 9_000_000 });
+    check("POST", JOBS, &tenant.post("/v1/queues/q/jobs", json!({ "jobs": [{ "payload": 1 }, whole, refused] })).expect(200));
+    let claimed = tenant.post("/v1/claim", json!({ "queues": ["q"], "max": 2, "lease_s": 30 })).expect(200);
+    check("POST", "/v1/claim", &claimed);
+    let jobs = claimed.json()["jobs"].clone();
+    let mut step = |job: usize, verb: &str, mut body: Value| {
+        body["lease_token"] = jobs[job]["lease_token"].clone();
+        let answer = tenant.post(&format!("/v1/jobs/{}/{verb}", jobs[job]["id"].as_str().unwrap()), body);
+        check("POST", &format!("/v1/jobs/{{id}}/{verb}"), &answer);
+    };
+    step(0, "extend", json!({ "lease_s": 20 }));
+    step(0, "progress", json!({ "progress": { "a": 1 } }));
+    step(0, "nack", json!({ "error": "no" }));
+    step(0, "nack", json!({}));
+    step(1, "snooze", json!({ "delay_s": 60 }));
+    for (verb, body) in [("extend", json!({ "lease_s": 1 })), ("progress", json!({ "progress": 1 })), ("snooze", json!({ "delay_s": 1 }))] {
+        step(1, verb, body);
+    }
+    for job in [0, 1] {
+        check("GET", "/v1/jobs/{id}", &tenant.get(&format!("/v1/jobs/{}", jobs[job]["id"].as_str().unwrap())).expect(200));
+    }
+    let path = format!("/v1/jobs/{}/cancel", jobs[0]["id"].as_str().unwrap());
+    check("POST", "/v1/jobs/{id}/cancel", &tenant.post(&path, json!({})).expect(200));
+    for state in ["scheduled", "ready", "cancelled", "running"] {
+        check("GET", JOBS, &tenant.get(&format!("/v1/queues/q/jobs?state={state}")));
+    }
+    check("GET", "/v1/queues", &tenant.get("/v1/queues?limit=1").expect(200));
+    check("GET", "/v1/queues/{queue}", &tenant.get("/v1/queues/q").expect(200));
+    check("GET", "/v1/queues/{queue}", &tenant.get("/v1/queues/none").expect(404));
+    check("PATCH", "/v1/queues/{queue}", &tenant.patch("/v1/queues/q", json!({ "paused": true })).expect(200));
+    check("POST", "/v1/queues/{queue}/redrive", &tenant.post("/v1/queues/q/redrive", json!({})).expect(200));
+    check("POST", "/v1/queues/{queue}/purge", &tenant.post("/v1/queues/q/purge", json!({ "state": "done" })).expect(200));
 }
 
 /// Where `value` is not what `schema` says; of JSON Schema, the words that our document uses for answers. A

@@ -1,5 +1,11 @@
 //! The queue, seen from outside: who gets which job, what a lease is worth, and what survives.
 
+mod checker;
+mod control;
+mod enqueue;
+mod lease;
+mod wait;
+
 use std::collections::HashSet;
 
 use crate::support::{Server, TenantClient, Value, at_once, eventually, json};

@@ -1,6 +1,6 @@
--- A tenant's queue. A job is three kinds of rows: `jobs` is its state, small, rewritten at every step;
--- `job_bodies` is what was enqueued, written once; `job_attempts` is what happened, one row for each try.
--- So a state change never rewrites a payload.
+-- A tenant's queue. A job is a row of `jobs`, its state, small and rewritten at every step; a row of `job_bodies`, what
+-- was enqueued, written once; and, only where there is something to say, rows of `job_notes` and `job_attempts`. So a
+-- state change never rewrites a payload, and a job that goes well is two rows.
 --
 -- `seq` is the order of arrival and keeps its value over retries: within a priority, older comes first.
 -- Times are milliseconds since 1970 UTC.
@@ -11,6 +11,7 @@ CREATE TABLE queues (
     name       TEXT    NOT NULL UNIQUE,
     paused_at  INTEGER,                             -- nothing is handed out while set
     drain_at   INTEGER,                             -- nothing is taken in while set
+    turn       TEXT    NOT NULL DEFAULT '',         -- the group that was served last; '' are the jobs of no group
     created_at INTEGER NOT NULL
 ) STRICT;
 
@@ -22,33 +23,32 @@ CREATE TABLE jobs (
     seq               INTEGER PRIMARY KEY,
     salt              INTEGER NOT NULL,             -- 32 random bits of the id
     queue             INTEGER NOT NULL,             -- `queues.queue`
-    state             INTEGER NOT NULL CHECK (state BETWEEN 0 AND 12),
-                          -- 0 waiting for other jobs (`job_dependencies`)
+    state             INTEGER NOT NULL CHECK (state BETWEEN 1 AND 13),
                           -- 1 scheduled, for `due_at`: a delay, a retry's backoff, a snooze
                           -- 2 ready: may be claimed
                           -- 3 blocked: ready, but `limit_key` is at its bound; kept off the claim's way
                           -- 4 leased: a worker has it until `lease_until`
-                          -- 10 done, 11 dead, 12 cancelled
+                          -- 10 done, 11 dead, 12 cancelled, 13 expired
     priority          INTEGER NOT NULL DEFAULT 0,   -- higher first
     due_at            INTEGER NOT NULL,
-    expires_at        INTEGER,                      -- not worth doing any more from then on
+    expires_at        INTEGER,                      -- not worth beginning any more from then on
     attempt           INTEGER NOT NULL DEFAULT 0,   -- tries begun
     max_attempts      INTEGER NOT NULL DEFAULT 20 CHECK (max_attempts >= 1),
     lease_token       BLOB,                         -- 16 random bytes, new for each try
     lease_until       INTEGER,
     done_token        BLOB,                         -- the lease token that finished it: its `ack` may be repeated
     group_key         TEXT,                         -- groups of a queue take turns
-    limit_key         TEXT,                         -- at most `limit_max` leased at once with the same key
+    limit_key         TEXT,                         -- at most `limit_max` of the queue leased at once with the same key
     limit_max         INTEGER CHECK (limit_max >= 1),
-    rate_key          TEXT,                         -- at most `rate_per_s` claimed a second with the same key
+    rate_key          TEXT,                         -- at most `rate_per_s` of the queue handed out a second with the same key
     rate_per_s        REAL CHECK (rate_per_s > 0),
-    unique_key        TEXT,                         -- taken while set; the engine clears it when the job gives it up
-    unique_until      INTEGER,                      -- `unique {for_s}`: given up then, whatever the state
-    waiting_for       INTEGER NOT NULL DEFAULT 0,   -- dependencies not done yet
+    unique_key        TEXT,                         -- may be held no longer: whoever wants it looks at the next two
+    unique_until      INTEGER,                      -- held until then,
+    unique_states     INTEGER,                      -- and in these states: bit n is state n
     cancel_at         INTEGER,                      -- somebody asked a leased job to stop
     keep_until        INTEGER,                      -- of a finished job: deleted then
     created_at        INTEGER NOT NULL,
-    updated_at        INTEGER NOT NULL,
+    since             INTEGER NOT NULL,             -- in this state; of a leased job, since its try began
     CHECK ((state = 4) = (lease_token IS NOT NULL)),
     CHECK ((state = 4) = (lease_until IS NOT NULL)),
     CHECK ((state >= 10) = (keep_until IS NOT NULL)),
@@ -59,47 +59,56 @@ CREATE TABLE jobs (
 -- One partial index for each question that is asked of living jobs, and one for history: the claim never scans
 -- nor sorts, however many jobs are scheduled, dead or done, and each step of a job's life moves it from one index
 -- to one other.
-CREATE INDEX jobs_ready    ON jobs (queue, priority DESC, seq)            WHERE state = 2;
+CREATE INDEX jobs_ready    ON jobs (queue, priority DESC, seq)            WHERE state = 2 AND group_key IS NULL;
 CREATE INDEX jobs_grouped  ON jobs (queue, group_key, priority DESC, seq) WHERE state = 2 AND group_key IS NOT NULL;
 CREATE INDEX jobs_due      ON jobs (queue, due_at)                        WHERE state = 1;
 CREATE INDEX jobs_running  ON jobs (queue, lease_until)                   WHERE state = 4;
-CREATE INDEX jobs_limited  ON jobs (limit_key)                            WHERE state = 4 AND limit_key IS NOT NULL;
-CREATE INDEX jobs_blocked  ON jobs (limit_key, priority DESC, seq)        WHERE state = 3;
-CREATE INDEX jobs_expiring ON jobs (expires_at)                           WHERE state < 4 AND expires_at IS NOT NULL;
+CREATE INDEX jobs_limited  ON jobs (queue, limit_key, lease_until)        WHERE state = 4 AND limit_key IS NOT NULL;
+CREATE INDEX jobs_blocked  ON jobs (queue, limit_key, priority DESC, seq) WHERE state = 3;
+CREATE INDEX jobs_expiring ON jobs (queue, expires_at)                    WHERE state < 4 AND expires_at IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique ON jobs (queue, unique_key)               WHERE unique_key IS NOT NULL;
-CREATE INDEX jobs_unique_until  ON jobs (unique_until)                    WHERE unique_until IS NOT NULL;
 CREATE INDEX jobs_finished ON jobs (state, queue, keep_until)             WHERE keep_until IS NOT NULL;
 
 CREATE TABLE job_bodies (
     seq             INTEGER PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
-    backoff         TEXT    NOT NULL DEFAULT 'exponential' CHECK (backoff = 'fixed' OR backoff = 'linear' OR backoff = 'exponential'),
-    backoff_ms      INTEGER NOT NULL DEFAULT 1000,  -- the first wait
-    backoff_max_ms  INTEGER NOT NULL DEFAULT 3600000,
+    backoff         INTEGER NOT NULL,               -- 0 fixed, 1 linear, 2 exponential
+    backoff_ms      INTEGER NOT NULL,               -- the first wait
+    backoff_max_ms  INTEGER NOT NULL,
     timeout_ms      INTEGER,                        -- the longest a try may hold the job, with all its extensions
     enqueued_by     TEXT,                           -- `sub` of the token
-    result          BLOB,                           -- what `ack` left
-    payload_type    TEXT    NOT NULL DEFAULT 'application/json',
+    payload_type    TEXT,                           -- NULL for JSON
     payload         BLOB    NOT NULL
 ) STRICT;
 
+-- How much of a rate is used up: counted in windows of time, one after the other.
+CREATE TABLE rates (
+    queue      INTEGER NOT NULL,
+    key        TEXT    NOT NULL,
+    window_at  INTEGER NOT NULL,                    -- the window in which the last one was handed out begins
+    taken      INTEGER NOT NULL,                    -- in it
+    put_off_to INTEGER NOT NULL,                    -- the last window that jobs were put off to,
+    put_off    INTEGER NOT NULL,                    -- and how many
+    PRIMARY KEY (queue, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX rates_age ON rates (window_at);
+
+-- What workers left: JSON.
+CREATE TABLE job_notes (
+    seq      INTEGER PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+    progress TEXT,
+    result   TEXT
+) STRICT;
+
+-- Tries that did not finish their job.
 CREATE TABLE job_attempts (
     seq         INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
     attempt     INTEGER NOT NULL,
-    worker      TEXT,                               -- `sub` of the token that claimed
     started_at  INTEGER NOT NULL,
-    ended_at    INTEGER,
-    outcome     TEXT,                               -- done, failed, expired, snoozed or cancelled
-    progress    TEXT,
+    ended_at    INTEGER NOT NULL,
+    outcome     TEXT    NOT NULL,                   -- failed, or lease_ended
     error       TEXT,
     PRIMARY KEY (seq, attempt)
 ) STRICT, WITHOUT ROWID;
-
-CREATE TABLE job_dependencies (
-    seq        INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
-    depends_on INTEGER NOT NULL,                    -- a job's seq; it may be finished and deleted by now
-    PRIMARY KEY (seq, depends_on)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX job_dependencies_on ON job_dependencies (depends_on);
 
 -- Enqueueing with an `Idempotency-Key`: the answer that was given, kept for a day.
 CREATE TABLE idempotency_keys (
