@@ -100,16 +100,9 @@ impl<'a> Cache<'a> {
                 .hint("Keep large things in an object store and cache their address."));
         }
         let content_type: Option<Arc<str>> = content_type.map(Arc::from);
-        let _forgetting = self.memory.forgetting(self.file.serial(), &key);
         for _ in 0..ROUNDS {
-            let (key, value, content_type) = (key.clone(), value.clone(), content_type.clone());
-            let forgetting = self.memory.forgetting(self.file.serial(), &key);
-            let step = move |tx: &WriteTx<'_>| {
-                // Goes with the job, which may outlive whoever asked for it.
-                let _ = &forgetting;
-                put(tx, &key, &value, content_type.as_deref(), ttl, now_ms())
-            };
-            match self.file.write(self.limits, step).await? {
+            let (at, value, content_type) = (key.clone(), value.clone(), content_type.clone());
+            match self.write(&key, move |tx| put(tx, &at, &value, content_type.as_deref(), ttl, now_ms())).await? {
                 Put::Stored(etag) => return Ok(etag),
                 Put::Evicted => continue,
                 Put::NoRoom => break,
@@ -120,13 +113,20 @@ impl<'a> Cache<'a> {
 
     /// Forgets `key`, if it is there.
     pub async fn delete(&self, key: Key) -> Result<()> {
-        let _forgetting = self.memory.forgetting(self.file.serial(), &key);
-        let forgetting = self.memory.forgetting(self.file.serial(), &key);
-        let step = move |tx: &WriteTx<'_>| {
-            let _ = &forgetting;
-            tx.execute(DELETE, params![key.as_str()]).map(drop)
+        let at = key.clone();
+        self.write(&key, move |tx| tx.execute(DELETE, params![at.as_str()]).map(drop)).await
+    }
+
+    /// Memory forgets the key before the write and before its answer; and with the job, which may outlive whoever asked
+    /// for it.
+    async fn write<T: Send + 'static>(&self, key: &Key, mut step: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static) -> Result<T> {
+        let _answered = self.memory.forgetting(self.file.serial(), key);
+        let over = self.memory.forgetting(self.file.serial(), key);
+        let job = move |tx: &WriteTx<'_>| {
+            let _ = &over;
+            step(tx)
         };
-        self.file.write(self.limits, step).await
+        self.file.write(self.limits, job).await
     }
 }
 

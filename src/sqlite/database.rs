@@ -192,8 +192,8 @@ impl Database {
         self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))))
     }
 
-    /// Runs `f` on the writer, in a savepoint of a group's transaction, and returns after the commit. An `Err`
-    /// rolls back what `f` did, alone. `f` may run more than once, so it must have no effect beside the
+    /// Runs `f` on the writer, in a group's transaction, and returns after the commit. An `Err`
+    /// undoes what `f` did, alone. `f` may run more than once, so it must have no effect beside the
     /// transaction; only what its last run returned counts.
     pub async fn write<T, F>(self: &Arc<Self>, limits: Limits, mut f: F) -> Result<T>
     where

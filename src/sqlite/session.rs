@@ -183,7 +183,7 @@ impl Session {
         known.insert(sql.into(), needs);
     }
 
-    /// Drops what a tenant's SQL left in the `temp` schema; in the same savepoint, so it goes with a rollback.
+    /// Drops what a tenant's SQL left in the `temp` schema; in its transaction, so it goes with a rollback.
     pub(super) fn drop_temp(&self) -> rusqlite::Result<()> {
         if !self.sandbox.as_ref().is_some_and(|sandbox| sandbox.took_temp()) {
             return Ok(());

@@ -1,5 +1,5 @@
 //! The writer of a file commits in groups. Jobs queue up while a commit runs; a lane then takes what has queued,
-//! opens one `BEGIN IMMEDIATE`, gives each job a savepoint of its own, commits once and answers all of them. So
+//! opens one `BEGIN IMMEDIATE`, runs each job, commits once and answers all of them. So
 //! the flush to disk, which is most of a small write's cost, is shared, and nothing is answered before it.
 //!
 //! - A job that fails rolls back alone. Savepoints would do that, but one for each job costs more than a small

@@ -163,6 +163,29 @@ fn a_tenant_sees_only_its_own_entries_and_only_with_the_scope() {
 }
 
 #[test]
+fn who_reads_while_it_is_written_never_brings_an_old_value_back() {
+    let server = Server::shared();
+    let tenant = server.tenant("cache");
+    put(&tenant, "k", b"0");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    tenant.get(&path("k")).expect(200);
+                }
+            });
+        }
+        let wrong = (1..=400).find(|n| {
+            put(&tenant, "k", n.to_string().as_bytes());
+            tenant.get(&path("k")).expect(200).text() != n.to_string()
+        });
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(wrong, None, "an acknowledged value was not what was read after it");
+    });
+}
+
+#[test]
 fn a_full_cache_gives_up_what_expires_soonest_and_then_the_oldest() {
     let server = Server::with(|s| {
         s.set("plans.tiny.cache_bytes", 1 << 20);
