@@ -33,7 +33,6 @@ mod write;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use access::Caller;
 pub use plan::Unindexed;
@@ -134,7 +133,7 @@ impl Task {
 pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Result<Answer> {
     let scopes = setting.caller.claims.scopes;
     scopes.require(Scope::SqlRead)?;
-    let limits = limits(&setting.plan);
+    let limits = Limits::of(&setting.plan);
     let (serial, kind) = (database.serial(), task.kind);
     let outcome = if task.verb == Verb::Get {
         database.read_brief(limits, kind, move |reader| read::rows(reader, serial, &setting, &task)).await
@@ -161,6 +160,7 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
 pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) -> Result<&'static str> {
     setting.caller.claims.require(Scope::SqlRead)?;
     let (serial, table) = (database.serial(), decoded(table, false));
+    access::enter(&setting.caller, &table)?;
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
         let schema = setting.schemas.of(serial, reader)?;
@@ -172,13 +172,6 @@ pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) ->
         })
     };
     database.read(Limits::default(), looked).await
-}
-
-fn limits(plan: &config::Plan) -> Limits {
-    match plan.statement_ms {
-        0 => Limits::default(),
-        ms => Limits { time: Duration::from_millis(ms) },
-    }
 }
 
 /// Runs a statement in the sandbox; `on_row` gets its rows. The number of rows that it changed.

@@ -128,8 +128,9 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
         } else {
             take_best(tx, name, line.queue, claim, &mut found, now)?;
         }
-        if found.jobs.len() > before {
-            bell.ring(name, now + claim.lease_ms, now);
+        // A job's own `timeout_s` may end its lease sooner than the claim asked for.
+        if let Some(ends) = found.jobs[before..].iter().map(|job| job.lease_until).min() {
+            bell.ring(name, ends, now);
         }
         if found.unfinished {
             found.next_at = Some(now);

@@ -91,7 +91,7 @@ impl<'p> Body<'p> {
     }
 }
 
-fn too_large(what: &str, bound: &str) -> Error {
+pub(super) fn too_large(what: &str, bound: &str) -> Error {
     Error::new(Code::ResultTooLarge, format!("the answer has more {what} than the plan allows"))
         .hint(format!("The plan's bound is {bound}. A limit, fewer columns or pages help."))
 }

@@ -31,6 +31,7 @@ fn negate(negated: bool, sql: String) -> String {
 }
 
 fn condition(renderer: &mut Renderer<'_>, node: &Node<'_>, filter: &Filter) -> Result<String> {
+    renderer.spend()?;
     if filter.path.steps.is_empty()
         && let Some(child) = node.child(&filter.path.column)
     {

@@ -1,6 +1,6 @@
 //! Reading rows: one statement for the page, and one more where a total is asked for and the page does not say it.
 
-use super::access::Caller;
+use super::access::{self, Caller};
 use super::body::Body;
 use super::media::Media;
 use super::page::content_range;
@@ -16,6 +16,7 @@ use crate::sqlite::Reader;
 const ESTIMATED_MAX: i64 = 100_000;
 
 pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
+    access::enter(&setting.caller, &task.table)?;
     reader.snapshot()?;
     let schema = setting.schemas.of(serial, reader)?;
     let table = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;

@@ -60,16 +60,30 @@ pub enum From<'a> {
     Keys(&'a str),
 }
 
+/// Conditions in one statement.
+const CONDITIONS_MAX: usize = 10_000;
+
+/// Columns in one answer: what SQLite takes.
+const COLUMNS_MAX: usize = 2_000;
+
 pub struct Renderer<'a> {
     pub schema: &'a Schema,
     pub caller: &'a Caller,
     pub binder: Binder,
     stripped: bool,
+    /// Conditions written: those of what is embedded are written again wherever it is named.
+    conditions: usize,
 }
 
 impl<'a> Renderer<'a> {
     pub fn new(schema: &'a Schema, caller: &'a Caller) -> Renderer<'a> {
-        Renderer { schema, caller, binder: Binder::default(), stripped: false }
+        Renderer { schema, caller, binder: Binder::default(), stripped: false, conditions: 0 }
+    }
+
+    /// One more condition. Errors: PGRST100 past [`CONDITIONS_MAX`].
+    pub fn spend(&mut self) -> Result<()> {
+        self.conditions += 1;
+        if self.conditions > CONDITIONS_MAX { Err(refusal::too_many("conditions", CONDITIONS_MAX)) } else { Ok(()) }
     }
 }
 
@@ -221,6 +235,9 @@ impl Renderer<'_> {
                     }
                 }
             }
+            if outputs.len() > COLUMNS_MAX {
+                return Err(refusal::too_many("columns", COLUMNS_MAX));
+            }
         }
         Ok(outputs)
     }
@@ -310,6 +327,7 @@ impl Renderer<'_> {
     /// What a row of `node` meets: its relation to the parent's, the request's filters, the caller's policies, and
     /// that what is embedded with `!inner` is there.
     pub fn conditions(&mut self, node: &Node<'_>) -> Result<String> {
+        self.spend()?;
         let mut all = self.joins(node)?;
         all.extend(access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?);
         for filter in node.rows.iter().flat_map(|rows| &rows.filters) {

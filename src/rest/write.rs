@@ -5,7 +5,7 @@ use rusqlite::types::{Value, ValueRef};
 use serde_json::json;
 
 use super::access::{self, Command};
-use super::body::Body;
+use super::body::{Body, too_large};
 use super::expression::identifier;
 use super::filter::{Comparison, Logic, Operand, Test};
 use super::media::Media;
@@ -43,6 +43,7 @@ struct Written {
 }
 
 pub fn rows(tx: &WriteTx<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
+    access::enter(&setting.caller, &task.table)?;
     let schema = setting.schemas.within_write(serial, tx)?;
     let id = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;
     let table = schema.table(id);
@@ -83,6 +84,7 @@ impl Write<'_> {
             }
         }
         let written = self.store(payload, Some(Resolution::Merge))?;
+        self.within(written.rows)?;
         let (with_body, without) = if written.inserted > 0 { (201, 201) } else { (200, 204) };
         self.answer(&written, Command::Insert, with_body, without, content_range(0, 0, self.counted(written.rows)))
     }
@@ -245,6 +247,10 @@ impl Write<'_> {
         let width = if self.table.shape == Shape::WithoutRowid { self.table.key.len() } else { 1 };
         let effect = execute(self.tx, statement, |cells| {
             if wants.key {
+                let most = self.setting.plan.result_rows;
+                if most > 0 && written.keys.len() as u64 >= most {
+                    return Err(too_large("rows", "result_rows"));
+                }
                 written.keys.push(key(cells, width, self.table.shape));
             }
             if wants.primary {

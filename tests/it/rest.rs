@@ -171,3 +171,32 @@ fn a_path_into_json_may_come_as_it_is_written() {
     let answer = Server::shared().raw(request.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"[{"id":2}]"#), "{answer}");
 }
+
+#[test]
+fn who_has_no_access_learns_no_name() {
+    let (server, tenant) = (Server::shared(), tenant());
+    let token = json!({ "sub": "somebody", "role": "authenticated", "scopes": ["sql:read", "sql:write"], "expires_in_s": 60 });
+    let token = server.admin().post(&format!("/admin/v1/tenants/{}/tokens", tenant.id), token).expect(201).json()["token"].clone();
+    let stranger = tenant.with_token(token.as_str().unwrap());
+    let said = |method: &str, path: &str| {
+        let answer = stranger.call(method, path).send();
+        (answer.status, answer.text().replace("/rest/v1/", ""))
+    };
+    for method in ["GET", "OPTIONS", "DELETE"] {
+        let (there, not) = (said(method, "/rest/v1/clients"), said(method, "/rest/v1/clientx"));
+        assert_eq!((there.0, there.1.replace("clients", "clientx")), not, "{method}");
+    }
+    for query in ["?select=nothing", "?select=tasks(*)", "?name=eq.x"] {
+        assert_eq!(said("GET", &format!("/rest/v1/clients{query}")), said("GET", "/rest/v1/clients"), "{query}");
+    }
+}
+
+#[test]
+fn what_a_request_has_written_of_it_is_bounded() {
+    let tenant = tenant();
+    let stars = vec!["*"; 3_000].join(",");
+    tenant.get(&format!("/rest/v1/clients?select={stars}")).refused(400, "PGRST100");
+    let leaves = vec!["tasks.is.null"; 150].join(",");
+    let query = format!("select=id,projects(id,tasks(id))&or=({})&projects.or=({leaves})", vec!["projects.is.null"; 150].join(","));
+    tenant.get(&format!("/rest/v1/clients?{query}")).refused(400, "PGRST100");
+}
