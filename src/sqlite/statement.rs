@@ -138,9 +138,10 @@ impl Prepared<'_> {
         self.needs
     }
 
-    /// What SQLite says of it, not its text.
+    /// What SQLite says of it, not its text. A CREATE or DROP TRIGGER IF … EXISTS with nothing to do counts as one that
+    /// only reads, and writes when its step compiles it anew: what may change the schema is never taken for one.
     pub fn is_readonly(&self) -> bool {
-        self.statement.readonly()
+        self.statement.readonly() && !self.needs.has(Needs::SCHEMA)
     }
 
     /// Once it has run, or from its rows ([`Cells::columns`]): one that was remembered compiled is compiled anew, where the
@@ -237,9 +238,11 @@ impl Prepared<'_> {
             // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
             unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
         }
-        let writes = !self.statement.readonly();
+        let writes = !self.is_readonly();
         let changes = self.needs.has(Needs::WRITE) && !self.needs.has(Needs::SCHEMA) && writes;
-        session.touches(&self.statement);
+        if writes {
+            session.touched.set(true);
+        }
         let mut rows = self.statement.raw_query();
         let mut done = loop {
             match rows.next() {

@@ -92,6 +92,25 @@ async fn a_write_that_fails_halfway_leaves_nothing_of_itself() {
 }
 
 #[tokio::test]
+async fn what_turns_out_to_write_only_as_it_runs_is_undone_with_its_job() {
+    let bench = Bench::new();
+    let database = bench.database(&Gate::new());
+    let run = async |texts: &'static [&'static str]| {
+        let job = move |tx: &WriteTx<'_>| texts.iter().try_for_each(|sql| tx.prepare(sql)?.run(|_| Ok(())).map(drop));
+        database.write(Limits::default(), job).await
+    };
+    // Compiled to nothing while there is such a trigger, and kept so in the cache.
+    const MAKE: &str = "CREATE TRIGGER IF NOT EXISTS g AFTER INSERT ON t BEGIN SELECT 1; END";
+    run(&[MAKE]).await.unwrap();
+    run(&[MAKE]).await.unwrap();
+    run(&["DROP TRIGGER g"]).await.unwrap();
+    run(&[MAKE, "SELECT * FROM nowhere"]).await.unwrap_err();
+    let triggers = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'";
+    let triggers = database.read(Limits::default(), move |r| r.row(triggers, [], |row| row.get::<_, i64>(0))).await.unwrap();
+    assert_eq!(triggers, Some(0));
+}
+
+#[tokio::test]
 async fn a_write_that_takes_the_transaction_down_does_not_take_its_neighbours() {
     let bench = Bench::new();
     let database = bench.database(&Gate::new());
