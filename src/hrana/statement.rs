@@ -54,6 +54,10 @@ impl Statement {
             return Ok(None);
         }
         prepared.bind(&self.args, self.named_args.iter().map(|arg| (arg.name.as_str(), &arg.value)))?;
+        // Its columns' names are in each answer of a statement, and may be long.
+        tally.bytes +=
+            columns(&prepared).iter().map(|col| (col.name.len() + col.decltype.as_ref().map_or(0, String::len)) as u64).sum::<u64>();
+        cx.plan.admits(tally.rows, tally.bytes)?;
         let mut rows = Rows::default();
         let effect = prepared.run(|cells| {
             if self.want_rows {
