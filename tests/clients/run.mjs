@@ -1,7 +1,8 @@
 // Runs the published clients against servers: starts the binary that is named, gives each suite a tenant of its own,
-// prints what passed, and fails if anything did not.
+// prints what passed, and fails if anything did not. A suite whose packages cannot be had has failed too; with
+// `--if-possible` it is skipped, and the reason is told.
 //
-//     node run.mjs path/to/tenantry [part of a suite's name]
+//     node run.mjs path/to/tenantry [--if-possible] [part of a suite's name]
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,12 +12,16 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const [binary, only = ""] = process.argv.slice(2);
-if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [part of a suite's name]");
+import { unmet } from "./packages.mjs";
 
-const node = (file) => ({ command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
-const python = (file) => ({ command: "python3", args: [path.join(here, "python", file), "-v"], env: { PYTHONPATH: path.join(here, ".python") } });
+const here = path.dirname(fileURLToPath(import.meta.url));
+const given = process.argv.slice(2);
+const ifPossible = given.includes("--if-possible");
+const [binary, only = ""] = given.filter((argument) => argument !== "--if-possible");
+if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [--if-possible] [part of a suite's name]");
+
+const node = (file) => ({ needs: ["npm"], command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
+const python = (file) => ({ needs: ["pypi"], command: "python3", args: [path.join(here, "python", file), "-v"], env: { PYTHONPATH: path.join(here, ".python") } });
 const bookshop = { migrations: path.join(here, "bookshop", "migrations") };
 const suites = [
   { name: "@libsql/client over http", ...node("libsql.test.mjs") },
@@ -28,6 +33,7 @@ const suites = [
   { name: "libsql and libsql-client for Python", ...python("test_libsql.py") },
   { name: "@supabase/postgrest-js reading", ...bookshop, ...node("rows.read.test.mjs") },
   { name: "@supabase/postgrest-js writing", ...bookshop, ...node("rows.write.test.mjs") },
+  { name: "@supabase/supabase-js", ...bookshop, ...node("supabase.test.mjs") },
   { name: "postgrest for Python", ...bookshop, ...python("test_postgrest.py") },
 ].filter(({ name }) => name.includes(only));
 
@@ -36,15 +42,22 @@ const adminKey = `clients-${crypto.randomUUID()}`;
 const servers = new Map();
 
 try {
+  const lacking = await unmet([...new Set(suites.flatMap((suite) => suite.needs))]);
   const outcomes = [];
-  for (const suite of suites) outcomes.push(await run(suite, await server(suite.migrations)));
-  console.log();
-  for (const { name, passed, failed, seconds } of outcomes) {
-    console.log(`${failed ? "FAILED" : "passed"}  ${name.padEnd(38)} ${passed} passed, ${failed} failed, ${seconds} s`);
+  for (const suite of suites) {
+    const lacks = suite.needs.find((need) => lacking.has(need));
+    outcomes.push(lacks ? { name: suite.name, lacks } : await run(suite, await server(suite.migrations)));
   }
-  const all = (key) => outcomes.reduce((sum, outcome) => sum + outcome[key], 0);
-  console.log(`clients: ${all("passed")} passed, ${all("failed")} failed`);
-  process.exitCode = all("failed") > 0 || all("passed") === 0 ? 1 : 0;
+  console.log();
+  for (const { name, lacks, passed, failed, seconds } of outcomes) {
+    const [verdict, told] = lacks ? ["skipped", `for want of ${lacks}`] : [failed ? "FAILED" : "passed", `${passed} passed, ${failed} failed, ${seconds} s`];
+    console.log(`${verdict.padEnd(8)} ${name.padEnd(38)} ${told}`);
+  }
+  for (const [need, reason] of lacking) console.log(`${need}: ${reason}`);
+  const all = (key) => outcomes.reduce((sum, outcome) => sum + (outcome[key] ?? 0), 0);
+  const skipped = outcomes.filter(({ lacks }) => lacks).length;
+  console.log(`clients: ${all("passed")} passed, ${all("failed")} failed${skipped ? `, ${skipped} of ${outcomes.length} suites skipped` : ""}`);
+  process.exitCode = all("failed") > 0 || outcomes.length === 0 || (skipped > 0 && !ifPossible) ? 1 : 0;
 } finally {
   for (const { process: running } of servers.values()) {
     if (running.exitCode !== null) continue;
