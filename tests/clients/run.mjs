@@ -23,6 +23,7 @@ if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [--if-possibl
 const node = (file) => ({ needs: ["npm"], command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
 const python = (file) => ({ needs: ["pypi"], command: "python3", args: [path.join(here, "python", file), "-v"], env: { PYTHONPATH: path.join(here, ".python") } });
 const bookshop = { migrations: path.join(here, "bookshop", "migrations") };
+const example = path.join(here, "..", "..", "deploy", "example");
 const suites = [
   { name: "@libsql/client over http", ...node("libsql.test.mjs") },
   { name: "@libsql/client over ws", scheme: "ws", ...node("libsql.test.mjs") },
@@ -34,6 +35,7 @@ const suites = [
   { name: "@supabase/postgrest-js reading", ...bookshop, ...node("rows.read.test.mjs") },
   { name: "@supabase/postgrest-js writing", ...bookshop, ...node("rows.write.test.mjs") },
   { name: "@supabase/supabase-js", ...bookshop, ...node("supabase.test.mjs") },
+  { name: "@supabase/supabase-js in a browser", migrations: example, ...node("board.test.mjs"), needs: ["npm", "chromium"] },
   { name: "postgrest for Python", ...bookshop, ...python("test_postgrest.py") },
 ].filter(({ name }) => name.includes(only));
 
@@ -102,7 +104,7 @@ async function run({ name, scheme = "http", command, args, env }, base) {
   const { token, message } = await answer.json();
   if (!token) throw new Error(`no tenant for ${name}: ${message}`);
   const began = Date.now();
-  const tenant = { TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token };
+  const tenant = { TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token, ADMIN_KEY: adminKey };
   const suite = spawn(command, args, { env: { ...process.env, ...env, ...tenant }, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   for (const stream of [suite.stdout, suite.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));
