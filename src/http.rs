@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod cache;
+pub mod cors;
 pub mod extract;
 pub mod guard;
 pub mod health;
