@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod cache;
+pub mod cors;
 pub mod extract;
 pub mod guard;
 pub mod health;
@@ -76,6 +77,7 @@ routes! {
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
         "/v1/queues/{queue}/purge" [POST queue::control::purge]
         "/rest/v1/" [GET rest::root]
+        "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [
             GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,
             OPTIONS rest::options,

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use rusqlite::types::Value;
+
 use super::query::{Query, Rows};
 use super::refusal;
 use super::relation::{self, Relation};
@@ -18,6 +20,19 @@ const TABLES_MAX: usize = 64;
 
 pub struct Plan<'q> {
     pub root: Node<'q>,
+    /// What stands in the place of the root's table, if something does.
+    pub given: Option<Given>,
+}
+
+/// Rows that a query of ours gives, like a table's. They are the caller's to see.
+pub struct Given {
+    pub sql: String,
+    /// What `sql` is bound to: the statement's first parameters.
+    pub values: Vec<Value>,
+    /// Any number of rows, not one.
+    pub many: bool,
+    /// Each is answered as its one value, not as an object.
+    pub bare: bool,
 }
 
 pub struct Node<'q> {
@@ -68,7 +83,7 @@ impl<'q> Plan<'q> {
         // What is said of a table that is not asked for is a mistake of somebody who would wonder about the answer.
         match query.rows.keys().find(|path| !planner.reached.contains(path)) {
             Some(path) => Err(refusal::not_embedded(path.first().map_or("", String::as_str))),
-            None => Ok(Plan { root }),
+            None => Ok(Plan { root, given: None }),
         }
     }
 }
