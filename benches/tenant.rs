@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
+/// The name of the file beside a tenant's.
+const FILE: &str = "alone.sqlite";
+
 const POINT: &str = "SELECT sql FROM sqlite_schema WHERE name = ?1";
 
 /// A server's insides, without HTTP.
@@ -32,7 +35,6 @@ struct Site {
     lifecycle: Lifecycle,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
-    layout: Layout,
     made: u32,
     folder: TempDir,
 }
@@ -54,7 +56,7 @@ impl Site {
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), Duration::from_secs(60));
         let ring = KeyRing::open(layout.keys(), &config.auth).expect("keys");
         let parts = Parts {
-            layout: layout.clone(),
+            layout,
             engine,
             app: systems.app.clone(),
             audit: systems.audit.clone(),
@@ -66,7 +68,7 @@ impl Site {
         };
         let lifecycle = Lifecycle::new(parts, &config.tenants, &config.auth);
         drop(within);
-        Site { runtime, tasks, lifecycle, registry, triples, layout, made: 0, folder }
+        Site { runtime, tasks, lifecycle, registry, triples, made: 0, folder }
     }
 
     fn run<T>(&self, work: impl Future<Output = T>) -> T {
@@ -117,7 +119,7 @@ fn statements(c: &mut Criterion) {
     let mut site = Site::new();
     let id = site.provision();
     let tenant = site.run(site.registry.active(id)).expect("a tenant");
-    let (conn, _folder) = beside(&site, id);
+    let (conn, _folder) = beside();
     let lease = site.run(site.triples.lease(id, &tenant.plan)).expect("a lease");
     let mut group = c.benchmark_group("statement");
     let mut read = |name: &str, text: &mut dyn FnMut() -> String| {
@@ -148,7 +150,7 @@ fn cold(c: &mut Criterion) {
     let mut site = Site::new();
     let id = site.provision();
     let tenant = site.run(site.registry.active(id)).expect("a tenant");
-    let (conn, folder) = beside(&site, id);
+    let (conn, folder) = beside();
     drop(conn);
     let mut group = c.benchmark_group("first read of a tenant");
     group.bench_function("files closed", |b| {
@@ -170,7 +172,7 @@ fn cold(c: &mut Criterion) {
             let mut took = Duration::ZERO;
             for _ in 0..times {
                 let began = Instant::now();
-                let conn = open(&folder.path().join("copy"));
+                let conn = open(&folder.path().join(FILE));
                 black_box(conn.query_row(POINT, ["_tenantry_migrations"], |row| row.get::<_, String>(0)).expect("a row"));
                 took += began.elapsed();
             }
@@ -201,13 +203,14 @@ fn provision(c: &mut Criterion) {
     group.finish();
 }
 
-/// The tenant's database once more, in a folder of its own, for rusqlite alone: the original is the server's.
-fn beside(site: &Site, id: TenantId) -> (Connection, TempDir) {
+/// A file like a new tenant's database, for rusqlite alone.
+fn beside() -> (Connection, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
-    let copy: PathBuf = folder.path().join("copy");
-    site.run(site.close(id));
-    std::fs::copy(site.layout.file(id, Role::Database), &copy).expect("a copy");
-    (open(&copy), folder)
+    let file = folder.path().join(FILE);
+    let template = Template::build(&Blueprint::load(None).expect("migrations")).expect("a template");
+    let database = template.files().iter().find(|(role, _)| *role == Role::Database).expect("a database");
+    std::fs::write(&file, &database.1).expect("a file");
+    (open(&file), folder)
 }
 
 /// With the settings of a tenant's database.
