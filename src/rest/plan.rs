@@ -1,6 +1,8 @@
 //! A [`Plan`] is a query placed on a schema: a tree of tables, each with the relation that leads to it, what is asked
 //! of it and which of its rows. Every table's reference has a number, by which SQL calls it.
 
+use rusqlite::types::Value;
+
 use super::query::{Query, Rows};
 use super::refusal;
 use super::relation::{self, Relation};
@@ -16,6 +18,19 @@ const TABLES_MAX: usize = 64;
 
 pub struct Plan<'q> {
     pub root: Node<'q>,
+    /// What stands in the place of the root's table, if something does.
+    pub given: Option<Given>,
+}
+
+/// Rows that a query of ours gives, like a table's. They are the caller's to see.
+pub struct Given {
+    pub sql: String,
+    /// What `sql` is bound to: the statement's first parameters.
+    pub values: Vec<Value>,
+    /// Any number of rows, not one.
+    pub many: bool,
+    /// Each is answered as its one value, not as an object.
+    pub bare: bool,
 }
 
 pub struct Node<'q> {
@@ -66,7 +81,7 @@ impl<'q> Plan<'q> {
         // What is said of a table that is not asked for is a mistake of somebody who would wonder about the answer.
         match query.rows.keys().find(|path| !planner.reached.contains(path)) {
             Some(path) => Err(refusal::not_embedded(path.first().map_or("", String::as_str))),
-            None => Ok(Plan { root }),
+            None => Ok(Plan { root, given: None }),
         }
     }
 }

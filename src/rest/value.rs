@@ -41,6 +41,20 @@ impl Kind {
         }
     }
 
+    /// What PostgreSQL means by a type's name, in lower case; `None` if it is not one that there is here.
+    pub fn named(name: &str) -> Option<Kind> {
+        Some(match name {
+            "text" | "varchar" | "character varying" | "char" | "bpchar" | "citext" | "name" | "uuid" => Kind::Text,
+            "date" | "time" | "timestamp" | "timestamptz" => Kind::Text,
+            "int2" | "int4" | "int8" | "smallint" | "int" | "integer" | "bigint" => Kind::Integer,
+            "float4" | "float8" | "real" | "double precision" | "numeric" | "decimal" => Kind::Number,
+            "bool" | "boolean" => Kind::Boolean,
+            "json" | "jsonb" => Kind::Json,
+            "bytea" | "blob" => Kind::Blob,
+            _ => return None,
+        })
+    }
+
     /// PostgreSQL's name for it.
     pub const fn name(self) -> &'static str {
         match self {
