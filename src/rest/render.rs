@@ -234,7 +234,7 @@ impl Renderer<'_> {
     fn outputs(&mut self, node: &Node<'_>) -> Result<Vec<Output>> {
         let mut outputs = Vec::new();
         let mut children = node.children.iter();
-        for item in node.items {
+        for item in node.items.iter() {
             match item {
                 Item::Star => {
                     let table = self.schema.table(node.table);
