@@ -34,6 +34,7 @@ const suites = [
   { name: "libsql and libsql-client for Python", ...python("test_libsql.py") },
   { name: "@supabase/postgrest-js reading", ...bookshop, ...node("rows.read.test.mjs") },
   { name: "@supabase/postgrest-js writing", ...bookshop, ...node("rows.write.test.mjs") },
+  { name: "@supabase/postgrest-js calling", ...bookshop, ...node("rows.call.test.mjs") },
   { name: "@supabase/supabase-js", ...bookshop, ...node("supabase.test.mjs") },
   { name: "@supabase/supabase-js in a browser", migrations: example, ...node("board.test.mjs"), needs: ["npm", "chromium"] },
   { name: "postgrest for Python", ...bookshop, ...python("test_postgrest.py") },

@@ -35,6 +35,11 @@ test("from: a whole life of a row", async () => {
   assert.equal(await data(supabase.from("genres").select().eq("id", id).maybeSingle()), null);
 });
 
+test("rpc", async () => {
+  assert.equal(await data(supabase.rpc("add_up", { a: 40, b: 2 })), 42);
+  assert.deepEqual(await column(supabase.rpc("books_of", { author: "Bo%" }, { get: true }).select("title")), ["North Water"]);
+});
+
 test("schema", async () => {
   assert.deepEqual(await column(supabase.schema("public").from("genres").select("name").eq("id", 4)), ["poetry"]);
   await refused(supabase.schema("auth").from("users").select(), 406, "PGRST106");
