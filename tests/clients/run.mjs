@@ -32,12 +32,14 @@ const suites = [
   { name: "drizzle-orm over http", ...node("drizzle.test.mjs") },
   { name: "drizzle-orm over ws", scheme: "ws", ...node("drizzle.test.mjs") },
   { name: "libsql and libsql-client for Python", ...python("test_libsql.py") },
-  { name: "@supabase/postgrest-js reading", ...bookshop, ...node("rows.read.test.mjs") },
-  { name: "@supabase/postgrest-js writing", ...bookshop, ...node("rows.write.test.mjs") },
-  { name: "@supabase/postgrest-js calling", ...bookshop, ...node("rows.call.test.mjs") },
-  { name: "@supabase/supabase-js", ...bookshop, ...node("supabase.test.mjs") },
+  ...["service"].flatMap((role) => [
+    { name: `@supabase/postgrest-js reading, ${role}`, role, ...bookshop, ...node("rows.read.test.mjs") },
+    { name: `@supabase/postgrest-js writing, ${role}`, role, ...bookshop, ...node("rows.write.test.mjs") },
+    { name: `@supabase/postgrest-js calling, ${role}`, role, ...bookshop, ...node("rows.call.test.mjs") },
+    { name: `@supabase/supabase-js, ${role}`, role, ...bookshop, ...node("supabase.test.mjs") },
+    { name: `postgrest for Python, ${role}`, role, ...bookshop, ...python("test_postgrest.py") },
+  ]),
   { name: "@supabase/supabase-js in a browser", migrations: example, ...node("board.test.mjs"), needs: ["npm", "chromium"] },
-  { name: "postgrest for Python", ...bookshop, ...python("test_postgrest.py") },
 ].filter(({ name }) => name.includes(only));
 
 const folder = await mkdtemp(path.join(tmpdir(), "tenantry-clients-"));
@@ -54,7 +56,7 @@ try {
   console.log();
   for (const { name, lacks, passed, failed, seconds } of outcomes) {
     const [verdict, told] = lacks ? ["skipped", `for want of ${lacks}`] : [failed ? "FAILED" : "passed", `${passed} passed, ${failed} failed, ${seconds} s`];
-    console.log(`${verdict.padEnd(8)} ${name.padEnd(38)} ${told}`);
+    console.log(`${verdict.padEnd(8)} ${name.padEnd(42)} ${told}`);
   }
   for (const [need, reason] of lacking) console.log(`${need}: ${reason}`);
   const all = (key) => outcomes.reduce((sum, outcome) => sum + (outcome[key] ?? 0), 0);
@@ -94,18 +96,25 @@ async function listening(running) {
   throw new Error("the server ended before it listened");
 }
 
-/** Runs one suite against a tenant of its own. What a failing one printed is shown. */
-async function run({ name, scheme = "http", command, args, env }, base) {
+/** What an operator asks for. */
+async function ask(base, pathname, body) {
+  const headers = { authorization: `Bearer ${adminKey}`, "content-type": "application/json" };
+  const answer = await fetch(`${base}/admin/v1/${pathname}`, { method: "POST", headers, body: JSON.stringify(body) });
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(`${pathname}: ${said.message}`);
+  return said;
+}
+
+/** Runs one suite against a tenant of its own, with a token of this role. What a failing one printed is shown. */
+async function run({ name, role = "service", scheme = "http", command, args, env }, base) {
   const slug = name.toLowerCase().replaceAll(/[^a-z]+/g, "-").replaceAll(/^-|-$/g, "");
-  const answer = await fetch(`${base}/admin/v1/tenants`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${adminKey}`, "content-type": "application/json" },
-    body: JSON.stringify({ slug, name }),
-  });
-  const { token, message } = await answer.json();
-  if (!token) throw new Error(`no tenant for ${name}: ${message}`);
+  const { tenant: { id }, token: service } = await ask(base, "tenants", { slug, name });
+  const person = { sub: "reader", role, scopes: ["sql:read", "sql:write"], expires_in_s: 3600 };
+  const { token } = role === "service" ? { token: service } : await ask(base, `tenants/${id}/tokens`, person);
   const began = Date.now();
-  const tenant = { TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token, ADMIN_KEY: adminKey };
+  const tenant = {
+    TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token, TENANT_ROLE: role, TENANT_SERVICE_TOKEN: service, ADMIN_KEY: adminKey,
+  };
   const suite = spawn(command, args, { env: { ...process.env, ...env, ...tenant }, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   for (const stream of [suite.stdout, suite.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));

@@ -6,13 +6,17 @@ import { readFile } from "node:fs/promises";
 export const url = process.env.TENANT_URL;
 export const token = process.env.TENANT_TOKEN;
 
-const seed = await readFile(new URL("../bookshop/seed.sql", import.meta.url), "utf8");
+/** Whose the token is: the tenant's back end (`service`), or a person, beside whose rows there are hidden ones. */
+export const isService = process.env.TENANT_ROLE === "service";
+
+const scripts = isService ? ["seed"] : ["seed", "hidden"];
+const seed = (await Promise.all(scripts.map((name) => readFile(new URL(`../bookshop/${name}.sql`, import.meta.url), "utf8")))).join("");
 
 /** Every table as the seed has it. */
 export async function reset() {
   const answer = await fetch(`${url}/v1/sql`, {
     method: "POST",
-    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    headers: { authorization: `Bearer ${process.env.TENANT_SERVICE_TOKEN}`, "content-type": "application/json" },
     body: JSON.stringify({ script: seed }),
   });
   assert.equal(answer.status, 200, await answer.text());
@@ -35,3 +39,6 @@ export async function refused(query, status, code) {
   for (const field of ["message", "details", "hint"]) assert.ok(field in answer.error, `an error without ${field}`);
   return answer.error;
 }
+
+/** The refusal of a table that is not there. A person does not learn that: it may as well be one that is closed. */
+export const unknownTable = isService ? [404, "PGRST205"] : [403, "42501"];

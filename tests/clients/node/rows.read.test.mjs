@@ -6,7 +6,7 @@ import { before, describe, test } from "node:test";
 
 import { PostgrestClient } from "@supabase/postgrest-js";
 
-import { column, data, refused, reset, token, url } from "./bookshop.mjs";
+import { column, data, isService, refused, reset, token, unknownTable, url } from "./bookshop.mjs";
 
 const headers = { Authorization: `Bearer ${token}` };
 const shop = new PostgrestClient(`${url}/rest/v1`, { headers });
@@ -212,7 +212,7 @@ describe("the client's own switches", () => {
   test("schema public", async () => assert.deepEqual(await column(shop.schema("public").from("genres").select("id").limit(1)), [1]));
   test("another schema", () => refused(shop.schema("private").from("genres").select(), 406, "PGRST106"));
   test("throwOnError", async () => {
-    await assert.rejects(async () => await shop.from("nothing").select().throwOnError(), { name: "PostgrestError", code: "PGRST205" });
+    await assert.rejects(async () => await shop.from("nothing").select().throwOnError(), { name: "PostgrestError", code: unknownTable[1] });
     assert.deepEqual((await shop.from("genres").select("id").eq("id", 1).throwOnError()).data, [{ id: 1 }]);
   });
   test("abortSignal", async () => {
@@ -237,8 +237,8 @@ describe("the client's own switches", () => {
 
 describe("refusals", () => {
   test("an unknown table, with one that is near", async () => {
-    const error = await refused(shop.from("book").select(), 404, "PGRST205");
-    assert.match(error.hint, /books/);
+    const error = await refused(shop.from("book").select(), ...unknownTable);
+    if (isService) assert.match(error.hint, /books/);
   });
   test("an unknown column", () => refused(books("nope"), 400, "42703"));
   test("a value that is not of the column's type", () => refused(books("id").eq("id", "one"), 400, "22P02"));

@@ -8,7 +8,7 @@ import uuid
 
 from postgrest import APIError, AsyncPostgrestClient, CountMethod, ReturnMethod, SyncPostgrestClient
 
-from bookshop import HEADERS, REST, reset
+from bookshop import HEADERS, IS_SERVICE, REST, reset
 
 
 class Requests:
@@ -162,7 +162,9 @@ class Reading(Requests):
         self.refused(self.client.schema("private").from_("genres").select("id"), "PGRST106")
 
     def test_refusals(self):
-        self.assertIn("books", self.refused(self.table("book").select("*"), "PGRST205").hint)
+        unknown = self.refused(self.table("book").select("*"), "PGRST205" if IS_SERVICE else "42501")
+        if IS_SERVICE:
+            self.assertIn("books", unknown.hint)
         self.refused(self.table("books").select("nope"), "42703")
         self.refused(self.table("books").select("id").eq("id", "one"), "22P02")
         # An answer to HEAD has no body: its code is in a header.

@@ -1,4 +1,4 @@
 CREATE FUNCTION rated(least integer) RETURNS TABLE (title text, stars numeric) STABLE AS $$
-  SELECT title, avg(stars) FROM books JOIN reviews ON reviews.book_id = books.id GROUP BY books.id HAVING avg(stars) >= :least
+  SELECT title, avg(stars) FROM books JOIN reviews ON reviews.book_id = books.id WHERE reviews.id > 0 GROUP BY books.id HAVING avg(stars) >= :least
 $$;
 GRANT EXECUTE ON FUNCTION rated TO authenticated;
