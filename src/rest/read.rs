@@ -15,13 +15,11 @@ use crate::sqlite::Reader;
 /// Rows are counted to here where an exact number is not asked for.
 const ESTIMATED_MAX: i64 = 100_000;
 
-pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
+pub fn rows(reader: &Reader<'_>, schema: &Schema, setting: &Setting, task: &Task) -> Result<Answer> {
     access::enter(&setting.caller, &task.table)?;
-    reader.snapshot()?;
-    let schema = setting.dialect.schemas.of(serial, reader)?;
-    let table = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;
-    let plan = Plan::new(&schema, &task.query, table, setting.dialect.unindexed)?;
-    page(reader, &schema, setting, &plan, task)
+    let table = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(schema, &task.table))?;
+    let plan = Plan::new(schema, &task.query, table, setting.dialect.unindexed)?;
+    page(reader, schema, setting, &plan, task)
 }
 
 /// The page of the plan's rows that the task asks for.
@@ -46,7 +44,7 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
     };
     let (status, content_range) = match task.page.placed(body.rows, total) {
         Ok(placed) => placed,
-        Err(error) => return Ok(beyond(&error, total)),
+        Err(error) => return Ok(beyond(error, total)),
     };
     Ok(Answer {
         status,
@@ -59,12 +57,13 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
 }
 
 /// The refusal of a page past the end, which says where the end is.
-fn beyond(error: &Error, total: Option<u64>) -> Answer {
+fn beyond(error: Error, total: Option<u64>) -> Answer {
     Answer {
         status: error.status(),
         content_type: Some(Media::Json { stripped: false }.content_type()),
         body: error.to_json().to_string().into_bytes(),
         content_range: Some(content_range(0, 0, total)),
+        refused: Some(error),
         ..Answer::default()
     }
 }

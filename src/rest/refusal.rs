@@ -142,6 +142,11 @@ pub fn unknown_function<'f>(known: impl Iterator<Item = &'f Function>, name: &st
     }
 }
 
+pub fn not_of_functions(function: &str, method: &str) -> Error {
+    says("PGRST101", 405, format!("Cannot use the {method} method on RPC"))
+        .hint(format!("{function} is called with POST, or with GET if it only reads."))
+}
+
 pub fn not_by_get(function: &str) -> Error {
     says("25006", 405, format!("the function {function} may write, and GET does not"))
         .hint("Call it with POST; declare it STABLE if it only reads.")

@@ -1,5 +1,6 @@
 //! Rows over HTTP, seen from outside: the dialect's cases on one fixture ([`cases`]), and what a case cannot say.
 
+mod batch;
 mod cases;
 mod functions;
 
