@@ -46,7 +46,7 @@ macro_rules! routes {
                 app.service(
                     web::resource($path)
                         $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
-                        .default_service(web::to(move || reply::method_not_allowed(methods))),
+                        .default_service(web::to(move |request| reply::method_not_allowed(request, methods))),
                 );
             )+)+
             app.default_service(web::to(reply::no_such_path));

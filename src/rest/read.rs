@@ -1,12 +1,16 @@
 //! Reading rows: one statement for the page, and one more where a total is asked for and the page does not say it.
 
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
 use super::access::{self, Caller};
 use super::body::Body;
 use super::media::Media;
 use super::page::content_range;
 use super::plan::Plan;
 use super::prefer::{Applies, Count};
-use super::render::{self, From, Layout};
+use super::render::{self, From, Layout, Statement};
 use super::schema::Schema;
 use super::{Answer, Setting, Task, execute, refusal};
 use crate::error::{Error, Result};
@@ -34,8 +38,14 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
         layout => layout,
     };
     let (statement, names) = render::rows(schema, &setting.caller, plan, layout, from)?;
+    if let Media::Plan { json } = task.media {
+        return explained(reader, setting, &statement, task.media, json);
+    }
     let mut body = Body::new(task.media, many, &names, &setting.plan);
     execute(reader, &statement, |cells| body.row(cells))?;
+    if plan.given.is_some() && task.prefer.most().is_some_and(|most| body.rows > most) {
+        return Err(refusal::too_many_affected(body.rows));
+    }
     let total = match task.prefer.count {
         None => None,
         // All of it is on this page.
@@ -54,6 +64,36 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
         preference_applied: task.prefer.applied(Applies::Read),
         ..Answer::default()
     })
+}
+
+/// How SQLite would run the statement, which it does not. It tells of tables and indexes, so it is for the service.
+fn explained(reader: &Reader<'_>, setting: &Setting, statement: &Statement, media: Media, json: bool) -> Result<Answer> {
+    if !setting.caller.is_service() {
+        return Err(refusal::unacceptable("application/vnd.pgrst.plan"));
+    }
+    let explaining = Statement { sql: format!("EXPLAIN QUERY PLAN {}", statement.sql), values: statement.values.clone() };
+    // (id, the step it is part of, what is done)
+    let mut steps: Vec<(i64, i64, String)> = Vec::new();
+    execute(reader, &explaining, |cells| {
+        let mut cells = cells.iter();
+        let mut number = || cells.next().and_then(|value| value.as_i64().ok()).unwrap_or_default();
+        let (id, parent, _) = (number(), number(), number());
+        steps.push((id, parent, cells.next().and_then(|value| value.as_str().ok()).unwrap_or_default().to_owned()));
+        Ok(())
+    })?;
+    let body = if json {
+        let steps: Vec<_> = steps.iter().map(|(id, parent, detail)| json!({ "id": id, "parent": parent, "detail": detail })).collect();
+        json!([{ "Plan": steps, "SQL": statement.sql }]).to_string()
+    } else {
+        let mut depths = BTreeMap::from([(0, 0)]);
+        let lines = steps.iter().map(|(id, parent, detail)| {
+            let depth = depths.get(parent).copied().unwrap_or_default();
+            depths.insert(*id, depth + 1);
+            format!("{}{detail}\n", "  ".repeat(depth))
+        });
+        lines.collect()
+    };
+    Ok(Answer { status: 200, content_type: Some(media.content_type()), body: body.into_bytes(), ..Answer::default() })
 }
 
 /// The refusal of a page past the end, which says where the end is.

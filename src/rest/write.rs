@@ -46,6 +46,9 @@ pub fn rows(tx: &WriteTx<'_>, schema: &Schema, setting: &Setting, task: &Task) -
     access::enter(&setting.caller, &task.table)?;
     let id = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(schema, &task.table))?;
     let table = schema.table(id);
+    if matches!(task.media, Media::Plan { .. }) {
+        return Err(refusal::not_here("the plan of a write"));
+    }
     if table.shape == Shape::View {
         return Err(refusal::read_only(table));
     }
