@@ -16,6 +16,7 @@ use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
+use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
@@ -58,6 +59,7 @@ pub struct Parts {
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
+    cors: Arc<Cors>,
     unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
     grace: Duration,
@@ -139,6 +141,7 @@ impl Parts {
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
+            cors: Arc::new(Cors::new(config.http.cors_origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -167,7 +170,8 @@ impl Parts {
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
             .app_data(Data::from(self.streams))
-            .app_data(Data::from(self.body_limits));
+            .app_data(Data::from(self.body_limits))
+            .app_data(Data::from(self.cors));
     }
 
     /// Closes every file. No request runs any more.
