@@ -27,6 +27,7 @@ mod turn;
 mod watch;
 mod workpiece;
 mod writer;
+mod written;
 
 pub use authorizer::Needs;
 pub use checkpoint::Leave;
@@ -46,3 +47,4 @@ pub use shape::{Drift, Shape};
 pub use statement::{Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
 pub use workpiece::{Access, Workpiece};
 pub use writer::Exclusive;
+pub use written::Written;
