@@ -46,7 +46,7 @@ macro_rules! routes {
                 app.service(
                     web::resource($path)
                         $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
-                        .default_service(web::to(move || reply::method_not_allowed(methods))),
+                        .default_service(web::to(move |request| reply::method_not_allowed(request, methods))),
                 );
             )+)+
             app.default_service(web::to(reply::no_such_path));
@@ -76,7 +76,7 @@ routes! {
         "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
         "/v1/queues/{queue}/purge" [POST queue::control::purge]
-        "/rest/v1/" [GET rest::root]
+        "/rest/v1/" [GET rest::root, POST rest::batch]
         "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [
             GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,

@@ -9,6 +9,7 @@
 //!   that reads others.
 
 pub mod access;
+mod batch;
 mod body;
 mod call;
 mod conditions;
@@ -38,6 +39,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 pub use access::Caller;
+pub use batch::Batch;
 pub use call::Call;
 pub use function::Functions;
 pub use plan::Unindexed;
@@ -45,7 +47,7 @@ pub use schema::Schemas;
 
 use crate::auth::scope::Scope;
 use crate::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sqlite::{Database, Limits, Reader, WriteTx};
 use media::Media;
 use page::Page;
@@ -53,6 +55,7 @@ use payload::Payload;
 use prefer::Prefer;
 use query::Query;
 use render::Statement;
+use schema::Schema;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -117,6 +120,19 @@ pub struct Answer {
     pub preference_applied: Option<String>,
     /// It is of a write, which may be committed.
     pub wrote: bool,
+    /// It is what was answered before to the same `Idempotency-Key`.
+    pub replayed: bool,
+    /// What it tells, if it tells of a failure.
+    refused: Option<Error>,
+}
+
+impl Answer {
+    fn succeeded(self) -> Result<Answer> {
+        match self.refused {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 impl Task {
@@ -149,37 +165,60 @@ fn served(request: &Request<'_>) -> Result<()> {
 
 /// Runs `task` on `database`.
 pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), task.kind);
-    let outcome = if task.verb == Verb::Get {
-        database.read_brief(limits, kind, move |reader| read::rows(reader, serial, &setting, &task)).await
+    if task.verb == Verb::Get {
+        let kind = task.kind;
+        look(database, setting, Some(kind), move |reader, schema, setting| read::rows(reader, schema, setting, &task)).await
     } else {
-        scopes.require(Scope::SqlWrite)?;
-        database.write(limits, move |tx| write::rows(tx, serial, &setting, &task)).await
-    };
-    outcome.map_err(refusal::translate)
+        write(database, setting, move |tx, schema, setting| write::rows(tx, schema, setting, &task)).await
+    }
 }
 
 /// Calls a function on `database`.
 pub async fn call(database: &Arc<Database>, setting: Setting, call: Call) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), call.kind());
-    let outcome = if call.function.is_volatile {
-        scopes.require(Scope::SqlWrite)?;
-        let called = move |tx: &WriteTx<'_>| call.run(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
-        database.write(limits, called).await
+    if call.function.is_volatile {
+        write(database, setting, move |tx, schema, setting| call.run(tx, schema, setting)).await
     } else {
-        let called = move |reader: &Reader<'_>| {
-            reader.snapshot()?;
-            call.run(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
-        };
-        database.read_brief(limits, kind, called).await
+        let kind = call.kind();
+        look(database, setting, Some(kind), move |reader, schema, setting| call.run(reader, schema, setting)).await
+    }
+}
+
+/// Runs all of `batch` on `database`, or nothing of it.
+pub async fn run_batch(database: &Arc<Database>, setting: Setting, batch: Batch) -> Result<Answer> {
+    if batch.writes() {
+        write(database, setting, move |tx, schema, setting| batch.write(tx, schema, setting)).await
+    } else {
+        look(database, setting, None, move |reader, schema, setting| batch.look(reader, schema, setting)).await
+    }
+}
+
+/// Reads in one snapshot; briefly, where those of its `kind` are known to be brief.
+async fn look<F>(database: &Arc<Database>, setting: Setting, kind: Option<u64>, f: F) -> Result<Answer>
+where
+    F: Fn(&Reader<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let looked = move |reader: &Reader<'_>| {
+        reader.snapshot()?;
+        f(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
+    };
+    let outcome = match kind {
+        Some(kind) => database.read_brief(limits, kind, looked).await,
+        None => database.read(limits, looked).await,
     };
     outcome.map_err(refusal::translate)
+}
+
+async fn write<F>(database: &Arc<Database>, setting: Setting, f: F) -> Result<Answer>
+where
+    F: Fn(&WriteTx<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    setting.caller.claims.require(Scope::SqlWrite)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let written = move |tx: &WriteTx<'_>| f(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
+    database.write(limits, written).await.map_err(refusal::translate)
 }
 
 /// The methods that a function takes, as `Allow` lists them.

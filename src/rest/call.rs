@@ -51,6 +51,14 @@ impl Call {
         if request.verb == Verb::Get && function.is_volatile {
             return Err(refusal::not_by_get(&name));
         }
+        let prefer = Prefer::parse(request.prefer.iter().copied())?;
+        if prefer.most().is_some() && !function.returns.is_many() {
+            return Err(refusal::nothing_to_count());
+        }
+        let media = Media::negotiate(request.accept)?;
+        if function.is_volatile && matches!(media, Media::Plan { .. }) {
+            return Err(refusal::not_here("the plan of a function that may write"));
+        }
         let mut values = Vec::with_capacity(function.parameters.len() + 3);
         for parameter in &function.parameters {
             values.push(match arguments.value(&parameter.name, parameter.kind)? {
@@ -64,16 +72,7 @@ impl Call {
         let page = Page::of(query.root(), request.range)?;
         let mut hasher = DefaultHasher::new();
         ("rpc", &name).hash(&mut hasher);
-        let task = Task {
-            verb: request.verb,
-            table: name,
-            query,
-            prefer: Prefer::parse(request.prefer.iter().copied())?,
-            media: Media::negotiate(request.accept)?,
-            page,
-            payload: None,
-            kind: hasher.finish(),
-        };
+        let task = Task { verb: request.verb, table: name, query, prefer, media, page, payload: None, kind: hasher.finish() };
         Ok(Call { function, values, task })
     }
 
