@@ -28,6 +28,7 @@ mod turn;
 mod watch;
 mod workpiece;
 mod writer;
+mod written;
 
 pub use authorizer::Needs;
 pub use checkpoint::Leave;
@@ -48,3 +49,4 @@ pub use statement::{Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
 pub use trial::Trial;
 pub use workpiece::{Access, Workpiece};
 pub use writer::Exclusive;
+pub use written::Written;

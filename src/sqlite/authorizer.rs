@@ -1,16 +1,18 @@
 //! A [`Sandbox`] watches what a tenant's SQL wants while SQLite compiles it. What tenants may never do is
 //! denied here, with a reason; what depends on the token is recorded as the statement's [`Needs`], so that a
-//! statement prepared once can be checked against every caller's scopes.
+//! statement prepared once can be checked against every caller's scopes. The tables it touches are recorded whoever's
+//! statement it is.
 //!
 //! Invariant: the sandbox is `Trusted` except inside [`Sandbox::confined`], so our own statements on the same
 //! connection are never denied, and a tenant's always are.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use super::written::Judged;
 use crate::error::{Code, Error};
 
 /// What a statement does, as far as scopes care.
@@ -28,8 +30,6 @@ impl Needs {
     pub const COSTLY: Needs = Needs(64);
     /// Calls `last_insert_rowid()`.
     pub const LAST_ROWID: Needs = Needs(128);
-    /// The authorizer was asked at all: the statement was compiled, not found in the cache.
-    const SEEN: Needs = Needs(16);
 
     pub const fn with(self, other: Needs) -> Needs {
         Needs(self.0 | other.0)
@@ -43,7 +43,9 @@ impl Needs {
 #[derive(Default)]
 pub struct Sandbox {
     confined: AtomicBool,
-    needs: AtomicU8,
+    /// What was compiled since it was last taken; `asked` if there is anything.
+    compiled: Mutex<Judged>,
+    asked: AtomicBool,
     /// Something was made in the connection's `temp` schema since it was last asked.
     temp: AtomicBool,
     denied: Mutex<Option<Denied>>,
@@ -66,8 +68,13 @@ impl Sandbox {
     /// Confines what is compiled and run on the connection until the guard is dropped.
     pub fn confined(&self) -> Confined<'_> {
         self.confined.store(true, Relaxed);
-        self.needs.store(0, Relaxed);
         Confined(self)
+    }
+
+    /// What was compiled since the last call; `None` if nothing was. A statement from the cache is compiled anew by its
+    /// first step where the schema has changed, and virtual tables compile statements of their own.
+    pub fn compiled(&self) -> Option<Judged> {
+        self.asked.swap(false, Relaxed).then(|| std::mem::take(&mut *self.judged()))
     }
 
     /// Whether a temp object was made since the last call.
@@ -76,15 +83,18 @@ impl Sandbox {
     }
 
     fn judge(&self, context: AuthContext<'_>) -> Authorization {
-        if !self.confined.load(Relaxed) {
-            return Authorization::Allow;
-        }
-        match verdict(&context.action, context.accessor) {
+        let in_temp = is_temp(&context.action) || context.database_name == Some("temp");
+        let verdict = if self.confined.load(Relaxed) { verdict(&context.action, context.accessor) } else { Ok(Needs::default()) };
+        match verdict {
             Ok(needs) => {
-                self.needs.fetch_or(needs.with(Needs::SEEN).0, Relaxed);
-                if is_temp(&context.action) || context.database_name == Some("temp") {
-                    self.temp.store(true, Relaxed);
+                let mut judged = self.judged();
+                judged.needs = judged.needs.with(needs);
+                if in_temp {
+                    self.temp.fetch_or(self.confined.load(Relaxed), Relaxed);
+                } else {
+                    judged.touch(&context.action);
                 }
+                self.asked.store(true, Relaxed);
                 Authorization::Allow
             }
             Err(denied) => {
@@ -92,6 +102,10 @@ impl Sandbox {
                 Authorization::Deny
             }
         }
+    }
+
+    fn judged(&self) -> MutexGuard<'_, Judged> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error for a statement that was denied, if one was since the last call.
@@ -105,14 +119,15 @@ impl Sandbox {
 pub struct Confined<'a>(&'a Sandbox);
 
 impl Confined<'_> {
-    /// What was compiled since the guard was taken needs; `None` if nothing was compiled.
-    pub fn needs(&self) -> Result<Option<Needs>, Error> {
-        let needs = Needs(self.0.needs.swap(0, Relaxed));
+    /// What was compiled since [`Sandbox::compiled`] was last asked; `None` if nothing was.
+    pub fn judged(&self) -> Result<Option<Judged>, Error> {
+        let judged = self.0.compiled();
+        let needs = judged.as_ref().map_or(Needs::default(), |judged| judged.needs);
         if needs.has(Needs::STATISTICS) && !needs.has(Needs::SCHEMA) {
             return Err(Error::new(Code::SqlDenied, "writing to SQLite's own tables is not allowed here")
                 .hint("ANALYZE keeps the statistics; sqlite_sequence can be written."));
         }
-        Ok(needs.has(Needs::SEEN).then_some(needs))
+        Ok(judged)
     }
 }
 
@@ -271,7 +286,7 @@ mod tests {
         let sandbox = Sandbox::install(&conn).unwrap();
         let confined = sandbox.confined();
         match conn.prepare(sql) {
-            Ok(_) => Ok(confined.needs()?.unwrap_or_default()),
+            Ok(_) => Ok(confined.judged()?.unwrap_or_default().needs),
             Err(_) => Err(sandbox.denial().expect("denied with a reason")),
         }
     }
@@ -363,8 +378,8 @@ mod tests {
         let sandbox = Sandbox::install(&conn).unwrap();
         let confined = sandbox.confined();
         conn.prepare("ANALYZE").unwrap();
-        assert!(confined.needs().is_ok());
+        assert!(confined.judged().is_ok());
         conn.prepare("DELETE FROM sqlite_stat1").unwrap();
-        assert_eq!(confined.needs().unwrap_err().code(), Code::SqlDenied);
+        assert_eq!(confined.judged().unwrap_err().code(), Code::SqlDenied);
     }
 }
