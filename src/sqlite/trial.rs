@@ -55,7 +55,7 @@ impl Trial {
         let confined = self.sandbox.confined();
         let statement = self.conn.prepare(sql).map_err(|error| self.flaw(error))?;
         let needs = match confined.judged() {
-            Ok(judged) => judged.map_or(Needs::default(), |judged| judged.needs),
+            Ok(judged) => judged.unwrap_or_default().needs,
             Err(error) => return Err(Flaw { message: error.message().to_owned(), offset: None }),
         };
         Ok(Judged { reads: statement.readonly(), changes_schema: needs.has(Needs::SCHEMA), columns: statement.column_count() })
