@@ -4,6 +4,7 @@ mod checker;
 mod control;
 mod enqueue;
 mod lease;
+mod schedule;
 mod wait;
 
 use std::collections::HashSet;

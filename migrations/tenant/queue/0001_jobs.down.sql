@@ -1,3 +1,5 @@
+DROP TABLE webhooks;
+DROP TABLE schedules;
 DROP TABLE idempotency_keys;
 DROP TABLE job_attempts;
 DROP TABLE job_notes;
