@@ -6,6 +6,7 @@ mod enqueue;
 mod lease;
 mod schedule;
 mod wait;
+mod webhook;
 
 use std::collections::HashSet;
 
