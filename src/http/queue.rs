@@ -4,6 +4,8 @@
 pub mod control;
 pub mod lease;
 pub mod look;
+pub mod schedule;
+pub mod webhook;
 
 use std::time::Duration;
 
