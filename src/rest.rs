@@ -20,6 +20,7 @@ mod order;
 mod page;
 mod payload;
 mod plan;
+pub mod policy;
 mod prefer;
 mod query;
 mod read;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 
 pub use access::Caller;
 pub use plan::Unindexed;
+pub use policy::Policies;
 pub use schema::Schemas;
 
 use crate::auth::scope::Scope;
@@ -150,7 +152,7 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
     let serial = database.serial();
     let described = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.schemas.of(serial, reader)?;
+        let schema = access::schema(&setting.caller, setting.schemas.of(serial, reader)?);
         Ok(openapi::document(&schema, &setting.caller))
     };
     database.read(Limits::default(), described).await
@@ -160,11 +162,10 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
 pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) -> Result<&'static str> {
     setting.caller.claims.require(Scope::SqlRead)?;
     let (serial, table) = (database.serial(), decoded(table, false));
-    access::enter(&setting.caller, &table)?;
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.schemas.of(serial, reader)?;
-        let found = schema.find(&table).ok_or_else(|| refusal::unknown_table(&schema, &table))?;
+        let schema = access::schema(&setting.caller, setting.schemas.of(serial, reader)?);
+        let found = access::find(&setting.caller, &schema, &table)?;
         Ok(match schema.table(found) {
             view if view.shape == schema::Shape::View => "OPTIONS,GET,HEAD",
             table if table.key.is_empty() => "OPTIONS,GET,HEAD,POST,PATCH,DELETE",

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::prefer::{Applies, Count};
 use super::render::{self, From};
 use super::schema::Schema;
-use super::{Answer, Setting, Task, execute, refusal};
+use super::{Answer, Setting, Task, execute};
 use crate::error::{Error, Result};
 use crate::sqlite::Reader;
 
@@ -16,10 +16,9 @@ use crate::sqlite::Reader;
 const ESTIMATED_MAX: i64 = 100_000;
 
 pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
-    access::enter(&setting.caller, &task.table)?;
     reader.snapshot()?;
-    let schema = setting.schemas.of(serial, reader)?;
-    let table = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;
+    let schema = access::schema(&setting.caller, setting.schemas.of(serial, reader)?);
+    let table = access::find(&setting.caller, &schema, &task.table)?;
     let plan = Plan::new(&schema, &task.query, table, setting.unindexed)?;
     let from = From::Request {
         limit: task.page.limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),

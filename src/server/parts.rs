@@ -21,7 +21,7 @@ use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::queue::Waiters;
-use crate::rest::{Schemas, Unindexed};
+use crate::rest::{Policies, Schemas, Unindexed};
 use crate::sqlite::Engine;
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -79,6 +79,8 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let folder = config.tenants.migrations_dir.clone();
+        let beside = folder.clone();
+        let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
@@ -129,7 +131,7 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
-            schemas: Schemas::new(),
+            schemas: Schemas::new(policies),
             unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),

@@ -1,4 +1,5 @@
-//! The names of foreign keys, which SQLite keeps only in the text of `CREATE TABLE`.
+//! What SQLite keeps of constraints only in the text of `CREATE TABLE`: the names of foreign keys, and whether rows
+//! replace others.
 
 /// For each `REFERENCES` of the text, in order, the name that `CONSTRAINT` gave it, if one did.
 pub fn names(sql: &str) -> Vec<Option<String>> {
@@ -29,6 +30,17 @@ pub fn names(sql: &str) -> Vec<Option<String>> {
         }
     }
     names
+}
+
+/// Whether a constraint deletes what is in a row's way.
+pub fn replaces(sql: &str) -> bool {
+    let words: Vec<String> = Tokens { rest: sql }
+        .map(|token| match token {
+            Token::Word(word) => word.to_ascii_lowercase(),
+            Token::Quoted(_) | Token::Sign(_) => String::new(),
+        })
+        .collect();
+    words.windows(3).any(|words| words == ["on", "conflict", "replace"])
 }
 
 enum Token {
