@@ -356,12 +356,14 @@ impl Renderer<'_> {
         filters.map(|filter| self.behind(seen, |renderer| conditions::logic(renderer, node, filter))).collect()
     }
 
-    /// A condition; where it may raise, it is only looked at on rows that meet `seen`: CASE is lazy, AND is not.
+    /// A condition; where it may raise, it is only looked at on rows that meet `seen`: CASE is lazy, AND is not. In a
+    /// sub-select, because SQLite puts what other terms say of a column in its place everywhere else, and so might
+    /// find `seen` true of a row it has not looked at yet.
     fn behind(&mut self, seen: Option<&str>, write: impl FnOnce(&mut Self) -> Result<String>) -> Result<String> {
         let outer = std::mem::take(&mut self.fragile);
         let condition = write(self)?;
         let condition = match seen.filter(|_| self.fragile) {
-            Some(seen) => format!("CASE WHEN {seen} THEN {condition} END"),
+            Some(seen) => format!("CASE WHEN (SELECT {seen}) THEN {condition} END"),
             None => condition,
         };
         self.fragile |= outer;
