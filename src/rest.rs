@@ -24,6 +24,7 @@ mod order;
 mod page;
 mod payload;
 mod plan;
+pub mod policy;
 mod prefer;
 mod query;
 mod read;
@@ -43,6 +44,7 @@ pub use batch::Batch;
 pub use call::Call;
 pub use function::Functions;
 pub use plan::Unindexed;
+pub use policy::Policies;
 pub use schema::Schemas;
 
 use crate::auth::scope::Scope;
@@ -235,7 +237,7 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
     let serial = database.serial();
     let described = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.dialect.schemas.of(serial, reader)?;
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
         Ok(openapi::document(&schema, &setting.dialect.functions, &setting.caller))
     };
     database.read(Limits::default(), described).await
@@ -245,11 +247,10 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
 pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) -> Result<&'static str> {
     setting.caller.claims.require(Scope::SqlRead)?;
     let (serial, table) = (database.serial(), decoded(table, false));
-    access::enter(&setting.caller, &table)?;
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.dialect.schemas.of(serial, reader)?;
-        let found = schema.find(&table).ok_or_else(|| refusal::unknown_table(&schema, &table))?;
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
+        let found = access::find(&setting.caller, &schema, &table)?;
         Ok(match schema.table(found) {
             view if view.shape == schema::Shape::View => "OPTIONS,GET,HEAD",
             table if table.key.is_empty() => "OPTIONS,GET,HEAD,POST,PATCH,DELETE",

@@ -82,7 +82,7 @@ impl Call {
 
     /// Runs it; `reader` is in a snapshot, or in a write.
     pub fn run(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        let Some((shape, table)) = self.function.returns.shape(schema)? else {
+        let Some((shape, table)) = self.function.returns.shape(schema, &setting.caller)? else {
             self.function.statements.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
             return Ok(Answer { status: 204, wrote: self.function.is_volatile, ..Answer::default() });
         };

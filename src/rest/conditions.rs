@@ -207,10 +207,13 @@ fn search(renderer: &mut Renderer<'_>, node: &Node<'_>, filter: &Filter, how: Se
         return Err(refusal::not_here("full text search on what is no column of an FTS5 table"));
     }
     let column = &filter.path.column;
-    if table.column(column).is_none() && *column != table.name {
+    let whole = *column == table.name && table.readable().count() == table.columns.len();
+    if table.column(column).is_none() && !whole {
         return Err(refusal::unknown_column(&table.name, column));
     }
     let (name, column, rowid) = (identifier(&table.name), identifier(column), rowid(table.shape));
+    // It is SQLite that reads the expression.
+    renderer.may_raise();
     let words = renderer.binder.bind(match_expression(how, words));
     Ok(format!("{}.{rowid} IN (SELECT {rowid} FROM {name} WHERE {column} MATCH {words})", alias(node)))
 }

@@ -1,6 +1,7 @@
 //! Reading rows: one statement for the page, and one more where a total is asked for and the page does not say it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -19,11 +20,11 @@ use crate::sqlite::Reader;
 /// Rows are counted to here where an exact number is not asked for.
 const ESTIMATED_MAX: i64 = 100_000;
 
-pub fn rows(reader: &Reader<'_>, schema: &Schema, setting: &Setting, task: &Task) -> Result<Answer> {
-    access::enter(&setting.caller, &task.table)?;
-    let table = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(schema, &task.table))?;
-    let plan = Plan::new(schema, &task.query, table, setting.dialect.unindexed)?;
-    page(reader, schema, setting, &plan, task)
+pub fn rows(reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting, task: &Task) -> Result<Answer> {
+    let schema = access::schema(&setting.caller, schema.clone());
+    let table = access::find(&setting.caller, &schema, &task.table)?;
+    let plan = Plan::new(&schema, &task.query, table, setting.dialect.unindexed)?;
+    page(reader, &schema, setting, &plan, task)
 }
 
 /// The page of the plan's rows that the task asks for.

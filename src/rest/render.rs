@@ -38,6 +38,11 @@ impl Binder {
         format!("?{}", self.values.len())
     }
 
+    /// Whose first parameters are `count` values that are put there later.
+    pub fn behind(count: usize) -> Binder {
+        Binder { values: vec![Value::Null; count] }
+    }
+
     pub fn statement(self, sql: String) -> Statement {
         Statement { sql, values: self.values }
     }
@@ -77,11 +82,13 @@ pub struct Renderer<'a> {
     stripped: bool,
     /// Conditions written: those of what is embedded are written again wherever it is named.
     conditions: usize,
+    /// What is being written may raise on some rows: on those that the caller does not see, the error would tell of them.
+    fragile: bool,
 }
 
 impl<'a> Renderer<'a> {
     pub fn new(schema: &'a Schema, caller: &'a Caller) -> Renderer<'a> {
-        Renderer { given: None, schema, caller, binder: Binder::default(), stripped: false, conditions: 0 }
+        Renderer { given: None, schema, caller, binder: Binder::default(), stripped: false, conditions: 0, fragile: false }
     }
 
     fn of(schema: &'a Schema, caller: &'a Caller, plan: &'a Plan<'_>) -> Renderer<'a> {
@@ -185,13 +192,16 @@ pub fn alias(node: &Node<'_>) -> String {
     format!("t{}", node.number)
 }
 
-/// That a row has the key `k.value`: its rowid, or an array of its primary key.
+/// That a row has the key `k.value`: its rowid, or an array of its primary key, in which bytes are `{"bytes": hex}`.
 pub fn by_key(table: &Table, node: &Node<'_>) -> String {
     match table.shape {
         Shape::WithoutRowid => {
-            let parts = table.key.iter().enumerate();
-            let equal = parts.map(|(at, &key)| format!("{}.{}=k.value->>'$[{at}]'", alias(node), identifier(&table.columns[key].name)));
-            equal.collect::<Vec<_>>().join(" AND ")
+            let parts = table.key.iter().enumerate().map(|(at, &key)| {
+                let bytes = format!("unhex(k.value->>'$[{at}].bytes')");
+                let value = format!("CASE json_type(k.value,'$[{at}]') WHEN 'object' THEN {bytes} ELSE k.value->>'$[{at}]' END");
+                format!("{}.{}={value}", alias(node), identifier(&table.columns[key].name))
+            });
+            parts.collect::<Vec<_>>().join(" AND ")
         }
         shape => format!("{}.{}=k.value", alias(node), rowid(shape)),
     }
@@ -238,7 +248,7 @@ impl Renderer<'_> {
             match item {
                 Item::Star => {
                     let table = self.schema.table(node.table);
-                    outputs.extend(table.columns.iter().map(|column| Output {
+                    outputs.extend(table.readable().map(|column| Output {
                         name: Name::OfSchema(column.name.clone()),
                         value: Expression::value(format!("{}.{}", alias(node), identifier(&column.name)), column.kind),
                         aggregated: false,
@@ -352,18 +362,43 @@ impl Renderer<'_> {
     pub fn conditions(&mut self, node: &Node<'_>) -> Result<String> {
         self.spend()?;
         let mut all = self.joins(node)?;
-        if !self.is_given(node) {
-            all.extend(access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?);
-        }
-        for filter in node.rows.iter().flat_map(|rows| &rows.filters) {
-            all.push(conditions::logic(self, node, filter)?);
-        }
+        let seen = match self.is_given(node) {
+            true => None,
+            false => access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?,
+        };
+        all.extend(self.filters(node, seen.as_deref())?);
         for child in &node.children {
             if child.embed.is_some_and(|embed| embed.inner) {
-                all.push(self.exists(child)?);
+                all.push(self.behind(seen.as_deref(), |renderer| renderer.exists(child))?);
             }
         }
+        all.extend(seen);
         Ok(all.join(" AND "))
+    }
+
+    /// What the request says of `node`'s rows, none of which says anything of a row that does not meet `seen`.
+    pub fn filters(&mut self, node: &Node<'_>, seen: Option<&str>) -> Result<Vec<String>> {
+        let filters = node.rows.iter().flat_map(|rows| &rows.filters);
+        filters.map(|filter| self.behind(seen, |renderer| conditions::logic(renderer, node, filter))).collect()
+    }
+
+    /// A condition; where it may raise, it is only looked at on rows that meet `seen`: CASE is lazy, AND is not. In a
+    /// sub-select, because SQLite puts what other terms say of a column in its place everywhere else, and so might
+    /// find `seen` true of a row it has not looked at yet.
+    fn behind(&mut self, seen: Option<&str>, write: impl FnOnce(&mut Self) -> Result<String>) -> Result<String> {
+        let outer = std::mem::take(&mut self.fragile);
+        let condition = write(self)?;
+        let condition = match seen.filter(|_| self.fragile) {
+            Some(seen) => format!("CASE WHEN (SELECT {seen}) THEN {condition} END"),
+            None => condition,
+        };
+        self.fragile |= outer;
+        Ok(condition)
+    }
+
+    /// Takes note that what is being written may raise.
+    pub fn may_raise(&mut self) {
+        self.fragile = true;
     }
 
     fn joins(&mut self, node: &Node<'_>) -> Result<Vec<String>> {
@@ -450,6 +485,10 @@ impl Renderer<'_> {
         let table = self.schema.table(node.table);
         let column = table.column(&path.column).ok_or_else(|| refusal::unknown_column(&table.name, &path.column))?;
         let column = &table.columns[column];
+        // What the application computes may fail on what a row holds.
+        if column.generated || table.shape == Shape::View {
+            self.may_raise();
+        }
         let value = Expression::value(format!("{}.{}", alias(node), identifier(&column.name)), column.kind);
         if path.steps.is_empty() {
             return Ok(value);
