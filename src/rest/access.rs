@@ -6,6 +6,9 @@
 
 use std::sync::Arc;
 
+use rusqlite::types::Value;
+
+use super::policy::Auth;
 use super::policy::rules::Access;
 use super::refusal;
 use super::render::Binder;
@@ -39,6 +42,11 @@ impl Caller {
     /// Whether policies do not hold for it.
     pub fn is_service(&self) -> bool {
         self.claims.role == SERVICE
+    }
+
+    /// What `auth` asks of its token.
+    pub fn answer(&self, auth: &Auth) -> Value {
+        auth.of(&self.claims.sub, &self.claims.role, &self.claims.payload, self.is_anonymous())
     }
 
     pub fn is_anonymous(&self) -> bool {
@@ -89,7 +97,6 @@ fn condition(caller: &Caller, table: &Table, command: Command, half: Half, alias
         Half::Using => &rule.using,
         Half::Check => &rule.check,
     };
-    let claims = &caller.claims;
-    let mut bind = |auth: &super::policy::Auth| binder.bind(auth.of(&claims.sub, &claims.role, &claims.payload, caller.is_anonymous()));
+    let mut bind = |auth: &Auth| binder.bind_who(auth, caller);
     Ok(expr.as_ref().map(|expr| format!("({})", expr.sql(alias, &mut bind))))
 }

@@ -2,51 +2,26 @@
 //! texts that are JSON already, embedded rows by correlated subqueries. So nothing is parsed on the way out, and no
 //! level parses the one below.
 
+mod binder;
+mod sequence;
 #[cfg(test)]
 mod tests;
 
 use rusqlite::types::Value;
 
+pub use binder::{Binder, Slot, Statement};
+
 use super::access::{self, Caller, Command};
 use super::conditions;
 use super::expression::{Expression, identifier, json_path, member, member_text, object};
-use super::order::Term;
+use super::page::Page;
 use super::plan::{Given, Node, Plan};
+use super::reading::Reading;
 use super::refusal;
 use super::schema::{Schema, Shape, Table};
 use super::select::{Aggregate, Field, Item, Path};
 use super::value::Kind;
 use crate::error::Result;
-
-/// A statement and what it is bound to.
-#[derive(Debug, Default)]
-pub struct Statement {
-    pub sql: String,
-    pub values: Vec<Value>,
-}
-
-/// The values of a statement being written.
-#[derive(Debug, Default)]
-pub struct Binder {
-    values: Vec<Value>,
-}
-
-impl Binder {
-    /// The parameter that stands for `value`.
-    pub fn bind(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("?{}", self.values.len())
-    }
-
-    /// Whose first parameters are `count` values that are put there later.
-    pub fn behind(count: usize) -> Binder {
-        Binder { values: vec![Value::Null; count] }
-    }
-
-    pub fn statement(self, sql: String) -> Statement {
-        Statement { sql, values: self.values }
-    }
-}
 
 /// How rows are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +37,7 @@ pub enum Layout {
 /// Which rows of the root.
 pub enum From<'a> {
     /// Those that the request's filters choose, within a page.
-    Request { limit: Option<i64>, offset: i64 },
+    Request(Page),
     /// Those of these keys, in their order unless the request gives one.
     Keys(&'a str),
 }
@@ -93,7 +68,7 @@ impl<'a> Renderer<'a> {
 
     fn of(schema: &'a Schema, caller: &'a Caller, plan: &'a Plan<'_>) -> Renderer<'a> {
         let given = plan.given.as_ref();
-        let binder = Binder { values: given.map_or(Vec::new(), |given| given.values.clone()) };
+        let binder = given.map_or_else(Binder::remembering, |given| Binder::after(given.values.clone()));
         Renderer { given, binder, ..Renderer::new(schema, caller) }
     }
 
@@ -104,6 +79,19 @@ impl<'a> Renderer<'a> {
 
     fn given(&self, node: &Node<'_>) -> Option<&'a Given> {
         self.given.filter(|_| node.parent.is_none())
+    }
+
+    /// The parameter that stands for a filter's value, which was read from the literal of this number.
+    pub fn bind(&mut self, literal: Option<usize>, reading: Reading, value: Value) -> String {
+        match literal {
+            Some(number) => self.binder.bind_from(Slot::Literal(number, reading), value),
+            None => self.binder.bind_common(value),
+        }
+    }
+
+    /// The same of what `text` says.
+    pub fn read(&mut self, literal: Option<usize>, reading: Reading, text: &str) -> Result<String> {
+        Ok(self.bind(literal, reading, reading.read(text)?))
     }
 
     /// One more condition. Errors: PGRST100 past [`CONDITIONS_MAX`].
@@ -133,8 +121,17 @@ impl Name {
     }
 }
 
+/// A statement that was written.
+pub struct Rendered {
+    pub statement: Statement,
+    /// Of the columns.
+    pub names: Vec<String>,
+    /// Where each value came from, if the statement may be remembered.
+    pub slots: Option<Vec<Slot>>,
+}
+
 /// The rows that `plan` chooses, and the names of their columns.
-pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<(Statement, Vec<String>)> {
+pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<Rendered> {
     let stripped = layout == Layout::Object { stripped: true };
     let mut renderer = Renderer { stripped, ..Renderer::of(schema, caller, plan) };
     let root = &plan.root;
@@ -149,9 +146,9 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     };
     let table = schema.table(root.table);
     let (source, conditions, otherwise, page) = match from {
-        From::Request { limit, offset } => {
+        From::Request(page) => {
             let conditions = renderer.conditions(root)?;
-            (renderer.source(root), conditions, None, renderer.page(limit, offset))
+            (renderer.source(root), conditions, None, renderer.page(page))
         }
         From::Keys(keys) => {
             let keys = renderer.binder.bind(keys.to_owned());
@@ -163,7 +160,8 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     };
     let order = renderer.order(root, otherwise)?;
     let sql = format!("SELECT {selected} FROM {source}{}{group}{order}{page}", where_(&conditions));
-    Ok((renderer.binder.statement(sql), names))
+    let slots = renderer.binder.slots();
+    Ok(Rendered { statement: renderer.binder.statement(sql), names, slots })
 }
 
 /// How many rows `plan` chooses over all pages, counted to `most`.
@@ -234,7 +232,7 @@ impl Renderer<'_> {
         let members = outputs.into_iter().map(|output| {
             let name = match &output.name {
                 Name::OfSchema(name) => member(name),
-                Name::OfRequest(name) => self.binder.bind(member_text(name)),
+                Name::OfRequest(name) => self.binder.bind_common(member_text(name)),
             };
             (name, output.value.json())
         });
@@ -327,7 +325,7 @@ impl Renderer<'_> {
         let conditions = self.conditions(node)?;
         let source = self.source(node);
         let order = self.order(node, None)?;
-        let page = self.page(node.rows.and_then(|rows| rows.limit), node.rows.and_then(|rows| rows.offset).unwrap_or(0));
+        let page = self.part(node.rows);
         Ok(format!(
             "coalesce((SELECT '['||group_concat(j)||']' FROM (SELECT {json} AS j FROM {source}{}{group}{order}{page})),'[]')",
             where_(&conditions)
@@ -426,60 +424,6 @@ impl Renderer<'_> {
         Ok(all)
     }
 
-    /// The request's order; else `otherwise`; else the order of the key, so that pages do not overlap.
-    fn order(&mut self, node: &Node<'_>, otherwise: Option<String>) -> Result<String> {
-        let terms = node.rows.map_or(&[][..], |rows| &rows.order);
-        let mut by = Vec::with_capacity(terms.len());
-        for term in terms {
-            by.push(self.term(node, term)?);
-        }
-        let table = self.table(node);
-        match (by.is_empty(), otherwise, table.shape) {
-            (true, Some(otherwise), _) => by.push(otherwise),
-            (true, None, _) if node.is_aggregate() || self.is_given(node) => {}
-            (true, None, Shape::Rowid(rowid)) => by.push(format!("{}.{rowid}", alias(node))),
-            (true, None, Shape::WithoutRowid) => {
-                by.extend(table.key.iter().map(|&key| format!("{}.{}", alias(node), identifier(&table.columns[key].name))));
-            }
-            _ => {}
-        }
-        Ok(if by.is_empty() { String::new() } else { format!(" ORDER BY {}", by.join(",")) })
-    }
-
-    fn term(&mut self, node: &Node<'_>, term: &Term) -> Result<String> {
-        let sql = match &term.relation {
-            None => self.ordered(node, &term.path)?,
-            Some(relation) => {
-                let child = node.child(relation).ok_or_else(|| refusal::not_embedded(relation))?;
-                if !child.is_to_one() {
-                    return Err(refusal::not_to_one(&self.table(node).name, relation));
-                }
-                let value = self.ordered(child, &term.path)?;
-                self.single(child, &value)?
-            }
-        };
-        let direction = if term.descending { "DESC" } else { "ASC" };
-        Ok(format!("{sql} {direction} NULLS {}", if term.nulls_first { "FIRST" } else { "LAST" }))
-    }
-
-    fn page(&mut self, limit: Option<i64>, offset: i64) -> String {
-        match (limit, offset) {
-            (None, 0) => String::new(),
-            (limit, 0) => format!(" LIMIT {}", self.binder.bind(limit.unwrap_or(-1))),
-            (limit, offset) => format!(" LIMIT {} OFFSET {}", self.binder.bind(limit.unwrap_or(-1)), self.binder.bind(offset)),
-        }
-    }
-
-    fn ordered(&mut self, node: &Node<'_>, path: &Path) -> Result<String> {
-        if path.steps.is_empty() || path.as_text {
-            return Ok(self.path(node, path)?.sql);
-        }
-        let column = Path { steps: Vec::new(), ..path.clone() };
-        let column = self.path(node, &column)?;
-        let steps = self.binder.bind(json_path(&path.steps));
-        Ok(column.ordered_within(&steps).sql)
-    }
-
     /// A column of `node`, or what is within it.
     pub fn path(&mut self, node: &Node<'_>, path: &Path) -> Result<Expression> {
         let table = self.schema.table(node.table);
@@ -493,7 +437,7 @@ impl Renderer<'_> {
         if path.steps.is_empty() {
             return Ok(value);
         }
-        let steps = self.binder.bind(json_path(&path.steps));
+        let steps = self.binder.bind_common(json_path(&path.steps));
         Ok(value.within(&steps, path.as_text))
     }
 }

@@ -4,6 +4,8 @@
 mod constraints;
 mod load;
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use moka::sync::Cache;
@@ -26,10 +28,22 @@ const DIFFERENT: u64 = 200;
 
 #[derive(Debug, Default)]
 pub struct Schema {
+    number: Number,
     tables: Vec<Table>,
     policies: Arc<Policies>,
     /// As each role sees it, by its number.
     sights: Vec<OnceLock<Arc<Schema>>>,
+}
+
+/// No two schemas of a process have the same.
+#[derive(Debug)]
+struct Number(u64);
+
+impl Default for Number {
+    fn default() -> Number {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Number(LAST.fetch_add(1, Relaxed))
+    }
 }
 
 /// Index of a table in its schema.
@@ -92,6 +106,11 @@ impl Schema {
     pub fn under(self, policies: Arc<Policies>) -> Schema {
         let sights = (0..policies.role_count()).map(|_| OnceLock::new()).collect();
         Schema { policies, sights, ..self }
+    }
+
+    /// Of this very schema, as one role or the service sees it.
+    pub fn number(&self) -> u64 {
+        self.number.0
     }
 
     /// As `role` sees it; settled once.

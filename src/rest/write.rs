@@ -22,7 +22,7 @@ use super::payload::{Payload, Row};
 use super::plan::Plan;
 use super::prefer::{Applies, Missing, Prefer, Resolution, Returns};
 use super::query::Query;
-use super::render::{self, Binder, From, Renderer, Statement, alias, rowid, where_};
+use super::render::{self, Binder, From, Rendered, Renderer, Statement, alias, rowid, where_};
 use super::schema::{Column, Schema, Shape, Table};
 use super::{Answer, Setting, Task, Verb, execute, refusal};
 use crate::error::Result;
@@ -34,6 +34,7 @@ struct Write<'a> {
     tx: &'a WriteTx<'a>,
     setting: &'a Setting,
     task: &'a Task,
+    query: &'a Query,
     schema: &'a Schema,
     table: &'a Table,
     plan: &'a Plan<'a>,
@@ -63,8 +64,9 @@ pub fn rows(tx: &WriteTx<'_>, schema: &Arc<Schema>, setting: &Setting, task: &Ta
     if table.shape == Shape::View {
         return Err(refusal::read_only(table));
     }
-    let plan = Plan::new(&schema, &task.query, id, setting.dialect.unindexed)?;
-    let write = Write { tx, setting, task, schema: &schema, table, plan: &plan };
+    let query = task.query()?;
+    let plan = Plan::new(&schema, query, id, setting.dialect.unindexed)?;
+    let write = Write { tx, setting, task, query, schema: &schema, table, plan: &plan };
     let outcome = match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),
         (Verb::Put, Some(payload)) => write.put(payload),
@@ -85,10 +87,10 @@ impl Write<'_> {
     }
 
     fn put(&self, payload: &Payload) -> Result<Answer> {
-        if self.task.query.root().is_some_and(|rows| rows.limit.is_some() || rows.offset.is_some()) {
+        if self.query.root().is_some_and(|rows| rows.limit.is_some() || rows.offset.is_some()) {
             return Err(refusal::put_page());
         }
-        let named = named_by_key(self.table, &self.task.query).ok_or_else(refusal::put_filters)?;
+        let named = named_by_key(self.table, self.query).ok_or_else(refusal::put_filters)?;
         let [row] = &payload.rows[..] else { return Err(refusal::put_mismatch()) };
         for (column, text) in named {
             let column = &self.table.columns[column];
@@ -194,7 +196,7 @@ impl Write<'_> {
     /// The first values are the columns'. A merge changes a row only where the caller may: another one in its place
     /// makes it change nothing.
     fn insert_statement(&self, columns: &[usize], conflict: Option<(Resolution, &[usize])>, returning: &str) -> Result<Statement> {
-        let mut binder = Binder::behind(columns.len());
+        let mut binder = Binder::after(vec![Value::Null; columns.len()]);
         let root = alias(&self.plan.root);
         let table = format!("{}INTO {} AS {root}", self.or_abort(), identifier(&self.table.name));
         if columns.is_empty() {
@@ -228,7 +230,7 @@ impl Write<'_> {
         if resolution.is_none() {
             return Ok(None);
         }
-        let Some(names) = self.task.query.on_conflict.as_ref().filter(|_| self.task.verb == Verb::Post) else {
+        let Some(names) = self.query.on_conflict.as_ref().filter(|_| self.task.verb == Verb::Post) else {
             return Ok((!self.table.key.is_empty()).then(|| self.table.key.clone()));
         };
         let found = names.iter().map(|name| self.table.column(name).ok_or_else(|| refusal::unknown_column(&self.table.name, name)));
@@ -238,7 +240,7 @@ impl Write<'_> {
     /// What is done with a row that is there already; nothing, if no column says whether it is.
     fn resolution(&self) -> Option<Resolution> {
         let resolution = self.task.prefer.resolution;
-        resolution.filter(|_| !self.table.key.is_empty() || self.task.query.on_conflict.is_some())
+        resolution.filter(|_| !self.table.key.is_empty() || self.query.on_conflict.is_some())
     }
 
     fn is_by_default(&self) -> bool {
@@ -248,10 +250,10 @@ impl Write<'_> {
     /// The columns that the payload sets, each of which is open to all of `commands`.
     fn columns(&self, payload: &Payload, commands: &[Command]) -> Result<Vec<usize>> {
         // Where rows may lack members, all that any has are set.
-        let by_default = self.is_by_default() && self.task.query.columns.is_none();
+        let by_default = self.is_by_default() && self.query.columns.is_none();
         let names = match by_default {
             true => payload.rows.iter().flat_map(Row::keys).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
-            false => payload.columns(self.task.query.columns.as_deref())?,
+            false => payload.columns(self.query.columns.as_deref())?,
         };
         let found = names.iter().map(|name| {
             let mut open = commands.iter().map(|&command| self.table.column_for(command, name));
@@ -373,7 +375,8 @@ impl Write<'_> {
     fn read_back(&self, written: &Written) -> Result<Vec<u8>> {
         let keys = json!(written.keys).to_string();
         let media = self.task.media;
-        let (statement, names) = render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
+        let Rendered { statement, names, .. } =
+            render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
         let mut body = Body::new(media, true, &names, &self.setting.plan);
         execute(self.tx, &statement, |cells| body.row(cells))?;
         body.finish()

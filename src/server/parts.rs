@@ -22,7 +22,7 @@ use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::queue::Waiters;
-use crate::rest::{Dialect, Functions, Policies, Schemas, Unindexed};
+use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -137,6 +137,7 @@ impl Parts {
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),
                 functions,
+                stencils: Stencils::default(),
                 unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
             }),
             durability: Arc::new(config.durability),

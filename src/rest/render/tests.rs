@@ -62,8 +62,8 @@ fn rendered(pairs: &[(&str, &str)], role: &str) -> Result<Statement> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let (schema, query) = (schema(), Query::parse(&pairs)?);
     let plan = Plan::new(&schema, &query, 0, Unindexed::Allowed)?;
-    let from = From::Request { limit: None, offset: 0 };
-    rows(&schema, &caller(role), &plan, Layout::Object { stripped: false }, from).map(|(statement, _)| statement)
+    let from = From::Request(Page::default());
+    rows(&schema, &caller(role), &plan, Layout::Object { stripped: false }, from).map(|rendered| rendered.statement)
 }
 
 #[test]
