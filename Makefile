@@ -41,6 +41,8 @@ ACCOUNT := '1. The operator provisions' \
            'demo-globex' \
            'a task was inserted with parameters, read back and closed' \
            'Wind Park Skagen, Battery Pilot Malmö' \
+           'dmitri@acme.example' \
+           '403 42501' \
            '403 sql_denied' \
            '401 unauthenticated' \
            'three plain SQLite files' \

@@ -4,9 +4,13 @@
 
 mod break_in;
 mod caller;
+mod people;
 mod story;
 
+use std::fs::DirBuilder;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -16,6 +20,13 @@ use crate::config::Config;
 use crate::config::source::{Ambient, Effective, Origin};
 use crate::error::{Error, Result};
 use crate::server::{self, Running};
+
+/// The example application's rules, which the server reads when it starts. Its migration is not among them: a server that
+/// does not know it would refuse the files that have had it, and this data directory may be served without the demo.
+const RULES: [(&str, &str, &str); 2] = [
+    ("policies", "board.sql", include_str!("../../deploy/example/policies/board.sql")),
+    ("functions", "whoami.sql", include_str!("../../deploy/example/functions/whoami.sql")),
+];
 
 #[derive(Args)]
 pub struct Demo {
@@ -29,10 +40,15 @@ impl Demo {
         let ambient = Ambient::read()?;
         let (first_key, program) = (ambient.admin_key.clone(), ambient.program.clone());
         let key = global.key.clone().or(first_key.clone());
-        let config = settled(global.effective(ambient)?);
+        let mut config = settled(global.effective(ambient)?);
         let data_dir = config.data_dir.clone();
+        // Where an application is configured, its own rules hold.
+        let with_rules = config.tenants.migrations_dir.is_none();
+        if with_rules {
+            config.tenants.migrations_dir = Some(rules(&data_dir)?);
+        }
         let running = server::start(config, first_key)?;
-        let told = operator(&running, key).and_then(|client| story::tell(&client, &data_dir, &program));
+        let told = operator(&running, key).and_then(|client| story::tell(&client, &data_dir, &program, with_rules));
         if told.is_err() || self.exit {
             running.stop()?;
             return told;
@@ -56,6 +72,18 @@ fn settled(effective: Effective) -> Config {
         config.listen.set_port(0);
     }
     config
+}
+
+/// Writes the rules to a folder of the data directory: which.
+fn rules(data_dir: &Path) -> Result<PathBuf> {
+    let folder = data_dir.join("example");
+    for (kind, file, text) in RULES {
+        let path = folder.join(kind).join(file);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder.join(kind));
+        made.and_then(|()| std::fs::write(&path, text))
+            .map_err(|e| Error::bad_request(format!("{} cannot be written: {e}", path.display())).hint("--data-dir names where."))?;
+    }
+    Ok(folder)
 }
 
 fn is_taken(addr: SocketAddr) -> bool {

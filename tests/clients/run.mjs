@@ -32,7 +32,7 @@ const suites = [
   { name: "drizzle-orm over http", ...node("drizzle.test.mjs") },
   { name: "drizzle-orm over ws", scheme: "ws", ...node("drizzle.test.mjs") },
   { name: "libsql and libsql-client for Python", ...python("test_libsql.py") },
-  ...["service"].flatMap((role) => [
+  ...["service", "authenticated"].flatMap((role) => [
     { name: `@supabase/postgrest-js reading, ${role}`, role, ...bookshop, ...node("rows.read.test.mjs") },
     { name: `@supabase/postgrest-js writing, ${role}`, role, ...bookshop, ...node("rows.write.test.mjs") },
     { name: `@supabase/postgrest-js calling, ${role}`, role, ...bookshop, ...node("rows.call.test.mjs") },
@@ -133,5 +133,6 @@ function tap(count) {
 
 function unittest(count) {
   const failed = count(/failures=(\d+)/) + count(/errors=(\d+)/);
-  return { passed: count(/^Ran (\d+) tests?/m) - failed, failed };
+  // A test with several cases can fail several times.
+  return { passed: Math.max(0, count(/^Ran (\d+) tests?/m) - failed), failed };
 }

@@ -13,7 +13,7 @@ use crate::tenant::layout::{Layout, Role};
 
 /// What the second tenant, and somebody with no token at all, try against the first.
 pub(super) fn attempts(caller: &Caller<'_>, guests: &[Guest], jobs: &[Job], layout: &Layout) -> Result<()> {
-    line("\n5. Attempts to get at somebody else's data\n");
+    line("\n6. Attempts to get at somebody else's data\n");
     let ([target, intruder, ..], [job, ..]) = (guests, jobs) else { return Err(wrong("there are too few tenants")) };
     let name = intruder.user.name.as_str();
     let told = |what: &str, answer: &str| line(&format!("   {what:<66}{answer}"));

@@ -26,19 +26,21 @@ const add = (title) => {
   document.forms.add.requestSubmit();
 };
 
+const given = new URLSearchParams(location.hash.slice(1));
+const title = given.get("add");
+
 async function use() {
   const seen = {};
-  await shown(() => text("#count") || alerted());
+  await shown(() => text("#progress") || alerted());
   seen.first = document.body.innerText;
   seen.count = text("#count");
   if (seen.count) {
-    add("Added in a browser");
-    seen.added = await shown(() => (task("Added in a browser") ? "the task" : alerted()));
-    task("Added in a browser")?.click();
-    if (seen.added === "the task") seen.done = await shown(() => task("Added in a browser").className === "done" || alerted());
+    add(title);
+    seen.added = await shown(() => (task(title) ? "the task" : alerted()));
+    task(title)?.click();
+    if (seen.added === "the task") seen.done = await shown(() => task(title).className === "done" || alerted());
     add("");
     seen.refused = await shown(alerted);
-    const given = new URLSearchParams(location.hash.slice(1));
     const headers = { authorization: `Bearer ${given.get("token")}`, prefer: "count=exact", range: "0-0" };
     const answer = await fetch(`${given.get("url")}/rest/v1/projects?select=id`, { headers });
     seen.range = [answer.status, answer.headers.get("content-range")];

@@ -194,7 +194,7 @@ describe("counts", () => {
   test("a page that is not there is refused", () => refused(books("id", { count: "exact" }).range(9, 12), 416, "PGRST103"));
 });
 
-describe("single, maybeSingle, csv, explain", () => {
+describe("single, maybeSingle, csv", () => {
   const of = (...values) => shop.from("books").select("id").in("id", values);
   test("single", async () => assert.deepEqual(await data(of(1).single()), { id: 1 }));
   test("single of none", async () => assert.match((await refused(of(9).single(), 406, "PGRST116")).details, /0 rows/));
@@ -206,6 +206,14 @@ describe("single, maybeSingle, csv, explain", () => {
     const text = await data(books("id, title, in_print, price").gt("id", 3).csv());
     assert.equal(text, 'id,title,in_print,price\n4,"Paper, Lanterns",true,7.25\n5,100% Wool,,');
   });
+});
+
+describe("explain", () => {
+  const sought = () => shop.from("reviews").select("id").eq("book_id", 1);
+  if (!isService) return test("is for the tenant's back end only", () => refused(sought().explain(), 406, "PGRST107"));
+  test("as text: that an index is used", async () => assert.match(await data(sought().explain({ analyze: true, verbose: true })), /reviews_by_book/));
+  test("as JSON", async () => assert.match(JSON.stringify(await data(sought().explain({ format: "json" }))), /reviews_by_book/));
+  test("of one row", async () => assert.match(await data(sought().limit(1).single().explain()), /reviews_by_book/));
 });
 
 describe("the client's own switches", () => {

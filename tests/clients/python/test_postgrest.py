@@ -141,6 +141,13 @@ class Reading(Requests):
         self.refused(of(1, 2).maybe_single(), "406")
         self.assertEqual(self.data(self.table("books").select("id", "title").gt("id", 3).csv()), 'id,title\n4,"Paper, Lanterns"\n5,100% Wool')
 
+    def test_explain(self):
+        sought = lambda: self.table("reviews").select("id").eq("book_id", 1)
+        if not IS_SERVICE:
+            return self.refused(sought().explain(), "PGRST107")
+        self.assertIn("reviews_by_book", self.send(sought().explain(analyze=True, verbose=True)))
+        self.assertIn("reviews_by_book", str(self.data(sought().explain(format="json"))))
+
     def test_functions(self):
         self.assertEqual(self.data(self.client.rpc("add_up", {"a": 2, "b": 3})), 5)
         self.assertEqual(self.data(self.client.rpc("add_up", {"a": 2}, get=True)), 3)
