@@ -23,7 +23,7 @@ use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::queue::{Post, Waiters};
-use crate::rest::{Dialect, Functions, Schemas, Unindexed};
+use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -84,6 +84,8 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let folder = config.tenants.migrations_dir.clone();
+        let beside = folder.clone();
+        let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
@@ -150,8 +152,9 @@ impl Parts {
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
             dialect: Arc::new(Dialect {
-                schemas: Schemas::default(),
+                schemas: Schemas::new(policies),
                 functions,
+                stencils: Stencils::default(),
                 unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
             }),
             durability: Arc::new(config.durability),

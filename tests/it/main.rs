@@ -24,6 +24,7 @@ mod lifecycle;
 mod load;
 mod openapi;
 mod plans;
+mod policy;
 mod provisioning;
 mod queue;
 mod rest;
