@@ -18,7 +18,7 @@ use bytes::Bytes;
 use rusqlite::params;
 
 pub use etag::{Etag, Unless};
-pub use key::{KEY_BYTES, Key};
+pub use key::{KEY_BYTES, Key, NAMESPACE_BYTES, Namespace};
 pub use memory::{Memory, MemoryState};
 pub use ttl::{TTL_MAX_S, Ttl};
 
@@ -85,7 +85,7 @@ impl<'a> Cache<'a> {
         }
         let (epoch, asked) = (self.memory.epoch(serial, &key), key.clone());
         let found =
-            self.file.read_brief(self.limits, 0, move |r| r.row(GET, params![asked.as_str(), now_ms()], entry)).await?.map(Arc::new);
+            self.file.read_brief(self.limits, 0, move |r| r.row(GET, params![asked.as_bytes(), now_ms()], entry)).await?.map(Arc::new);
         if let Some(found) = &found {
             self.memory.fill(serial, key, found, epoch);
         }
@@ -114,7 +114,7 @@ impl<'a> Cache<'a> {
     /// Forgets `key`, if it is there.
     pub async fn delete(&self, key: Key) -> Result<()> {
         let at = key.clone();
-        self.write(&key, move |tx| tx.execute(DELETE, params![at.as_str()]).map(drop)).await
+        self.write(&key, move |tx| tx.execute(DELETE, params![at.as_bytes()]).map(drop)).await
     }
 
     /// Memory forgets the key before the write and before its answer; and with the job, which may outlive whoever asked
@@ -167,7 +167,7 @@ fn put(tx: &WriteTx<'_>, key: &Key, value: &[u8], content_type: Option<&str>, tt
     let etag = Etag { version: tx.row(CLOCK, [], |row| row.get(0))?.unwrap_or_default(), created_at: now };
     let expires_at = ttl.map(|ttl| ttl.from(now));
     let size = value.len() as i64;
-    tx.execute(PUT, params![key.as_str(), etag.version, now, expires_at, size, content_type, value])?;
+    tx.execute(PUT, params![key.as_bytes(), etag.version, now, expires_at, size, content_type, value])?;
     Ok(Put::Stored(etag))
 }
 
@@ -179,23 +179,23 @@ fn evict(tx: &WriteTx<'_>, count: u32) -> Result<u32> {
 }
 
 const GET: &str = "SELECT version, created_at, expires_at, content_type, value FROM entries
-     WHERE namespace = '' AND key = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
+     WHERE key = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
 
-const DELETE: &str = "DELETE FROM entries WHERE namespace = '' AND key = ?1";
+const DELETE: &str = "DELETE FROM entries WHERE key = ?1";
 
-const SWEEP: &str = "DELETE FROM entries WHERE id IN
-     (SELECT id FROM entries WHERE gone_at <= ?1 ORDER BY gone_at LIMIT ?2)";
+const SWEEP: &str = "DELETE FROM entries WHERE version IN
+     (SELECT version FROM entries WHERE gone_at <= ?1 ORDER BY gone_at LIMIT ?2)";
 
-const SOONEST_GONE: &str = "DELETE FROM entries WHERE id IN
-     (SELECT id FROM entries WHERE gone_at IS NOT NULL ORDER BY gone_at LIMIT ?1)";
+const SOONEST_GONE: &str = "DELETE FROM entries WHERE version IN
+     (SELECT version FROM entries WHERE gone_at IS NOT NULL ORDER BY gone_at LIMIT ?1)";
 
-const LONGEST_THERE: &str = "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY id LIMIT ?1)";
+const LONGEST_THERE: &str = "DELETE FROM entries WHERE version IN (SELECT version FROM entries ORDER BY version LIMIT ?1)";
 
 const TICK: &str = "UPDATE clock SET version = version + 1 WHERE one = 1";
 
 const CLOCK: &str = "SELECT version FROM clock WHERE one = 1";
 
-/// Replacing takes the old row away with its tags and uses, so an entry's place is the order of writing.
+/// Replacing takes the old row away.
 const PUT: &str = "INSERT OR REPLACE INTO entries (key, version, created_at, expires_at, gone_at, size, content_type, value)
      VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)";
 

@@ -178,7 +178,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn bytes_of(place: &Place, entry: &Entry) -> u64 {
-    (entry.value.len() + place.key.as_str().len() + entry.content_type.as_ref().map_or(0, String::len) + OVERHEAD) as u64
+    (entry.value.len() + place.key.as_bytes().len() + entry.content_type.as_ref().map_or(0, String::len) + OVERHEAD) as u64
 }
 
 impl Drop for Forgetting {
