@@ -39,6 +39,11 @@ impl Namespace {
         Ok(Key([self.0.as_bytes(), b"/", name].concat().into()))
     }
 
+    /// What all its keys begin with.
+    pub fn start(&self) -> Vec<u8> {
+        [self.0.as_bytes(), b"/"].concat()
+    }
+
     /// What the keys begin with whose names begin with `name`. Errors: `bad_request` when longer than a key.
     pub fn prefix(&self, name: &str) -> Result<Vec<u8>> {
         if name.len() > KEY_BYTES {
