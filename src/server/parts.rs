@@ -20,6 +20,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::locks::WaitingForLocks;
 use crate::queue::Waiters;
 use crate::rest::{Schemas, Unindexed};
 use crate::sqlite::Engine;
@@ -54,6 +55,7 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     pub cache_memory: Arc<Memory>,
+    pub waiting_for_locks: Arc<WaitingForLocks>,
     schemas: Arc<Schemas>,
     unindexed: Arc<Unindexed>,
     scrape_key: Arc<ScrapeKey>,
@@ -129,6 +131,7 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
+            waiting_for_locks: Arc::default(),
             schemas: Schemas::new(),
             unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
             durability: Arc::new(config.durability),
@@ -158,6 +161,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
+            .app_data(Data::from(self.waiting_for_locks))
             .app_data(Data::from(self.schemas))
             .app_data(Data::from(self.unindexed))
             .app_data(Data::from(self.scrape_key))

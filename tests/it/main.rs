@@ -21,6 +21,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod load;
+mod locks;
 mod openapi;
 mod plans;
 mod provisioning;
