@@ -5,6 +5,7 @@
 //!   entry is a miss at once, or stale for its grace; later writes sweep it, a few at a time.
 //! - An entry lives no longer in one tier than in the other: each has its expiry with it.
 //! - An entry's [`Etag`] is never given to another content, also when the whole file was made anew.
+//! - What was thrown away stays so, also when a power cut takes back the commit that said it: see [`boot`].
 //! - What is thrown away together ([`Thrown`]) costs one row, however many entries it is.
 //! - The file stays inside its plan: a write that finds too little room deletes what expires soonest and
 //!   then what was written longest ago, in several small commits, and gives up after [`ROUNDS`] of them. A value that
@@ -12,6 +13,7 @@
 //!
 //! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
 
+mod boot;
 mod entry;
 mod etag;
 mod fill;
@@ -142,6 +144,7 @@ impl<'a> Cache<'a> {
             }
             return Ok(done);
         }
+        self.trust().await?;
         let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
         let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
@@ -165,6 +168,7 @@ impl<'a> Cache<'a> {
 
     /// Throws away everything that is there of it now. Errors: `quota_exceeded` when room for the row cannot be made.
     pub async fn throw(&self, what: Thrown) -> Result<()> {
+        self.trust().await?;
         let fills = self.memory.fills();
         let _overtaken = match &what {
             Thrown::Tag(tag) => fills.overtake_tag(self.file, tag),
@@ -203,7 +207,12 @@ impl<'a> Cache<'a> {
         let (held, tier) = match self.memory.get(serial, &key, now) {
             Some(held) => (held, Tier::Memory),
             None => {
-                let (reading, asked) = (self.memory.reading(serial, &key), key.clone());
+                let mut reading = self.memory.reading(serial, &key);
+                if !reading.is_trusted() {
+                    self.trust().await?;
+                    reading = self.memory.reading(serial, &key);
+                }
+                let asked = key.clone();
                 match self.file.read_brief(self.limits, 0, move |r| store::find(r, &asked, now)).await? {
                     Some(entry) => (self.memory.fill(serial, key.clone(), entry, reading), Tier::File),
                     None => {
@@ -218,6 +227,21 @@ impl<'a> Cache<'a> {
         }
         let freshness = held.entry.life.at(now);
         Ok(Some(Found { held, tier, freshness, at: now }))
+    }
+
+    /// Before a file is used for the first time: what may have been taken back by a power cut is thrown away.
+    async fn trust(&self) -> Result<()> {
+        let shelf = self.memory.shelf(self.file.serial());
+        if shelf.is_trusted() {
+            return Ok(());
+        }
+        let boot = self.memory.boot().clone();
+        if !self.file.read_brief(self.limits, 0, move |reader| boot.wrote(reader)).await? {
+            let boot = self.memory.boot().clone();
+            self.file.write(self.limits, move |tx| boot.begin(tx)).await?;
+        }
+        shelf.trust();
+        Ok(())
     }
 
     /// That it was read moves its expiry. A cache that cannot write that down only loses the entry sooner.

@@ -118,6 +118,7 @@ async fn a_sliding_entry_that_is_read_expires_later_in_the_file_too() {
     let (file, memory) = (file(&dir), Memory::new(1 << 20));
     let cache = Cache::new(&file, &memory);
     let sliding = Terms::new(Wanted { sliding: Some(Seconds::new("sliding", 100).unwrap()), ..Wanted::default() }).unwrap();
+    cache.put(put("k", "v", Terms::default()), None).await.unwrap();
     let half_past = now_ms() - 50_000;
     file.write(Limits::default(), move |tx| store::apply(tx, &[Op::Put(put("k", "v", sliding.clone()))], half_past)).await.unwrap();
     let expires = async || number(&file, "SELECT expires_at FROM entries").await;
@@ -131,6 +132,26 @@ async fn a_sliding_entry_that_is_read_expires_later_in_the_file_too() {
         assert_eq!(cache.get(key("k")).await.unwrap().unwrap().life.expires_at, Some(after));
     }
     assert_eq!((expires().await, number(&file, "PRAGMA data_version").await), (after, writes));
+}
+
+#[tokio::test]
+async fn what_another_run_of_the_machine_wrote_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = file(&dir);
+    let memory = Memory::new(1 << 20);
+    Cache::new(&first, &memory).put(put("k", "v", Terms::default()), None).await.unwrap();
+    first.close(crate::sqlite::Leave::Nothing).await;
+
+    let again = file(&dir);
+    assert!(Cache::new(&again, &memory).get(key("k")).await.unwrap().is_some(), "the server was started again, not the machine");
+    again.write(Limits::default(), |tx| tx.execute("UPDATE clock SET boot = 'another'", [])).await.unwrap();
+    again.close(crate::sqlite::Leave::Nothing).await;
+
+    let rebooted = file(&dir);
+    let cache = Cache::new(&rebooted, &memory);
+    assert!(cache.get(key("k")).await.unwrap().is_none());
+    cache.put(put("k", "v", Terms::default()), None).await.unwrap();
+    assert!(cache.get(key("k")).await.unwrap().is_some());
 }
 
 #[tokio::test]
