@@ -22,6 +22,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
 use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
 use crate::sqlite::{Engine, Trial};
@@ -58,7 +59,8 @@ pub struct Parts {
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
-    cache_memory: Arc<Memory>,
+    pub cache_memory: Arc<Memory>,
+    pub waiting_for_locks: Arc<WaitingForLocks>,
     dialect: Arc<Dialect>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
@@ -151,6 +153,7 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
+            waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),
                 functions,
@@ -186,6 +189,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
+            .app_data(Data::from(self.waiting_for_locks))
             .app_data(Data::from(self.dialect))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
