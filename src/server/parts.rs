@@ -53,7 +53,7 @@ pub struct Parts {
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
-    cache_memory: Arc<Memory>,
+    pub cache_memory: Arc<Memory>,
     schemas: Arc<Schemas>,
     unindexed: Arc<Unindexed>,
     scrape_key: Arc<ScrapeKey>,
