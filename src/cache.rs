@@ -18,6 +18,7 @@ mod fill;
 mod invalidate;
 mod key;
 mod memory;
+mod remember;
 mod stats;
 mod store;
 mod terms;
@@ -32,6 +33,7 @@ pub use fill::{FILL_MAX_S, FILL_WAITS_MAX, FILLS_MAX, FillLease, Waiting};
 pub use invalidate::Thrown;
 pub use key::{KEY_BYTES, Key, NAMESPACE_BYTES, Namespace};
 pub use memory::{Counts, Memory};
+pub use remember::{Making, QueryId, Recalled};
 pub use stats::{COUNTED, Stats};
 pub use store::{Done, Op, Put};
 pub use terms::{Freshness, Life, SECONDS_MAX, Seconds, TAG_BYTES, TAGS_MAX, Tag, Terms, Wanted};
@@ -323,7 +325,7 @@ mod tests {
         let second = cache.put(put("k", "two", Terms::default()), None).await.unwrap();
         assert_ne!(first, second);
         let found = cache.get(key.clone()).await.unwrap().unwrap();
-        assert_eq!(*found, Entry { value: Some("two".into()), content_type: None, etag: second, life: Life::default() });
+        assert_eq!(*found, Entry { value: Some("two".into()), content_type: None, etag: second, life: Life::default(), source: None });
         cache.delete(key.clone(), Conditions::default()).await.unwrap();
         assert!(cache.get(key).await.unwrap().is_none());
     }

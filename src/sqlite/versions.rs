@@ -156,6 +156,18 @@ impl Versions {
     }
 }
 
+impl Seen {
+    /// Bytes it takes, about.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|(name, _)| name.len() + 32).sum()
+    }
+
+    /// Whether the answer hangs on nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Database {
     /// Whether what was seen is what every read from now on would see. A table's row is not asked for where the process
     /// knows its version.
