@@ -28,6 +28,8 @@ impl Needs {
     pub const INSERT: Needs = Needs(32);
     /// Calls a function of which one call may take long: it never reaches the progress handler.
     pub const COSTLY: Needs = Needs(64);
+    /// Calls `last_insert_rowid()`.
+    pub const LAST_ROWID: Needs = Needs(128);
 
     pub const fn with(self, other: Needs) -> Needs {
         Needs(self.0 | other.0)
@@ -82,7 +84,7 @@ impl Sandbox {
 
     fn judge(&self, context: AuthContext<'_>) -> Authorization {
         let in_temp = is_temp(&context.action) || context.database_name == Some("temp");
-        let verdict = if self.confined.load(Relaxed) { verdict(&context.action) } else { Ok(Needs::default()) };
+        let verdict = if self.confined.load(Relaxed) { verdict(&context.action, context.accessor) } else { Ok(Needs::default()) };
         match verdict {
             Ok(needs) => {
                 let mut judged = self.judged();
@@ -140,17 +142,36 @@ fn is_ours(name: &str) -> bool {
     name.get(..10).is_some_and(|prefix| prefix.eq_ignore_ascii_case("_tenantry_"))
 }
 
+/// The view that tenants insert into and read, and nothing else.
+const OUTBOX: &str = "_outbox";
+
+/// Its trigger, which alone writes the table behind it.
+const OUTBOX_IN: &str = "_tenantry_outbox_in";
+
+/// Whether `action` is what the outbox's own view or trigger does to a table behind it.
+fn is_the_outbox(action: &AuthAction<'_>, accessor: Option<&str>) -> bool {
+    match (action, accessor) {
+        (AuthAction::Read { table_name, .. }, Some(OUTBOX | OUTBOX_IN)) => table_name.starts_with("_tenantry_outbox"),
+        (AuthAction::Insert { table_name }, Some(OUTBOX_IN)) => *table_name == "_tenantry_outbox",
+        _ => false,
+    }
+}
+
 fn is_temp(action: &AuthAction<'_>) -> bool {
     use AuthAction::*;
     matches!(action, CreateTempTable { .. } | CreateTempIndex { .. } | CreateTempTrigger { .. } | CreateTempView { .. })
 }
 
-fn verdict(action: &AuthAction<'_>) -> Result<Needs, Denied> {
+fn verdict(action: &AuthAction<'_>, accessor: Option<&str>) -> Result<Needs, Denied> {
     use AuthAction::*;
-    const OURS: &str = "Names that begin with _tenantry_ are kept for Tenantry's own tables.";
+    const OURS: &str = "_outbox and names that begin with _tenantry_ are kept for Tenantry's own tables.";
     let denied = |what: &str, hint| Err(Denied { what: what.to_owned(), hint });
-    let on_table = |table: &str, needs| if is_ours(table) { denied(&format!("table {table}"), OURS) } else { Ok(needs) };
+    let is_data = matches!(action, Read { .. } | Insert { .. } | Update { .. } | Delete { .. });
+    let is_kept = |name: &str| is_ours(name) || !is_data && name.eq_ignore_ascii_case(OUTBOX);
+    let on_table = |table: &str, needs| if is_kept(table) { denied(&format!("table {table}"), OURS) } else { Ok(needs) };
     match *action {
+        Read { .. } if is_the_outbox(action, accessor) => Ok(Needs::READ),
+        Insert { .. } if is_the_outbox(action, accessor) => Ok(Needs::WRITE.with(Needs::INSERT)),
         Select | Recursive => Ok(Needs::READ),
         Function { function_name } => function(function_name),
         Read { table_name, .. } => on_table(table_name, Needs::READ),
@@ -186,12 +207,13 @@ fn verdict(action: &AuthAction<'_>) -> Result<Needs, Denied> {
 
 fn function(name: &str) -> Result<Needs, Denied> {
     match name.to_ascii_lowercase().as_str() {
+        "last_insert_rowid" => Ok(Needs::READ.with(Needs::LAST_ROWID)),
         "load_extension" | "fts3_tokenizer" | "sqlite_log" => {
             Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
         }
         "count" | "sum" | "total" | "avg" | "min" | "max" | "abs" | "round" | "coalesce" | "ifnull" | "nullif" | "iif" | "typeof"
-        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes"
-        | "last_insert_rowid" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
+        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes" | "date"
+        | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
         _ => Ok(Needs::READ.with(Needs::COSTLY)),
     }
 }
@@ -307,6 +329,45 @@ mod tests {
             "CREATE TRIGGER g AFTER INSERT ON _tenantry_x BEGIN SELECT 1; END",
         ] {
             assert_eq!(judged(sql).expect_err(sql).code(), Code::SqlDenied, "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_outbox_is_inserted_into_and_read_and_nothing_behind_it_is_reached() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../migrations/tenant/database/0002_outbox.up.sql")).unwrap();
+        conn.execute_batch("CREATE TABLE orders(id, note)").unwrap();
+        let sandbox = Sandbox::install(&conn).unwrap();
+        let _confined = sandbox.confined();
+        for allowed in [
+            "INSERT INTO _outbox (queue, payload) VALUES ('q', '1')",
+            "SELECT * FROM _outbox WHERE refused IS NOT NULL",
+            "CREATE TRIGGER sent AFTER INSERT ON orders BEGIN INSERT INTO _outbox (queue, payload) VALUES ('q', NEW.note); END",
+            "INSERT INTO orders VALUES (1, '2')",
+            "ALTER TABLE orders RENAME COLUMN note TO text",
+            "ALTER TABLE orders RENAME TO bought",
+            "ALTER TABLE bought DROP COLUMN id",
+        ] {
+            let outcome = conn.execute_batch(allowed);
+            assert!(outcome.is_ok(), "{allowed}: {outcome:?} {:?}", sandbox.denial());
+        }
+        for denied in [
+            "SELECT * FROM _tenantry_outbox",
+            "WITH _outbox AS (SELECT * FROM _tenantry_job_done) SELECT * FROM _outbox",
+            "WITH _tenantry_outbox_in AS (SELECT 1) INSERT INTO _tenantry_outbox SELECT 9, 'q', '1', NULL, 0 FROM _tenantry_outbox_in",
+            "DELETE FROM _tenantry_outbox",
+            "UPDATE _tenantry_outbox_swept SET id = 9",
+            "DROP VIEW _outbox",
+            "DROP TRIGGER _tenantry_outbox_in",
+            "CREATE TRIGGER again INSTEAD OF INSERT ON _outbox BEGIN SELECT 1; END",
+            "CREATE TEMP TRIGGER again INSTEAD OF INSERT ON _outbox BEGIN SELECT 1; END",
+            "CREATE TEMP TABLE _outbox (x)",
+            "CREATE TEMP VIEW _OUTBOX AS SELECT 1",
+        ] {
+            assert!(conn.execute_batch(denied).is_err() && sandbox.denial().is_some(), "{denied}");
+        }
+        for impossible in ["DELETE FROM _outbox", "UPDATE _outbox SET queue = 'x'"] {
+            assert!(conn.execute_batch(impossible).is_err(), "{impossible}");
         }
     }
 
