@@ -2,6 +2,7 @@
 //! came in, with its content type, and is never taken for anything else by a browser.
 
 pub mod batch;
+pub mod remember;
 pub mod whole;
 
 use std::time::Duration;
@@ -256,9 +257,12 @@ fn with_fill(mut answer: HttpResponse, fill: FillLease) -> Result<HttpResponse> 
 /// The key from the path as the client sent it: the router's own decoding replaces what is not UTF-8, and
 /// would so make one key of two.
 fn key(request: &HttpRequest, namespace: Option<&str>) -> Result<Key> {
-    // `/v1/cache/{key}` and what may follow.
-    let segment = request.uri().path().split('/').nth(3).unwrap_or_default();
-    self::namespace(namespace)?.key(&percent_decoded(segment)?)
+    self::namespace(namespace)?.key(&segment(request)?)
+}
+
+/// Of `/v1/cache/{key}` and what may follow.
+fn segment(request: &HttpRequest) -> Result<Vec<u8>> {
+    percent_decoded(request.uri().path().split('/').nth(3).unwrap_or_default())
 }
 
 fn namespace(name: Option<&str>) -> Result<Namespace> {
