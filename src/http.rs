@@ -75,6 +75,13 @@ routes! {
         "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
         "/v1/queues/{queue}/purge" [POST queue::control::purge]
+        "/v1/queues/{queue}/schedules" [GET queue::schedule::list]
+        "/v1/queues/{queue}/schedules/{name}" [
+            GET queue::schedule::get, PUT queue::schedule::put, PATCH queue::schedule::patch, DELETE queue::schedule::delete,
+        ]
+        "/v1/queues/{queue}/schedules/{name}/run" [POST queue::schedule::run]
+        "/v1/queues/{queue}/webhook" [GET queue::webhook::get, PUT queue::webhook::put, DELETE queue::webhook::delete]
+        "/v1/queues/{queue}/webhook/rotate" [POST queue::webhook::rotate]
         "/rest/v1/" [GET rest::root]
         "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [

@@ -2,8 +2,11 @@
 //! its bytes are stored as they come and go out as they were.
 
 pub mod control;
+mod effect;
 pub mod lease;
 pub mod look;
+pub mod schedule;
+pub mod webhook;
 
 use std::time::Duration;
 

@@ -166,6 +166,11 @@ impl Database {
         &self.path
     }
 
+    /// The number of the one whose file it is; `None` for the server's own.
+    pub fn owner(&self) -> Option<u128> {
+        (self.options.party != Party::SYSTEM).then_some(self.options.party.id)
+    }
+
     /// Runs `f` on a reader. Each statement in it sees the newest commit, unless it takes a
     /// [`Reader::snapshot`].
     pub async fn read<T, F>(self: &Arc<Self>, limits: Limits, f: F) -> Result<T>

@@ -2,8 +2,10 @@
 
 mod checker;
 mod control;
+mod effect;
 mod enqueue;
 mod lease;
+mod schedule;
 mod wait;
 mod workflow;
 

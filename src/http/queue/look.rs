@@ -26,8 +26,8 @@ pub struct ListQuery {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
-    limit: Option<i64>,
-    after: Option<String>,
+    pub(super) limit: Option<i64>,
+    pub(super) after: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -165,7 +165,7 @@ pub async fn depth(call: TenantCall, queue: Path<String>, waiters: Data<Waiters>
     }))
 }
 
-fn page(limit: Option<i64>) -> Result<i64> {
+pub(super) fn page(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(100) {
         limit if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
         limit => Err(Error::bad_request(format!("limit is {limit}, but must lie between 1 and {PAGE_MAX}"))),
