@@ -23,6 +23,7 @@ mod control;
 mod enqueue;
 mod history;
 mod id;
+mod inbox;
 mod job;
 mod lease;
 mod limit;
@@ -47,6 +48,7 @@ pub use control::{Moved, Redrive, STEP_MAX, Settings};
 pub use enqueue::{Enqueued, Outcome};
 pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
 pub use id::JobId;
+pub use inbox::{Letter, Mark, TakenIn};
 pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
 pub use lease::{ERROR_BYTES, NOTE_BYTES, Nack, Step};
 pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
@@ -280,6 +282,22 @@ impl<'a> Queue<'a> {
         Ok(())
     }
 
+    /// How far the database's outbox has been taken in.
+    pub async fn mark(&self) -> Result<Mark> {
+        self.file.read(self.limits, inbox::mark).await
+    }
+
+    /// Takes in what stands in the outbox behind `mark`, in its order; the database has all that the mark says.
+    pub async fn take_in(&self, mark: i64, letters: Vec<Letter>) -> Result<TakenIn> {
+        self.write(move |tx, bell, now| inbox::take_in(tx, mark, &letters, bell, now)).await
+    }
+
+    /// Whether a part of the outbox waits for room, and its time to be tried again has come.
+    pub async fn is_behind(&self) -> Result<bool> {
+        let is_due = |reader: &Reader<'_>| Ok(inbox::retry_at(reader)?.is_some_and(|at| at <= now_ms()));
+        self.file.read(self.limits, is_due).await
+    }
+
     /// Claims what is to be delivered now, `room` jobs at most; `under_way` is what is being delivered, by queue.
     pub async fn deliveries(&self, under_way: HashMap<QueueName, usize>, room: usize) -> Result<Vec<Delivery>> {
         self.write(move |tx, bell, now| webhook::take(tx, &under_way, room, bell, now)).await
@@ -294,7 +312,7 @@ impl<'a> Queue<'a> {
     /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
         let look = move |reader: &Reader<'_>| {
-            let moments = [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?];
+            let moments = [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?, inbox::retry_at(reader)?];
             Ok(moments.into_iter().flatten().min())
         };
         self.file.read(self.limits, look).await

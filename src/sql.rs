@@ -6,6 +6,7 @@
 
 mod encode;
 pub mod once;
+pub mod outbox;
 mod params;
 mod request;
 mod run;

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::relay::Relay;
 use crate::clock::{Millis, now_ms};
 use crate::config;
 use crate::error::Result;
@@ -43,6 +44,7 @@ pub struct Parts {
     pub triples: Arc<Triples>,
     pub waiters: Arc<Waiters>,
     pub post: Arc<Post>,
+    pub relay: Relay,
 }
 
 /// A handle; clones are the same.

@@ -5,6 +5,7 @@ mod control;
 mod effect;
 mod enqueue;
 mod lease;
+mod outbox;
 mod schedule;
 mod wait;
 mod workflow;

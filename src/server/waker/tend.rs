@@ -137,6 +137,9 @@ impl Inner {
         let lease = self.lease(id).await?;
         let queue = Queue::new(lease.queue(), &self.waiters);
         queue.fire().await?;
+        if queue.is_behind().await? {
+            self.relay.relay(&lease).await?;
+        }
         let pushed = queue.pushed().await?;
         let listening = match listening {
             Some(listening) if pushed == pushed_before => Some(listening),
