@@ -39,6 +39,8 @@ pub struct Waiters {
     closing: watch::Sender<bool>,
     /// Where it is kept when a tenant must be looked into though nobody asks.
     wakeups: Option<Arc<Wakeups>>,
+    /// Told when there may be something to do in the server's own file.
+    own: Notify,
 }
 
 #[derive(Default)]
@@ -95,6 +97,11 @@ impl Waiters {
     /// Claims that wait.
     pub fn count(&self) -> usize {
         self.waiting.load(SeqCst)
+    }
+
+    /// Until there may be something to do in the server's own file, of which no wake-up is kept.
+    pub async fn own_news(&self) {
+        self.own.notified().await;
     }
 
     /// A hold on what is seen to already.
@@ -261,6 +268,9 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
+        if self.file.owner().is_none() {
+            self.waiters.own.notify_one();
+        }
         if self.waiters.count() > 0 {
             for (queue, at, now) in &self.rung {
                 self.waiters.ring(self.file.path(), queue, *at, *now);

@@ -121,6 +121,7 @@ impl Parts {
             triples: triples.clone(),
             waiters: waiters.clone(),
             post: post.clone(),
+            systems: systems.clone(),
         };
         let waker = Waker::new(parts, &config.queue);
         let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run())];

@@ -4,6 +4,7 @@ mod checker;
 mod control;
 mod enqueue;
 mod lease;
+mod operator;
 mod schedule;
 mod wait;
 mod webhook;

@@ -10,7 +10,7 @@ use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Code, Error, Result};
 use crate::http::extract::Json;
-use crate::http::guard::TenantCall;
+use crate::http::guard::Caller;
 use crate::queue::{JobId, NOTE_BYTES, Nack, Queue, State, Step, Waiters};
 
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ impl JobStep {
 }
 
 /// 200 when the job is done by this lease, now or before.
-pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn ack(call: Caller, id: Path<String>, body: Json<AckBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, AckBody { lease_token, result }) = (JobId::parse(&id)?, body.0);
     let result = result.map(|result| note("result", result)).transpose()?;
@@ -86,27 +86,27 @@ pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>, waiter
     Ok(HttpResponse::Ok().json(JobReply { job: JobStep::at(id, State::Done) }))
 }
 
-pub async fn nack(call: TenantCall, id: Path<String>, body: Json<NackBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn nack(call: Caller, id: Path<String>, body: Json<NackBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, NackBody { lease_token, delay_s, error, dead }) = (JobId::parse(&id)?, body.0);
     let nack = Nack::new(delay_s, error, dead)?;
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).nack(id, &lease_token, nack).await?))
 }
 
-pub async fn extend(call: TenantCall, id: Path<String>, body: Json<ExtendBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn extend(call: Caller, id: Path<String>, body: Json<ExtendBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, ExtendBody { lease_token, lease_s }) = (JobId::parse(&id)?, body.0);
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).extend(id, &lease_token, Some(lease_s), None).await?))
 }
 
-pub async fn progress(call: TenantCall, id: Path<String>, body: Json<ProgressBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn progress(call: Caller, id: Path<String>, body: Json<ProgressBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, ProgressBody { lease_token, progress, lease_s }) = (JobId::parse(&id)?, body.0);
     let progress = Some(note("progress", progress)?);
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).extend(id, &lease_token, lease_s, progress).await?))
 }
 
-pub async fn snooze(call: TenantCall, id: Path<String>, body: Json<SnoozeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn snooze(call: Caller, id: Path<String>, body: Json<SnoozeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, SnoozeBody { lease_token, delay_s }) = (JobId::parse(&id)?, body.0);
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).snooze(id, &lease_token, delay_s).await?))
