@@ -12,7 +12,7 @@ use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
 use tenantry::config::{Executor, Level, Sqlite};
 use tenantry::error::Result;
-use tenantry::queue::{Claim, JobRequest, Nack, NewJob, Queue, QueueName, Waiters};
+use tenantry::queue::{Batch, Claim, JobRequest, Nack, NewJob, Queue, QueueName, Waiters};
 use tenantry::sqlite::{Database, Engine, Gate, Options, Party};
 use tenantry::system::schema;
 
@@ -81,7 +81,8 @@ impl Side {
         for begin in (0..count).step_by(4 * BATCH) {
             let batches = (begin..count.min(begin + 4 * BATCH)).step_by(BATCH).map(|at| {
                 let jobs = (0..BATCH.min(count - at)).map(|_| new()).collect();
-                queue.enqueue(&self.name, jobs, "bench", None)
+                let batch = Batch::new(jobs, None).expect("it is a batch");
+                queue.enqueue(&self.name, batch, "bench", None)
             });
             for made in try_join_all(batches).await? {
                 assert!(made.outcomes.iter().all(|outcome| matches!(outcome, tenantry::queue::Outcome::Enqueued(_))));

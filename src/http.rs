@@ -83,6 +83,7 @@ routes! {
         "/v1/queues/{queue}/webhook" [GET queue::webhook::get, PUT queue::webhook::put, DELETE queue::webhook::delete]
         "/v1/queues/{queue}/webhook/rotate" [POST queue::webhook::rotate]
         "/rest/v1/" [GET rest::root]
+        "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [
             GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,
             OPTIONS rest::options,

@@ -1,5 +1,5 @@
-//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `scheduled` for later, or
-//! `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
+//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `waiting` for others to end, or
+//! `scheduled` for later, or `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
 //! or `expired`.
 //!
 //! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
@@ -16,6 +16,7 @@
 //!
 //! Each public method is one transaction or, where it says so, several; the private functions borrow it.
 
+mod batch;
 mod calendar;
 mod claim;
 mod control;
@@ -24,6 +25,7 @@ mod history;
 mod id;
 mod job;
 mod lease;
+mod limit;
 mod look;
 mod name;
 mod rate;
@@ -31,6 +33,7 @@ mod schedule;
 mod state;
 mod wait;
 pub mod webhook;
+mod workflow;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,9 +41,10 @@ use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use uuid::Uuid;
 
+pub use batch::{BATCH_MAX, Batch, DEPENDS_MAX, Then};
 pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
 pub use control::{Moved, Redrive, STEP_MAX, Settings};
-pub use enqueue::{BATCH_MAX, Enqueued, Outcome};
+pub use enqueue::{Enqueued, Outcome};
 pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
 pub use id::JobId;
 pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
@@ -51,6 +55,7 @@ pub use schedule::{Misfire, NewSchedule, Schedule};
 pub use state::State;
 pub use wait::{WAITING_MAX, Waiters, Waiting};
 pub use webhook::{Delivery, NewWebhook, Post, Secret, Webhook};
+pub use workflow::{OnFailure, Waits};
 
 use crate::clock::{Millis, now_ms};
 use crate::error::{Error, Result};
@@ -76,11 +81,12 @@ impl<'a> Queue<'a> {
 
     /// Adds jobs for `by` (the token's subject), each with an outcome of its own, in one transaction; or finds what an
     /// earlier call with `key` came to. Errors: `conflict` when `key` came with another request. An outcome's:
-    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held and for a queue
-    /// that is drained, and those that came in.
-    pub async fn enqueue(&self, queue: &QueueName, jobs: Vec<Result<NewJob>>, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
+    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held, for a queue
+    /// that is drained and for a job to wait for that has failed, `not_found` for one that is not there, and those that
+    /// came in.
+    pub async fn enqueue(&self, queue: &QueueName, batch: Batch, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
         let (queue, by) = (queue.clone(), by.to_owned());
-        self.write(move |tx, bell, now| enqueue::enqueue(tx, &queue, &jobs, &by, key.as_ref(), bell, now)).await
+        self.write(move |tx, bell, now| enqueue::enqueue(tx, &queue, &batch, &by, key.as_ref(), bell, now)).await
     }
 
     /// Leases jobs that are ready, at most as many as `claim` asks for and never more than [`CLAIM_BYTES`] of payloads
@@ -104,6 +110,25 @@ impl<'a> Queue<'a> {
     pub async fn ack(&self, id: JobId, lease_token: &str, result: Option<String>) -> Result<()> {
         let token = lease::token(id, lease_token)?;
         self.write(move |tx, bell, now| lease::ack(tx, id, token, result.as_deref(), bell, now)).await
+    }
+
+    /// Until when the token holds the job; `None` when it has finished it. Errors as for [`Queue::ack`].
+    pub async fn held_until(&self, id: JobId, lease_token: &str) -> Result<Option<Millis>> {
+        let token = lease::token(id, lease_token)?;
+        self.file.read(self.limits, move |reader| lease::held_until(reader, id, token, now_ms())).await
+    }
+
+    /// Parts jobs into those that nobody will work on any more and the others.
+    pub async fn are_over(&self, ids: Vec<Uuid>) -> Result<(Vec<Uuid>, Vec<Uuid>)> {
+        let is_over = move |reader: &Reader<'_>| {
+            let (mut over, mut others) = (Vec::new(), Vec::new());
+            for id in ids {
+                let is_over = JobId::try_from(id).map_or(Ok(true), |id| lease::is_over(reader, id))?;
+                if is_over { over.push(id) } else { others.push(id) }
+            }
+            Ok((over, others))
+        };
+        self.file.read(self.limits, is_over).await
     }
 
     /// The try failed: the job waits for the next one, or is dead. Errors as for [`Queue::ack`].
@@ -156,7 +181,7 @@ impl<'a> Queue<'a> {
         let ids = Arc::new(ids);
         self.in_steps(control::MOVED_MAX, |most| {
             let (queue, ids) = (queue.clone(), ids.clone());
-            self.file.write(self.limits, move |tx| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most))
+            self.write(move |tx, bell, now| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most, bell, now))
         })
         .await
     }
@@ -324,8 +349,17 @@ impl<'a> Queue<'a> {
 #[derive(Debug)]
 pub struct Made {
     pub outcomes: Vec<Outcome>,
+    /// Of what is to come after them.
+    pub then: Option<Outcome>,
     /// It is what an earlier call with the same `Idempotency-Key` came to.
     pub replayed: bool,
+}
+
+impl Made {
+    fn of(mut outcomes: Vec<Outcome>, batch: &Batch, replayed: bool) -> Made {
+        let then = if batch.then.is_some() { outcomes.pop() } else { None };
+        Made { outcomes, then, replayed }
+    }
 }
 
 #[cfg(test)]

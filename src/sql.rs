@@ -5,6 +5,7 @@
 //! word of a statement is used as a short cut to the writer only, where any statement is in good hands.
 
 mod encode;
+pub mod once;
 mod params;
 mod request;
 mod run;

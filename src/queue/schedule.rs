@@ -12,7 +12,7 @@ use super::enqueue::{Enqueued, Outcome, enqueue, queue_of};
 use super::job::{JobRequest, NewJob};
 use super::name::plain;
 use super::wait::Bell;
-use super::{JobId, QueueName};
+use super::{Batch, JobId, QueueName};
 use crate::clock::{Millis, rfc3339};
 use crate::error::{Error, Result};
 use crate::sqlite::{Reader, WriteTx};
@@ -256,7 +256,7 @@ impl Due {
 
 fn enqueue_run(tx: &WriteTx<'_>, queue: &QueueName, name: &str, job: &str, run: Millis, bell: &mut Bell, now: Millis) -> Result<Outcome> {
     let by = format!("schedule {name} {}", rfc3339(run));
-    let made = enqueue(tx, queue, &[read_job(job)], &by, None, bell, now)?;
+    let made = enqueue(tx, queue, &Batch { jobs: vec![read_job(job)], then: None }, &by, None, bell, now)?;
     made.outcomes.into_iter().next().ok_or_else(|| Error::internal("a run of a schedule has no outcome", &name))
 }
 

@@ -6,18 +6,23 @@ use actix_web::web::{Data, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::effect;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Code, Error, Result};
 use crate::http::extract::Json;
 use crate::http::guard::Caller;
 use crate::queue::{JobId, NOTE_BYTES, Nack, Queue, State, Step, Waiters};
+use crate::sql::Statement;
+use crate::tenant::lease::Files;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AckBody {
     lease_token: String,
     result: Option<Box<RawValue>>,
+    /// Applied to the tenant's database, once for the job.
+    statements: Option<Vec<Statement>>,
 }
 
 #[derive(Deserialize)]
@@ -69,21 +74,32 @@ pub(super) struct JobStep {
     /// Of a leased job: somebody asked its worker to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<bool>,
+    /// Whether the statements of an `ack` ran now; they had before if not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<bool>,
 }
 
 impl JobStep {
     pub fn at(id: JobId, state: State) -> JobStep {
-        JobStep { id, state: state.as_str(), run_at: None, lease_until: None, cancelled: None }
+        JobStep { id, state: state.as_str(), run_at: None, lease_until: None, cancelled: None, applied: None }
     }
 }
 
 /// 200 when the job is done by this lease, now or before.
 pub async fn ack(call: Caller, id: Path<String>, body: Json<AckBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let (id, AckBody { lease_token, result }) = (JobId::parse(&id)?, body.0);
+    let (id, AckBody { lease_token, result, statements }) = (JobId::parse(&id)?, body.0);
     let result = result.map(|result| note("result", result)).transpose()?;
-    Queue::new(call.lease().await?.queue(), &waiters).ack(id, &lease_token, result).await?;
-    Ok(HttpResponse::Ok().json(JobReply { job: JobStep::at(id, State::Done) }))
+    let files = call.lease().await?;
+    let queue = Queue::new(files.queue(), &waiters);
+    let applied = match (statements, &files) {
+        (Some(statements), Files::Tenant(lease)) => {
+            Some(effect::ack(&call.claims, lease, &queue, (id, &lease_token), result, statements).await?)
+        }
+        (Some(_), Files::Operator(_)) => return Err(Error::bad_request("statements: the operator's queue has no database beside it")),
+        (None, _) => queue.ack(id, &lease_token, result).await.map(|()| None)?,
+    };
+    Ok(HttpResponse::Ok().json(JobReply { job: JobStep { applied, ..JobStep::at(id, State::Done) } }))
 }
 
 pub async fn nack(call: Caller, id: Path<String>, body: Json<NackBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
