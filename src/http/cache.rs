@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
 use super::extract::{Body, Query};
-use super::guard::TenantCall;
+use super::guard::Caller;
 use super::unread::UnreadAnswers;
 use crate::auth::scope::Scope;
 use crate::cache::{CONTENT_TYPE_BYTES, Cache, Key, Memory, Ttl, Unless};
@@ -20,7 +20,7 @@ pub struct PutQuery {
 }
 
 /// `PUT ?ttl=` with any bytes: 204 and the new `ETag`, whether or not the key was there.
-pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>, memory: Data<Memory>, body: Body) -> Result<HttpResponse> {
+pub async fn put(call: Caller, request: HttpRequest, query: Query<PutQuery>, memory: Data<Memory>, body: Body) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let ttl = query.0.ttl.as_deref().map(Ttl::parse).transpose()?;
     let (key, content_type) = (key(&request)?, content_type(request.headers())?);
@@ -29,7 +29,7 @@ pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>,
 }
 
 /// `GET`: the bytes, or 304 to a client that has them (`If-None-Match`), or 404 for a miss.
-pub async fn get(call: TenantCall, request: HttpRequest, memory: Data<Memory>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn get(call: Caller, request: HttpRequest, memory: Data<Memory>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let lease = call.lease().await?;
     let entry = Cache::new(lease.cache(), &memory).get(key(&request)?).await?.ok_or_else(|| {
@@ -50,7 +50,7 @@ pub async fn get(call: TenantCall, request: HttpRequest, memory: Data<Memory>, u
 }
 
 /// `DELETE`: 204, whether or not the key was there.
-pub async fn delete(call: TenantCall, request: HttpRequest, memory: Data<Memory>) -> Result<HttpResponse> {
+pub async fn delete(call: Caller, request: HttpRequest, memory: Data<Memory>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     Cache::new(call.lease().await?.cache(), &memory).delete(key(&request)?).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -143,11 +143,6 @@ impl NewWebhook {
             concurrency: within("concurrency", concurrency.unwrap_or(CONCURRENCY_DEFAULT), 1, CONCURRENCY_MAX)?,
         })
     }
-
-    /// A secret of the caller's own.
-    pub fn has_secret(&self) -> bool {
-        self.secret.is_some()
-    }
 }
 
 /// Sets it. Its secret is the one that came with it, else the one there is, else `fresh`; whether that was taken.
@@ -160,17 +155,17 @@ pub(super) fn put(
     now: Millis,
 ) -> Result<(Webhook, bool)> {
     let (number, _) = queue_of(tx, queue, now)?;
-    let is_new = tx.row(SECRET, [queue.as_str()], |_| Ok(()))?.is_none();
-    if is_new && tx.row(COUNT, [], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= WEBHOOKS_MAX {
+    let before = tx.row(SECRET, [queue.as_str()], |row| row.get::<_, Vec<u8>>(0))?.map(Secret::from_bytes);
+    if before.is_none() && tx.row(COUNT, [], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= WEBHOOKS_MAX {
         return Err(
             Error::conflict(format!("there are {WEBHOOKS_MAX} webhooks, the most there can be")).hint("Delete one that is not used.")
         );
     }
-    let secret = new.secret.as_ref().or(is_new.then_some(fresh)).map(Secret::bytes);
-    tx.execute(PUT, params![number, new.url, secret, new.timeout_ms, new.concurrency, now])?;
+    let secret = new.secret.as_ref().or(before.as_ref()).unwrap_or(fresh);
+    tx.execute(PUT, params![number, new.url, secret.bytes(), new.timeout_ms, new.concurrency, now])?;
     // What waits already is to be delivered.
     bell.look_at(now);
-    Ok((get(tx, queue, now)?, is_new && new.secret.is_none()))
+    Ok((get(tx, queue, now)?, secret == fresh))
 }
 
 /// From now on `fresh` signs, and for `overlap_s` the one before too.
@@ -288,7 +283,7 @@ impl Line {
 
 fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
     let secrets = [row.get::<_, Option<Vec<u8>>>(6)?, row.get(7)?].into_iter().flatten().map(Secret::from_bytes).collect();
-    let moments: [Option<Millis>; 4] = [row.get(8)?, row.get(9)?, row.get(10)?, row.get(11)?];
+    let moments: [Option<Millis>; 5] = [row.get(8)?, row.get(9)?, row.get(10)?, row.get(11)?, row.get(12)?];
     Ok(Line {
         queue: row.get(0)?,
         url: row.get(1)?,
@@ -328,11 +323,11 @@ const SECRET: &str = "SELECT w.secret FROM queues q CROSS JOIN webhooks w ON w.q
 
 const COUNT: &str = "SELECT count(*) FROM webhooks";
 
-/// A target that was set anew begins with a closed circuit.
+/// A target that was set anew begins with a closed circuit; a secret that was sent is the only one.
 const PUT: &str =
     "INSERT INTO webhooks (queue, url, secret, timeout_ms, concurrency, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
      ON CONFLICT (queue) DO UPDATE SET url = ?2, timeout_ms = ?4, concurrency = ?5, updated_at = ?6, failures = 0, open_until = NULL,
-         old_secret = iif(?3 IS NULL, old_secret, NULL), old_until = iif(?3 IS NULL, old_until, NULL), secret = coalesce(?3, secret)";
+         old_secret = iif(secret = ?3, old_secret, NULL), old_until = iif(secret = ?3, old_until, NULL), secret = ?3";
 
 const ROTATE: &str = "UPDATE webhooks SET old_secret = secret, old_until = ?3, secret = ?2, updated_at = ?4
      WHERE queue = (SELECT queue FROM queues WHERE name = ?1)";
@@ -344,13 +339,15 @@ const ONE: &str =
          w.created_at, w.updated_at
      FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
 
-/// Each moment is the first of one partial index; what is ready is due at once.
+/// Each moment is the first of one partial index; what is ready is due at once, and so are ends that followers wait to
+/// be told of, which a claim does.
 const LINES: &str = "SELECT q.name, w.url, w.timeout_ms, w.concurrency, w.failures, w.open_until, w.secret,
          iif(w.old_until > ?1, w.old_secret, NULL),
          (SELECT 0 FROM jobs j INDEXED BY jobs_ready WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = w.queue LIMIT 1),
          (SELECT 0 FROM jobs j INDEXED BY jobs_grouped WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = w.queue LIMIT 1),
          (SELECT j.due_at FROM jobs j INDEXED BY jobs_due WHERE j.state = 1 AND j.queue = w.queue ORDER BY j.due_at LIMIT 1),
-         (SELECT j.lease_until FROM jobs j INDEXED BY jobs_running WHERE j.state = 4 AND j.queue = w.queue ORDER BY j.lease_until LIMIT 1)
+         (SELECT j.lease_until FROM jobs j INDEXED BY jobs_running WHERE j.state = 4 AND j.queue = w.queue ORDER BY j.lease_until LIMIT 1),
+         (SELECT 0 FROM job_endings LIMIT 1)
      FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue WHERE q.paused_at IS NULL ORDER BY w.delivered_at";
 
 const QUEUES: &str = "SELECT q.name FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue";

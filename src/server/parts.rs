@@ -126,6 +126,7 @@ impl Parts {
             waiters: waiters.clone(),
             post: post.clone(),
             relay: relay.clone(),
+            systems: systems.clone(),
         };
         let waker = Waker::new(parts, &config.queue);
         let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run()), tokio::spawn(relay.clone().run())];

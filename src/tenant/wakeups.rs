@@ -138,3 +138,113 @@ impl Resting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Durability, Telemetry};
+    use crate::sqlite::Engine;
+    use crate::system::Systems;
+    use crate::system::app::{Answer, NewTenant, Patch, State, TokenRow};
+    use crate::system::audit::By;
+
+    struct Bed {
+        systems: Systems,
+        wakeups: Arc<Wakeups>,
+        tenant: Uuid,
+        _folder: tempfile::TempDir,
+    }
+
+    async fn bed() -> Bed {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().canonicalize().unwrap().join("system");
+        std::fs::create_dir(&dir).unwrap();
+        let config = Config::default();
+        let engine = Engine::start(&config.sqlite, &config.executor);
+        let systems = Systems::open(&engine, &dir, &Durability::default(), &Telemetry::default()).await.unwrap();
+        let (id, text) = (Uuid::now_v7(), || "t".to_owned());
+        systems.app.tenant_begin(NewTenant { id, slug: text(), name: text(), plan: text() }, None).await.unwrap();
+        let token = TokenRow {
+            jti: Uuid::now_v7(),
+            tenant_id: id,
+            sub: text(),
+            role: text(),
+            scopes: text(),
+            created_at: 0,
+            expires_at: i64::MAX,
+            revoked_at: None,
+        };
+        let action = by().did("tenant.create", None, serde_json::json!({}));
+        systems.app.tenant_activate(id, token, None, |_| Answer { status: 201, body: Vec::new() }, action).await.unwrap();
+        Bed { wakeups: Wakeups::new(systems.app.clone()), systems, tenant: id, _folder: folder }
+    }
+
+    fn by() -> By {
+        By { actor: "root".to_owned(), request_id: Uuid::now_v7() }
+    }
+
+    impl Bed {
+        async fn hold(&self, at: Millis) -> Hold {
+            self.wakeups.hold(self.tenant, at).await.unwrap()
+        }
+
+        async fn rest(&self) -> Option<Resting<'_>> {
+            self.wakeups.resting(self.tenant).await.unwrap()
+        }
+
+        async fn due(&self, now: Millis) -> Vec<Millis> {
+            self.systems.app.wakeups_due(now, 10).await.unwrap().into_iter().map(|due| due.at).collect()
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_moment_is_put_off_only_by_who_has_seen_everything() {
+        let bed = bed().await;
+        let hold = bed.hold(50).await;
+        assert_eq!(bed.due(100).await, [50]);
+        assert!(bed.rest().await.is_none(), "what it is for may not be committed yet");
+        drop(hold);
+        let resting = bed.rest().await.unwrap();
+        drop(bed.hold(60).await);
+        assert!(!resting.settle(Some(500)).await.unwrap(), "somebody came after the look");
+        assert_eq!(bed.due(100).await, [50]);
+        assert!(bed.rest().await.unwrap().settle(Some(500)).await.unwrap());
+        assert_eq!((bed.due(100).await, bed.due(500).await), (vec![], vec![500]));
+        drop(bed.hold(400).await);
+        assert_eq!(bed.due(450).await, [400]);
+        assert!(bed.rest().await.unwrap().settle(None).await.unwrap());
+        assert!(bed.due(Millis::MAX).await.is_empty());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_seen_to_already_is_held_without_a_commit() {
+        let bed = bed().await;
+        assert!(bed.wakeups.held(bed.tenant).is_none());
+        let first = bed.hold(50).await;
+        let asked = bed.systems.app.wakeup_asked(bed.tenant).await.unwrap();
+        let (second, third) = (bed.hold(70).await, bed.wakeups.held(bed.tenant).unwrap());
+        assert_eq!((second.by(), third.by()), (50, 50));
+        assert_eq!(bed.systems.app.wakeup_asked(bed.tenant).await.unwrap(), asked);
+        drop((first, second));
+        assert!(bed.rest().await.is_none());
+        drop(third);
+        drop(bed.rest().await.unwrap());
+        assert!(bed.wakeups.held(bed.tenant).is_none(), "a look that may put it off has begun");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_is_not_active_sleeps_until_it_is() {
+        let bed = bed().await;
+        drop(bed.hold(50).await);
+        let set = async |state| {
+            let action = by().did("tenant.update", None, serde_json::json!({}));
+            bed.systems.app.tenant_patch(bed.tenant, Patch { state: Some(state), ..Patch::default() }, action).await.unwrap();
+        };
+        set(State::Suspended).await;
+        assert!(bed.due(100).await.is_empty());
+        drop(bed.hold(40).await);
+        assert!(bed.due(100).await.is_empty());
+        set(State::Active).await;
+        assert_eq!(bed.due(100).await, [40]);
+    }
+}

@@ -5,9 +5,11 @@ mod control;
 mod effect;
 mod enqueue;
 mod lease;
+mod operator;
 mod outbox;
 mod schedule;
 mod wait;
+mod webhook;
 mod workflow;
 
 use std::collections::HashSet;
