@@ -8,6 +8,8 @@
 //! wants to keep it.
 
 mod encode;
+pub mod once;
+pub mod outbox;
 mod params;
 mod query;
 mod request;

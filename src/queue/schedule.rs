@@ -7,13 +7,12 @@ use rusqlite::{Row, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::batch::Batch;
 use super::calendar::Calendar;
 use super::enqueue::{Enqueued, Outcome, enqueue, queue_of};
 use super::job::{JobRequest, NewJob};
 use super::name::plain;
 use super::wait::Bell;
-use super::{JobId, QueueName};
+use super::{Batch, JobId, QueueName};
 use crate::clock::{Millis, rfc3339};
 use crate::error::{Error, Result};
 use crate::sqlite::{Reader, WriteTx};

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
+use super::relay::Relay;
 use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::Memory;
@@ -53,7 +54,8 @@ pub struct Parts {
     fleet: Arc<Fleet>,
     post: Arc<Post>,
     waker: Waker,
-    /// The fleet's driver and the waker.
+    relay: Relay,
+    /// The fleet's driver, the waker and the relay.
     background: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
@@ -105,7 +107,7 @@ impl Parts {
             drain: Duration::from_millis(config.tenants.drain_ms),
         });
         let parts = lifecycle::Parts {
-            layout,
+            layout: layout.clone(),
             engine: engine.clone(),
             app: systems.app.clone(),
             audit: systems.audit.clone(),
@@ -121,6 +123,7 @@ impl Parts {
 
         let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
         let waiters = Arc::new(Waiters::new(wakeups.clone()));
+        let relay = Relay::new(layout, registry.clone(), triples.clone(), waiters.clone());
         let parts = waker::Parts {
             app: systems.app.clone(),
             wakeups,
@@ -128,9 +131,11 @@ impl Parts {
             triples: triples.clone(),
             waiters: waiters.clone(),
             post: post.clone(),
+            relay: relay.clone(),
+            systems: systems.clone(),
         };
         let waker = Waker::new(parts, &config.queue);
-        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run())];
+        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run()), tokio::spawn(relay.clone().run())];
 
         let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
         Ok(Parts {
@@ -147,6 +152,7 @@ impl Parts {
             fleet: Arc::new(fleet),
             post,
             waker,
+            relay,
             background: Arc::new(Mutex::new(background)),
             ring,
             verifier,
@@ -203,6 +209,7 @@ impl Parts {
     pub async fn close(&self) {
         self.fleet.close();
         self.waker.close();
+        self.relay.close();
         let tasks = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
         let until = tokio::time::Instant::now() + self.grace;
         for mut task in tasks {

@@ -38,7 +38,7 @@ pub struct Answer {
 }
 
 /// A request with all that its run needs, shared by its attempts.
-struct Task {
+pub(super) struct Task {
     work: Work,
     integers: Integers,
     plan: Arc<Plan>,
@@ -98,6 +98,11 @@ async fn write(database: &Arc<Database>, limits: Limits, task: Arc<Task>) -> Res
 }
 
 impl Task {
+    /// Of a request without a key.
+    pub fn new(mut request: Request, plan: &Arc<Plan>, caller: Caller) -> Result<Task> {
+        Ok(Task { work: request.work()?, integers: request.integers, plan: plan.clone(), caller, key: None })
+    }
+
     fn read(&self, reader: &Reader<'_>) -> Result<Read> {
         let began = Instant::now();
         let mut answering = Answering::new(&self.plan, self.integers);
@@ -124,7 +129,7 @@ impl Task {
         Ok(Read::Done(self.answer(answering, ran, began, false)))
     }
 
-    fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
+    pub fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
         let began = Instant::now();
         if let Some(key) = &self.key
             && let Some(body) = ANSWERS.answered(tx, &self.caller.subject, key)?

@@ -103,6 +103,7 @@ pub struct Database {
     /// A commit failed undecided: what the log holds may not be on the disk.
     suspect: AtomicBool,
     pub(super) told: Arc<OnceLock<Told>>,
+    pub(super) left: OnceLock<&'static str>,
 }
 
 #[derive(Default)]
@@ -154,6 +155,7 @@ impl Database {
             refused: AtomicBool::default(),
             suspect: AtomicBool::default(),
             told: Arc::default(),
+            left: OnceLock::new(),
         })
     }
 

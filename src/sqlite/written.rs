@@ -116,10 +116,16 @@ impl Database {
     /// answered: by grouped writes, transactions over several requests, and the migrations of an opening (as everything);
     /// also where nobody knows whether the commit happened. It runs on the writer's lane: it rings a bell, and neither
     /// waits nor uses the file. Only the first one given to a handle is; files where no tenant's SQL runs never call it.
-    /// What was committed before a crash, or by a fleet run's visit to the closed file, is told to nobody: look once when
-    /// the file is opened.
+    /// What was committed before a crash, or by a fleet run's visit to the closed file, is told to nobody; see
+    /// [`Database::ask_when_opened`].
     pub fn on_commit(&self, told: impl Fn(&Written) + Send + Sync + 'static) {
         let _ = self.told.set(Box::new(told));
+    }
+
+    /// Has `question`, a SELECT, asked each time the file is opened: a row of it tells whoever is told of commits that
+    /// everything was written. So what an earlier process left is found.
+    pub fn ask_when_opened(&self, question: &'static str) {
+        let _ = self.left.set(question);
     }
 }
 

@@ -10,6 +10,7 @@
 //!   are closed.
 
 mod visit;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -69,6 +70,7 @@ pub struct Triples {
     misses: AtomicU64,
     /// Nobody gets a lease any more.
     closing: AtomicBool,
+    watch: watch::Watch,
 }
 
 /// The right to use a tenant's files. Cheap; hold it for a request.
@@ -138,6 +140,7 @@ impl Triples {
             hits: AtomicU64::default(),
             misses: AtomicU64::default(),
             closing: AtomicBool::default(),
+            watch: watch::Watch::default(),
         });
         tokio::task::spawn_local(retire_evicted(Arc::downgrade(&triples), evicted));
         triples
@@ -311,9 +314,11 @@ impl Triples {
             };
             Database::new(&self.engine, &gate, self.layout.file(id, role), options)
         };
+        let files = Role::ALL.map(file);
+        self.watch.over(id, &files[Role::Database as usize]);
         Arc::new(Triple {
             id,
-            files: Role::ALL.map(file),
+            files,
             plan,
             gate,
             leases: AtomicU32::default(),

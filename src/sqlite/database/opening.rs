@@ -134,6 +134,7 @@ impl Database {
             }
         })?;
         session.ours.set(session.our_names().map_err(describe)?);
+        let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
         if self.suspect.load(Relaxed) && !checkpoint::settle(&session) {
@@ -154,7 +155,7 @@ impl Database {
         });
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
-        if settings.sandboxed && !moved.moves.is_empty() {
+        if settings.sandboxed && (any_left || !moved.moves.is_empty()) {
             open.tell(&Written::everything());
         }
         self.engine.counters().opens.fetch_add(1, Relaxed);
