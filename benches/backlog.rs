@@ -1,7 +1,8 @@
 //! Whether a backlog slows a queue down: the rate of claims with their acknowledgements on a file where nothing waits,
 //! and on one with a million jobs waiting, a hundred thousand dead and a hundred thousand scheduled, as a ratio in one
-//! run. Both are filled through the engine, and commit with a flush. Each round adds as many jobs as it works off to
-//! both, and begins with the other side, so that what the machine does meanwhile hits both.
+//! run. Both are filled through the engine, and commit with a flush. A round is [`SLICES`] short slices of each side in
+//! turn, the sides changing places from one to the next, so that what the machine and its disk do meanwhile hits both. Before
+//! a slice as many jobs are added as it works off.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,9 @@ use tenantry::system::schema;
 const WORKERS: usize = 8;
 const CLAIM: usize = 10;
 
+/// Slices of each side in a round.
+const SLICES: usize = 10;
+
 /// Jobs in one request that fills.
 const BATCH: usize = 500;
 
@@ -35,7 +39,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     scheduled: usize,
     /// Jobs worked off on each side in each round
-    #[arg(long, value_name = "N", default_value_t = 4_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
     jobs: usize,
     #[arg(long, value_name = "N", default_value_t = 9)]
     rounds: usize,
@@ -112,8 +116,8 @@ impl Side {
         Ok(found.jobs.iter().map(|job| (job.id, job.lease_token.to_string())).collect())
     }
 
-    /// How many jobs a second were claimed and acknowledged.
-    async fn work(&self, jobs: usize) -> Result<f64> {
+    /// How long it takes to claim and acknowledge so many jobs.
+    async fn work(&self, jobs: usize) -> Result<Duration> {
         self.add(jobs, json!({ "payload": { "n": 1 } })).await?;
         let (began, queue) = (Instant::now(), self.queue());
         let queue = &queue;
@@ -126,7 +130,7 @@ impl Side {
             Ok(())
         });
         join_all(workers).await.into_iter().collect::<Result<()>>()?;
-        Ok(jobs as f64 / began.elapsed().as_secs_f64())
+        Ok(began.elapsed())
     }
 }
 
@@ -150,15 +154,21 @@ async fn run(args: &Args) -> Result<()> {
         args.scheduled,
         began.elapsed().as_secs_f64()
     );
-    let jobs = args.jobs / (WORKERS * CLAIM) * (WORKERS * CLAIM);
+    let jobs = args.jobs / (SLICES * WORKERS * CLAIM) * (WORKERS * CLAIM);
     let mut rounds = Vec::new();
     for round in 0..args.rounds + 1 {
-        let (of_empty, of_full) = if round % 2 == 0 {
-            (empty.work(jobs).await?, full.work(jobs).await?)
-        } else {
-            let of_full = full.work(jobs).await?;
-            (empty.work(jobs).await?, of_full)
-        };
+        let (mut of_empty, mut of_full) = (Duration::ZERO, Duration::ZERO);
+        for slice in 0..SLICES {
+            if slice % 2 == 0 {
+                of_empty += empty.work(jobs).await?;
+            }
+            of_full += full.work(jobs).await?;
+            if slice % 2 == 1 {
+                of_empty += empty.work(jobs).await?;
+            }
+        }
+        let rate = |took: Duration| (jobs * SLICES) as f64 / took.as_secs_f64();
+        let (of_empty, of_full) = (rate(of_empty), rate(of_full));
         // The first warms up.
         if round > 0 {
             println!("{of_empty:8.0} jobs/s of nothing, {of_full:8.0} of the backlog: {:.2}", of_full / of_empty);

@@ -278,7 +278,10 @@ impl<'a> Queue<'a> {
 
     /// Enqueues the runs that are due; in several transactions.
     pub async fn fire(&self) -> Result<()> {
-        while self.write(schedule::fire).await? {}
+        let next_at = self.file.read(self.limits, schedule::next_at).await?;
+        if next_at.is_some_and(|at| at <= now_ms()) {
+            while self.write(schedule::fire).await? {}
+        }
         Ok(())
     }
 

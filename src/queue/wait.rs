@@ -285,7 +285,7 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        if self.file.owner().is_none() {
+        if self.file.owner().is_none() && (self.everywhere || !self.rung.is_empty() || self.look_at < Millis::MAX) {
             self.waiters.own.notify_one();
         }
         if self.waiters.count() > 0 {

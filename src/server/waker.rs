@@ -32,7 +32,7 @@ const TENDED_MAX: usize = 256;
 const LOOKS_MAX: usize = 8;
 
 /// Between two attempts that failed.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(15);
 
 /// The longest that is slept without a look at the clock, which may be set, or stand still with the machine.
 const SLICE: Duration = Duration::from_secs(1);

@@ -150,6 +150,23 @@ fn a_job_is_posted_signed_and_done() {
 }
 
 #[test]
+fn a_job_that_waited_for_another_queues_is_delivered_when_that_is_done() {
+    let (mut server, target) = (allowing(), Target::start());
+    let tenant = server.tenant("webhook");
+    set(&tenant, &target);
+    let first = enqueue(&tenant, "by-workers", json!({ "payload": 1 }));
+    let second = enqueue(&tenant, "q", json!({ "payload": 2, "depends_on": [first] }));
+    // Nobody tends to the tenant any more, and nothing in memory knows of it.
+    server.restart();
+    let job = claim(&tenant, "by-workers", 1, 60).remove(0);
+    assert!(target.posted().is_empty());
+    ack(&tenant, &job).expect(200);
+    server.kill9();
+    server.start_again();
+    assert_eq!(target.gets(1)[0].header("webhook-id"), second);
+}
+
+#[test]
 fn what_fails_is_tried_again_and_a_wait_that_is_asked_for_is_kept() {
     let (server, target) = (allowing(), Target::start());
     let tenant = server.tenant("webhook");
