@@ -10,26 +10,29 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
+use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::Memory;
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
+use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
-use crate::queue::Waiters;
-use crate::rest::{Schemas, Unindexed};
-use crate::sqlite::Engine;
+use crate::locks::WaitingForLocks;
+use crate::queue::{Post, Waiters};
+use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
+use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
 use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
-use crate::tenant::{Target, Triples};
+use crate::tenant::{Role, Target, Triples, Wakeups};
 
 /// The first operator's name.
 const FIRST_OPERATOR: &str = "root";
@@ -48,17 +51,21 @@ pub struct Parts {
     registry: Arc<Registry>,
     lifecycle: Arc<Lifecycle>,
     fleet: Arc<Fleet>,
-    driving: Arc<Mutex<Option<JoinHandle<()>>>>,
+    post: Arc<Post>,
+    waker: Waker,
+    /// The fleet's driver and the waker.
+    background: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
-    cache_memory: Arc<Memory>,
-    schemas: Arc<Schemas>,
-    unindexed: Arc<Unindexed>,
+    pub cache_memory: Arc<Memory>,
+    pub waiting_for_locks: Arc<WaitingForLocks>,
+    dialect: Arc<Dialect>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
+    cors: Arc<Cors>,
     unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
     grace: Duration,
@@ -79,8 +86,12 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let folder = config.tenants.migrations_dir.clone();
+        let beside = folder.clone();
+        let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
+        let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
+        let functions = engine.blocking(move || load_functions(folder, &known)).await?;
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);
@@ -108,7 +119,18 @@ impl Parts {
         let recovered = lifecycle.recover().await?;
         tracing::info!(?recovered, "what an earlier end left is settled");
 
-        let driving = Arc::new(Mutex::new(Some(tokio::spawn(fleet.clone().drive()))));
+        let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
+        let waiters = Arc::new(Waiters::new(wakeups.clone()));
+        let parts = waker::Parts {
+            app: systems.app.clone(),
+            wakeups,
+            registry: registry.clone(),
+            triples: triples.clone(),
+            waiters: waiters.clone(),
+            post: post.clone(),
+        };
+        let waker = Waker::new(parts, &config.queue);
+        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run())];
 
         let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
         Ok(Parts {
@@ -116,25 +138,33 @@ impl Parts {
             engine,
             triples,
             readiness: Arc::default(),
-            waiters: Arc::default(),
+            waiters,
             mark: Arc::new(systems.mark.clone()),
             analytics: Arc::new(systems.analytics.clone()),
             systems,
             registry,
             lifecycle: Arc::new(lifecycle),
             fleet: Arc::new(fleet),
-            driving,
+            post,
+            waker,
+            background: Arc::new(Mutex::new(background)),
             ring,
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
-            schemas: Schemas::new(),
-            unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
+            waiting_for_locks: Arc::default(),
+            dialect: Arc::new(Dialect {
+                schemas: Schemas::new(policies),
+                functions,
+                stencils: Stencils::default(),
+                unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
+            }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
+            cors: Arc::new(Cors::new(config.http.cors_origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -147,6 +177,7 @@ impl Parts {
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
             .app_data(Data::from(self.waiters))
+            .app_data(Data::from(self.post))
             .app_data(Data::from(self.systems))
             .app_data(Data::from(self.mark))
             .app_data(Data::from(self.analytics))
@@ -158,29 +189,43 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
-            .app_data(Data::from(self.schemas))
-            .app_data(Data::from(self.unindexed))
+            .app_data(Data::from(self.waiting_for_locks))
+            .app_data(Data::from(self.dialect))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
             .app_data(Data::from(self.streams))
-            .app_data(Data::from(self.body_limits));
+            .app_data(Data::from(self.body_limits))
+            .app_data(Data::from(self.cors));
     }
 
     /// Closes every file. No request runs any more.
     pub async fn close(&self) {
         self.fleet.close();
-        let driving = self.driving.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut driving) = driving
-            && tokio::time::timeout(self.grace, &mut driving).await.is_err()
-        {
-            // What its visits still do ends on the lanes; the next start visits those tenants again.
-            driving.abort();
+        self.waker.close();
+        let tasks = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
+        let until = tokio::time::Instant::now() + self.grace;
+        for mut task in tasks {
+            // What a visit still does ends on the lanes, what is being delivered is delivered again: at the next start.
+            if tokio::time::timeout_at(until, &mut task).await.is_err() {
+                task.abort();
+            }
         }
         self.triples.close(self.grace).await;
         self.systems.close().await;
         self.engine.stop();
     }
+}
+
+/// The application's functions, tried on files as all of its migrations make them. Blocking.
+fn load_functions(folder: Option<PathBuf>, target: &Target) -> Result<Functions> {
+    let Some(folder) = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir()) else {
+        return Ok(Functions::default());
+    };
+    // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
+    let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
+    let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
+    Functions::load(&folder, &trial)
 }
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a
