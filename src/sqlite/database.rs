@@ -192,8 +192,17 @@ impl Database {
             if gone.load(Relaxed) {
                 return;
             }
-            let outcome = database.not_refused().and_then(|()| open.readers.get()).and_then(|session| {
-                session.watched(&engine, limits.time, gone, || f(&Reader::new(&session))).map_err(|error| writer::explain(&session, error))
+            let run = |session: &Session| {
+                session.watched(&engine, limits.time, gone, || f(&Reader::new(session))).map_err(|error| writer::explain(session, error))
+            };
+            let outcome = database.not_refused().and_then(|()| match open.readers.get()? {
+                Some(reader) => run(&reader),
+                // No descriptors for a reader: it takes the writer's time.
+                None => {
+                    let writer = open.writer();
+                    writer::roll_back(&writer);
+                    run(&writer)
+                }
             });
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);

@@ -34,8 +34,8 @@ const REOPEN_WAIT: Duration = Duration::from_secs(5);
 /// How long interrupted work may take to end before a fence gives up.
 const INTERRUPT_WAIT: Duration = Duration::from_secs(5);
 
-/// What a triple counts for in the LRU before it has opened anything, in descriptors: one file with a reader.
-const WEIGHT_AT_FIRST: u32 = 5;
+/// What a triple counts for in the LRU before it has opened anything, in descriptors: one file.
+const WEIGHT_AT_FIRST: u32 = 3;
 
 pub struct Triple {
     id: TenantId,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, LogLength};
-use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
+use super::super::descriptors::{Descriptors, WRITER_DESCRIPTORS};
 use super::super::executor::overloaded;
 use super::super::fault;
 use super::super::interactive::Transactions;
@@ -80,12 +80,12 @@ impl Database {
             return Err(error.clone());
         }
         let pass = self.hold()?;
-        let for_writer = self.room(WRITER_DESCRIPTORS + READER_DESCRIPTORS).await?;
+        let room = self.room(WRITER_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
         let database = self.clone();
         let open = move || {
             let _pass = pass;
-            let _ = answer.send(database.open_here(for_writer));
+            let _ = answer.send(database.open_here(room));
         };
         self.engine.writes().submit(self.writing_party(), Box::new(open))?;
         let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
@@ -106,8 +106,7 @@ impl Database {
         Settings { level, sandboxed, max_bytes, create, writer: true }
     }
 
-    fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
-        let for_reader = for_writer.split(READER_DESCRIPTORS);
+    fn open_here(&self, room: Descriptors) -> Result<Arc<Open>> {
         let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
         if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
             return Err(busy());
@@ -123,7 +122,7 @@ impl Database {
         }
         let settings = self.settings();
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
-        let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
+        let session = Session::open(&self.engine, &self.path, settings, room).map_err(describe)?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
@@ -149,7 +148,7 @@ impl Database {
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),
+            readers: Readers::new(&self.engine, &self.path, settings, &self.options),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });
