@@ -23,6 +23,7 @@ mod control;
 mod enqueue;
 mod history;
 mod id;
+mod inbox;
 mod job;
 mod lease;
 mod limit;
@@ -47,6 +48,7 @@ pub use control::{Moved, Redrive, STEP_MAX, Settings};
 pub use enqueue::{Enqueued, Outcome};
 pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
 pub use id::JobId;
+pub use inbox::{Letter, Mark, TakenIn};
 pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
 pub use lease::{ERROR_BYTES, NOTE_BYTES, Nack, Step};
 pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
@@ -110,6 +112,25 @@ impl<'a> Queue<'a> {
     pub async fn ack(&self, id: JobId, lease_token: &str, result: Option<String>) -> Result<()> {
         let token = lease::token(id, lease_token)?;
         self.write(move |tx, bell, now| lease::ack(tx, id, token, result.as_deref(), bell, now)).await
+    }
+
+    /// Until when the token holds the job; `None` when it has finished it. Errors as for [`Queue::ack`].
+    pub async fn held_until(&self, id: JobId, lease_token: &str) -> Result<Option<Millis>> {
+        let token = lease::token(id, lease_token)?;
+        self.file.read(self.limits, move |reader| lease::held_until(reader, id, token, now_ms())).await
+    }
+
+    /// Parts jobs into those that nobody will work on any more and the others.
+    pub async fn are_over(&self, ids: Vec<Uuid>) -> Result<(Vec<Uuid>, Vec<Uuid>)> {
+        let is_over = move |reader: &Reader<'_>| {
+            let (mut over, mut others) = (Vec::new(), Vec::new());
+            for id in ids {
+                let is_over = JobId::try_from(id).map_or(Ok(true), |id| lease::is_over(reader, id))?;
+                if is_over { over.push(id) } else { others.push(id) }
+            }
+            Ok((over, others))
+        };
+        self.file.read(self.limits, is_over).await
     }
 
     /// The try failed: the job waits for the next one, or is dead. Errors as for [`Queue::ack`].
@@ -257,8 +278,27 @@ impl<'a> Queue<'a> {
 
     /// Enqueues the runs that are due; in several transactions.
     pub async fn fire(&self) -> Result<()> {
-        while self.write(schedule::fire).await? {}
+        let next_at = self.file.read(self.limits, schedule::next_at).await?;
+        if next_at.is_some_and(|at| at <= now_ms()) {
+            while self.write(schedule::fire).await? {}
+        }
         Ok(())
+    }
+
+    /// How far the database's outbox has been taken in.
+    pub async fn mark(&self) -> Result<Mark> {
+        self.file.read(self.limits, inbox::mark).await
+    }
+
+    /// Takes in what stands in the outbox behind `mark`, in its order; the database has all that the mark says.
+    pub async fn take_in(&self, mark: i64, letters: Vec<Letter>) -> Result<TakenIn> {
+        self.write(move |tx, bell, now| inbox::take_in(tx, mark, &letters, bell, now)).await
+    }
+
+    /// Whether a part of the outbox waits for room, and its time to be tried again has come.
+    pub async fn is_behind(&self) -> Result<bool> {
+        let is_due = |reader: &Reader<'_>| Ok(inbox::retry_at(reader)?.is_some_and(|at| at <= now_ms()));
+        self.file.read(self.limits, is_due).await
     }
 
     /// Claims what is to be delivered now, `room` jobs at most; `under_way` is what is being delivered, by queue.
@@ -275,7 +315,7 @@ impl<'a> Queue<'a> {
     /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
         let look = move |reader: &Reader<'_>| {
-            let moments = [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?];
+            let moments = [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?, inbox::retry_at(reader)?];
             Ok(moments.into_iter().flatten().min())
         };
         self.file.read(self.limits, look).await

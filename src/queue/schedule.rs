@@ -7,19 +7,22 @@ use rusqlite::{Row, params};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::batch::Batch;
 use super::calendar::Calendar;
 use super::enqueue::{Enqueued, Outcome, enqueue, queue_of};
 use super::job::{JobRequest, NewJob};
 use super::name::plain;
 use super::wait::Bell;
-use super::{JobId, QueueName};
+use super::{Batch, JobId, QueueName};
 use crate::clock::{Millis, rfc3339};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sqlite::{Reader, WriteTx};
 
 /// Schedules of one file.
 pub const SCHEDULES_MAX: i64 = 1_000;
+
+/// The longest that a schedule's job may be, in bytes of JSON: many of them are shown together, and enqueued by one
+/// transaction.
+pub const JOB_BYTES: usize = 16 << 10;
 
 /// Runs shown of what is to come.
 pub const RUNS_SHOWN: usize = 5;
@@ -112,6 +115,10 @@ impl NewSchedule {
     /// Errors: `bad_request` for what cannot be read or never runs, and those of the job.
     pub fn new(cron: String, time_zone: String, misfire: Misfire, paused: bool, job: &RawValue, now: Millis) -> Result<NewSchedule> {
         let calendar = Calendar::parse(&cron, &time_zone, now)?;
+        if job.get().len() > JOB_BYTES {
+            return Err(Error::new(Code::PayloadTooLarge, format!("the job of a schedule has at most {JOB_BYTES} bytes"))
+                .hint("Keep large data elsewhere, and its address in the payload."));
+        }
         read_job(job.get())?;
         Ok(NewSchedule { cron, time_zone, calendar, misfire, paused, job: job.get().to_owned() })
     }

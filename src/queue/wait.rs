@@ -39,6 +39,8 @@ pub struct Waiters {
     closing: watch::Sender<bool>,
     /// Where it is kept when a tenant must be looked into though nobody asks.
     wakeups: Option<Arc<Wakeups>>,
+    /// Told when there may be something to do in the server's own file.
+    own: Notify,
 }
 
 #[derive(Default)]
@@ -95,6 +97,11 @@ impl Waiters {
     /// Claims that wait.
     pub fn count(&self) -> usize {
         self.waiting.load(SeqCst)
+    }
+
+    /// Until there may be something to do in the server's own file, of which no wake-up is kept.
+    pub async fn own_news(&self) {
+        self.own.notified().await;
     }
 
     /// One claim of each queue of the file.
@@ -264,8 +271,8 @@ impl Bell {
         }
         let by = self.hold.as_ref().map_or(Millis::MAX, Hold::by);
         let mut first = self.look_at;
-        if self.everywhere && first > 0 && tx.row(ANY_IS_PUSHED, [], |_| Ok(()))?.is_some() {
-            first = 0;
+        if self.everywhere && tx.row(ANY_PUSHED, [], |_| Ok(()))?.is_some() {
+            first = Millis::MIN;
         }
         for (queue, at, _) in &self.rung {
             if *at < by.min(first) && tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some() {
@@ -278,6 +285,9 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
+        if self.file.owner().is_none() && (self.everywhere || !self.rung.is_empty() || self.look_at < Millis::MAX) {
+            self.waiters.own.notify_one();
+        }
         if self.waiters.count() > 0 {
             if self.everywhere {
                 self.waiters.ring_all(self.file.path());
@@ -291,5 +301,6 @@ impl Drop for Bell {
 
 const NAME: &str = "SELECT name FROM queues WHERE queue = ?1";
 
+const ANY_PUSHED: &str = "SELECT 1 FROM webhooks LIMIT 1";
+
 const IS_PUSHED: &str = "SELECT 1 FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
-const ANY_IS_PUSHED: &str = "SELECT 1 FROM webhooks LIMIT 1";

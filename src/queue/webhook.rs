@@ -283,7 +283,7 @@ impl Line {
 
 fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
     let secrets = [row.get::<_, Option<Vec<u8>>>(6)?, row.get(7)?].into_iter().flatten().map(Secret::from_bytes).collect();
-    let moments: [Option<Millis>; 4] = [row.get(8)?, row.get(9)?, row.get(10)?, row.get(11)?];
+    let moments: [Option<Millis>; 5] = [row.get(8)?, row.get(9)?, row.get(10)?, row.get(11)?, row.get(12)?];
     Ok(Line {
         queue: row.get(0)?,
         url: row.get(1)?,
@@ -339,13 +339,15 @@ const ONE: &str =
          w.created_at, w.updated_at
      FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
 
-/// Each moment is the first of one partial index; what is ready is due at once.
+/// Each moment is the first of one partial index; what is ready is due at once, and so are ends that followers wait to
+/// be told of, which a claim does.
 const LINES: &str = "SELECT q.name, w.url, w.timeout_ms, w.concurrency, w.failures, w.open_until, w.secret,
          iif(w.old_until > ?1, w.old_secret, NULL),
          (SELECT 0 FROM jobs j INDEXED BY jobs_ready WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = w.queue LIMIT 1),
          (SELECT 0 FROM jobs j INDEXED BY jobs_grouped WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = w.queue LIMIT 1),
          (SELECT j.due_at FROM jobs j INDEXED BY jobs_due WHERE j.state = 1 AND j.queue = w.queue ORDER BY j.due_at LIMIT 1),
-         (SELECT j.lease_until FROM jobs j INDEXED BY jobs_running WHERE j.state = 4 AND j.queue = w.queue ORDER BY j.lease_until LIMIT 1)
+         (SELECT j.lease_until FROM jobs j INDEXED BY jobs_running WHERE j.state = 4 AND j.queue = w.queue ORDER BY j.lease_until LIMIT 1),
+         (SELECT 0 FROM job_endings LIMIT 1)
      FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue WHERE q.paused_at IS NULL ORDER BY w.delivered_at";
 
 const QUEUES: &str = "SELECT q.name FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue";

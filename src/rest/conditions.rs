@@ -38,11 +38,18 @@ fn condition(renderer: &mut Renderer<'_>, node: &Node<'_>, filter: &Filter) -> R
         let there = match filter.test {
             Test::Is(Is::Null) => filter.negated,
             Test::Is(Is::NotNull) => !filter.negated,
+            // The name is the column's too, over which the row was embedded.
+            _ if renderer.table(node).column(&filter.path.column).is_some() => return compared(renderer, node, filter),
             _ => return Err(refusal::not_a_null_test(&filter.path.column)),
         };
         let exists = renderer.exists(child)?;
         return Ok(if there { exists } else { format!("NOT {exists}") });
     }
+    compared(renderer, node, filter)
+}
+
+/// A filter on a column, or on what is within it.
+fn compared(renderer: &mut Renderer<'_>, node: &Node<'_>, filter: &Filter) -> Result<String> {
     if let Test::Search(how, words) = &filter.test {
         return search(renderer, node, filter, *how, words).map(|sql| negate(filter.negated, sql));
     }

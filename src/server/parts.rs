@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
+use super::relay::Relay;
 use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::Memory;
@@ -22,6 +23,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
 use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
 use crate::sqlite::{Engine, Trial};
@@ -52,13 +54,15 @@ pub struct Parts {
     fleet: Arc<Fleet>,
     post: Arc<Post>,
     waker: Waker,
-    /// The fleet's driver and the waker.
+    relay: Relay,
+    /// The fleet's driver, the waker and the relay.
     background: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
-    cache_memory: Arc<Memory>,
+    pub cache_memory: Arc<Memory>,
+    pub waiting_for_locks: Arc<WaitingForLocks>,
     dialect: Arc<Dialect>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
@@ -103,7 +107,7 @@ impl Parts {
             drain: Duration::from_millis(config.tenants.drain_ms),
         });
         let parts = lifecycle::Parts {
-            layout,
+            layout: layout.clone(),
             engine: engine.clone(),
             app: systems.app.clone(),
             audit: systems.audit.clone(),
@@ -119,6 +123,7 @@ impl Parts {
 
         let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
         let waiters = Arc::new(Waiters::new(wakeups.clone()));
+        let relay = Relay::new(layout, registry.clone(), triples.clone(), waiters.clone());
         let parts = waker::Parts {
             app: systems.app.clone(),
             wakeups,
@@ -126,9 +131,11 @@ impl Parts {
             triples: triples.clone(),
             waiters: waiters.clone(),
             post: post.clone(),
+            relay: relay.clone(),
+            systems: systems.clone(),
         };
         let waker = Waker::new(parts, &config.queue);
-        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run())];
+        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run()), tokio::spawn(relay.clone().run())];
 
         let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
         Ok(Parts {
@@ -145,12 +152,14 @@ impl Parts {
             fleet: Arc::new(fleet),
             post,
             waker,
+            relay,
             background: Arc::new(Mutex::new(background)),
             ring,
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
+            waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),
                 functions,
@@ -186,6 +195,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
+            .app_data(Data::from(self.waiting_for_locks))
             .app_data(Data::from(self.dialect))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
@@ -199,6 +209,7 @@ impl Parts {
     pub async fn close(&self) {
         self.fleet.close();
         self.waker.close();
+        self.relay.close();
         let tasks = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
         let until = tokio::time::Instant::now() + self.grace;
         for mut task in tasks {

@@ -1,5 +1,6 @@
 //! The waker does for tenants what is due although nobody asks: it fires schedules and delivers to webhooks. It sleeps
 //! until the first moment that `app` has ([`Wakeups`]), then tends to that tenant, and only that one's files are opened.
+//! The operator's own queue, which is open anyway, is tended to all the time.
 //!
 //! Bounds: [`TENDED_MAX`] tenants tended to at once, [`LOOKS_MAX`] of them with their files in use, `queue.deliveries`
 //! requests under way and `queue.deliveries_per_tenant` of one tenant. Tending holds no lease while it waits, so a tenant
@@ -15,11 +16,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::relay::Relay;
 use crate::clock::{Millis, now_ms};
 use crate::config;
 use crate::error::Result;
 use crate::queue::{Post, Waiters};
-use crate::system::App;
+use crate::system::{App, Systems};
 use crate::tenant::registry::Registry;
 use crate::tenant::{Triples, Wakeups};
 
@@ -30,7 +32,7 @@ const TENDED_MAX: usize = 256;
 const LOOKS_MAX: usize = 8;
 
 /// Between two attempts that failed.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(15);
 
 /// The longest that is slept without a look at the clock, which may be set, or stand still with the machine.
 const SLICE: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ pub struct Parts {
     pub triples: Arc<Triples>,
     pub waiters: Arc<Waiters>,
     pub post: Arc<Post>,
+    pub relay: Relay,
+    pub systems: Arc<Systems>,
 }
 
 /// A handle; clones are the same.
@@ -85,6 +89,7 @@ impl Waker {
         let inner = self.inner;
         let mut closing = inner.closing.subscribe();
         let mut tending = JoinSet::new();
+        tending.spawn(inner.clone().tend_to_own());
         let mut tended: HashMap<tokio::task::Id, Uuid> = HashMap::new();
         while !*closing.borrow() {
             // Each is told before what it tells of is looked for.

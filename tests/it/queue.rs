@@ -2,8 +2,11 @@
 
 mod checker;
 mod control;
+mod effect;
 mod enqueue;
 mod lease;
+mod operator;
+mod outbox;
 mod schedule;
 mod wait;
 mod webhook;

@@ -141,11 +141,13 @@ CREATE TABLE job_endings (
 
 -- What came in from the database's outbox: everything up to this place is a job, or was refused.
 CREATE TABLE outbox_mark (
-    one  INTEGER PRIMARY KEY CHECK (one = 1),
-    mark INTEGER NOT NULL
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    mark     INTEGER NOT NULL,
+    retry_at INTEGER                                -- this file was full: the rest is tried again then
 ) STRICT;
+INSERT INTO outbox_mark VALUES (1, 0, NULL);
 
--- What was refused, until the database has been told why.
+-- What was refused of it, until the database has been told why.
 CREATE TABLE outbox_refused (
     id     INTEGER PRIMARY KEY,
     reason TEXT NOT NULL

@@ -11,7 +11,7 @@ use crate::auth::scope::Scope;
 use crate::clock::{now_ms, rfc3339};
 use crate::error::{Error, Result};
 use crate::http::extract::{Json, Query};
-use crate::http::guard::TenantCall;
+use crate::http::guard::Caller;
 use crate::queue::{Misfire, NewSchedule, Queue, QueueName, Schedule, Waiters};
 
 #[derive(Deserialize)]
@@ -59,7 +59,7 @@ struct SchedulesReply {
 }
 
 /// `PUT …/{name}`: 200 with the schedule; from here on nothing goes by what it said before.
-pub async fn put(call: TenantCall, path: Path<(String, String)>, body: Json<PutBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn put(call: Caller, path: Path<(String, String)>, body: Json<PutBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
     let PutBody { cron, time_zone, misfire, paused, job } = body.0;
@@ -69,7 +69,7 @@ pub async fn put(call: TenantCall, path: Path<(String, String)>, body: Json<PutB
 }
 
 /// `PATCH …/{name} {"paused"}`.
-pub async fn patch(call: TenantCall, path: Path<(String, String)>, body: Json<PatchBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn patch(call: Caller, path: Path<(String, String)>, body: Json<PatchBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
     let lease = call.lease().await?;
@@ -77,7 +77,7 @@ pub async fn patch(call: TenantCall, path: Path<(String, String)>, body: Json<Pa
 }
 
 /// `DELETE …/{name}`: 204.
-pub async fn delete(call: TenantCall, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn delete(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
     Queue::new(call.lease().await?.queue(), &waiters).delete_schedule(&QueueName::parse(&queue)?, &name).await?;
@@ -85,7 +85,7 @@ pub async fn delete(call: TenantCall, path: Path<(String, String)>, waiters: Dat
 }
 
 /// `POST …/{name}/run`: 201 with a job that is enqueued now, beside those of the calendar.
-pub async fn run(call: TenantCall, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn run(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
     let queue = QueueName::parse(&queue)?;
@@ -94,14 +94,14 @@ pub async fn run(call: TenantCall, path: Path<(String, String)>, waiters: Data<W
 }
 
 /// `GET …/{name}`.
-pub async fn get(call: TenantCall, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn get(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let (queue, name) = path.into_inner();
     answer(Queue::new(call.lease().await?.queue(), &waiters).schedule_of(&QueueName::parse(&queue)?, &name).await?)
 }
 
 /// `GET /v1/queues/{queue}/schedules`.
-pub async fn list(call: TenantCall, queue: Path<String>, query: Query<PageQuery>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn list(call: Caller, queue: Path<String>, query: Query<PageQuery>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let limit = page(query.0.limit)?;
     let found = Queue::new(call.lease().await?.queue(), &waiters).schedules(&QueueName::parse(&queue)?, limit, query.0.after).await?;

@@ -9,7 +9,7 @@ use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::Result;
 use crate::http::extract::Json;
-use crate::http::guard::TenantCall;
+use crate::http::guard::Caller;
 use crate::queue::{NewWebhook, Post, Queue, QueueName, Secret, Waiters, Webhook};
 
 #[derive(Deserialize)]
@@ -48,13 +48,7 @@ struct WebhookReply {
 }
 
 /// `PUT`: 200 with the webhook, and with its secret if that was made now.
-pub async fn put(
-    call: TenantCall,
-    queue: Path<String>,
-    body: Json<PutBody>,
-    post: Data<Post>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+pub async fn put(call: Caller, queue: Path<String>, body: Json<PutBody>, post: Data<Post>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let PutBody { url, secret, timeout_s, concurrency } = body.0;
     let new = NewWebhook::new(&post, url, secret.as_deref(), timeout_s, concurrency)?;
@@ -63,7 +57,7 @@ pub async fn put(
 }
 
 /// `POST …/rotate`: 200 with the new secret; for a while the one before signs too.
-pub async fn rotate(call: TenantCall, queue: Path<String>, body: Json<RotateBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn rotate(call: Caller, queue: Path<String>, body: Json<RotateBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let lease = call.lease().await?;
     let (webhook, secret) = Queue::new(lease.queue(), &waiters).rotate_webhook(&QueueName::parse(&queue)?, body.0.overlap_s).await?;
@@ -71,13 +65,13 @@ pub async fn rotate(call: TenantCall, queue: Path<String>, body: Json<RotateBody
 }
 
 /// `GET`.
-pub async fn get(call: TenantCall, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn get(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     Ok(answer(Queue::new(call.lease().await?.queue(), &waiters).webhook(&QueueName::parse(&queue)?).await?, None))
 }
 
 /// `DELETE`: 204; the jobs are left to workers.
-pub async fn delete(call: TenantCall, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn delete(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     Queue::new(call.lease().await?.queue(), &waiters).delete_webhook(&QueueName::parse(&queue)?).await?;
     Ok(HttpResponse::NoContent().finish())

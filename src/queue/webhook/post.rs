@@ -68,7 +68,7 @@ impl Post {
         if host.is_empty() || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err(refused("names no host, or a user"));
         }
-        if !is_https && !(is_http && self.private) {
+        if !(is_https || is_http && self.private) {
             return Err(refused("is not https"));
         }
         let port = uri.port_u16().unwrap_or(443);

@@ -1,4 +1,4 @@
-//! Tending to one tenant: look into its queue, fire and deliver what is due, until nothing is; then leave the next moment
+//! Tending to one tenant, or to the operator's own: look into the queue, fire and deliver what is due, until nothing is; then leave the next moment
 //! in `app`. A look takes a lease and gives it back; requests are under way between looks, each on a thread that blocks.
 
 use std::collections::HashMap;
@@ -14,8 +14,8 @@ use crate::clock::{Millis, now_ms};
 use crate::error::{Error, Result};
 use crate::queue::{Delivery, Queue, QueueName, Waiting};
 use crate::system::app::Due;
-use crate::tenant::lease::lease;
-use crate::tenant::{Lease, TenantId};
+use crate::tenant::TenantId;
+use crate::tenant::lease::{Files, lease};
 
 /// After a delivery the tenant is tended to for so long, since further jobs then cost `app` no commit.
 const LINGER: Duration = Duration::from_secs(2);
@@ -58,10 +58,17 @@ impl UnderWay {
     }
 }
 
+/// Whose queue is tended to.
+#[derive(Clone, Copy)]
+enum Whose {
+    Tenant(TenantId),
+    Operator,
+}
+
 impl Inner {
     pub(super) async fn tend(self: Arc<Self>, due: Due) {
         self.wakeups.begun(due.tenant, due.at);
-        if let Err(error) = self.tend_until_quiet(due.tenant.into()).await {
+        if let Err(error) = self.tend_until_quiet(Whose::Tenant(due.tenant.into())).await {
             tracing::warn!(tenant = %due.tenant, %error, "what is due for a tenant could not be done; it is tried again");
             let put_off = async {
                 match self.wakeups.resting(due.tenant).await? {
@@ -75,19 +82,30 @@ impl Inner {
         }
     }
 
-    async fn tend_until_quiet(self: &Arc<Self>, id: TenantId) -> Result<()> {
+    pub(super) async fn tend_to_own(self: Arc<Self>) {
+        let mut closing = self.closing.subscribe();
+        while !*closing.borrow() {
+            if let Err(error) = self.tend_until_quiet(Whose::Operator).await {
+                tracing::warn!(%error, "what is due in the operator's queue could not be done; it is tried again");
+                // Either way it is looked at next.
+                let _ = tokio::time::timeout(RETRY, closing.wait_for(|closing| *closing)).await;
+            }
+        }
+    }
+
+    async fn tend_until_quiet(self: &Arc<Self>, whose: Whose) -> Result<()> {
         let mut closing = self.closing.subscribe();
         let (mut under_way, mut listening, mut lingers_until) = (UnderWay::default(), None, Instant::now());
         let (mut pushed, mut permits) = (Vec::new(), Vec::new());
         while !*closing.borrow() {
             let had_room = !permits.is_empty();
-            let look = self.look(id, &under_way, permits.len(), &pushed, listening.take()).await?;
+            let look = self.look(whose, &under_way, permits.len(), &pushed, listening.take()).await?;
             (pushed, listening) = (look.pushed, look.listening);
             let taken = look.deliveries.len();
             for delivery in look.deliveries {
                 let Some(permit) = permits.pop() else { break };
                 let queue = delivery.job.queue.clone();
-                let task = under_way.requests.spawn(self.clone().deliver(id, delivery, permit)).id();
+                let task = under_way.requests.spawn(self.clone().deliver(whose, delivery, permit)).id();
                 under_way.queues.insert(task, queue);
                 lingers_until = Instant::now() + LINGER;
             }
@@ -104,7 +122,7 @@ impl Inner {
             let until_next = look.next_at.filter(|_| room > 0).unwrap_or(Millis::MAX);
             let is_near = until_next < now_ms() + LINGER.as_millis() as Millis;
             if under_way.queues.is_empty() && !is_near && Instant::now() >= lingers_until {
-                if self.settle(id).await? {
+                if self.settle(whose).await? {
                     return Ok(());
                 }
                 continue;
@@ -127,21 +145,26 @@ impl Inner {
     /// One look into the tenant's queue, with room for so many deliveries.
     async fn look(
         &self,
-        id: TenantId,
+        whose: Whose,
         under_way: &UnderWay,
         room: usize,
         pushed_before: &[QueueName],
         listening: Option<Waiting>,
     ) -> Result<Look> {
         let _turn = self.turn().await?;
-        let lease = self.lease(id).await?;
-        let queue = Queue::new(lease.queue(), &self.waiters);
+        let files = self.files(whose).await?;
+        let queue = Queue::new(files.queue(), &self.waiters);
         queue.fire().await?;
+        if let Files::Tenant(lease) = &files
+            && queue.is_behind().await?
+        {
+            self.relay.relay(lease).await?;
+        }
         let pushed = queue.pushed().await?;
         let listening = match listening {
             Some(listening) if pushed == pushed_before => Some(listening),
             // Without it, what comes is seen when the others' moments come.
-            _ if !pushed.is_empty() => self.waiters.join(lease.queue(), &pushed).ok(),
+            _ if !pushed.is_empty() => self.waiters.join(files.queue(), &pushed).ok(),
             _ => None,
         };
         let deliveries = if room > 0 { queue.deliveries(under_way.by_queue(), room).await? } else { Vec::new() };
@@ -151,21 +174,30 @@ impl Inner {
         Ok(Look { deliveries, next_at, pushed, listening })
     }
 
-    /// Leaves the next moment in `app`; false if something has come up.
-    async fn settle(&self, id: TenantId) -> Result<bool> {
+    /// Leaves the next moment in `app`, or waits for it; false if something has come up.
+    async fn settle(&self, whose: Whose) -> Result<bool> {
+        let next_at = async || Queue::new(self.files(whose).await?.queue(), &self.waiters).next_moment(HashMap::new()).await;
+        let Whose::Tenant(id) = whose else {
+            let mut closing = self.closing.subscribe();
+            let next_at = next_at().await?.unwrap_or(Millis::MAX);
+            tokio::select! {
+                () = until(next_at) => {}
+                () = self.waiters.own_news() => {}
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
+            return Ok(false);
+        };
         let Some(resting) = self.wakeups.resting(id.uuid()).await? else {
             // Who holds it is about to commit.
             let _ = tokio::time::timeout(BREATH, self.wakeups.released()).await;
             return Ok(false);
         };
         let _turn = self.turn().await?;
-        let lease = self.lease(id).await?;
-        let next_at = Queue::new(lease.queue(), &self.waiters).next_moment(HashMap::new()).await?;
-        resting.settle(next_at).await
+        resting.settle(next_at().await?).await
     }
 
     /// Makes the request, and writes down what came of it.
-    async fn deliver(self: Arc<Self>, id: TenantId, delivery: Delivery, permit: OwnedSemaphorePermit) {
+    async fn deliver(self: Arc<Self>, whose: Whose, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let post = self.post.clone();
         let posted = tokio::task::spawn_blocking(move || {
             let outcome = post.deliver(&delivery);
@@ -174,11 +206,10 @@ impl Inner {
         let settled = async {
             let (delivery, outcome) = posted.await.map_err(|error| Error::internal("a delivery ended early", &error))?;
             drop(permit);
-            let lease = self.lease(id).await?;
-            Queue::new(lease.queue(), &self.waiters).delivered(delivery, outcome).await
+            Queue::new(self.files(whose).await?.queue(), &self.waiters).delivered(delivery, outcome).await
         };
         if let Err(error) = settled.await {
-            tracing::warn!(tenant = %id, %error, "what came of a delivery is not written down; it is made again when its lease ends");
+            tracing::warn!(%error, "what came of a delivery is not written down; it is made again when its lease ends");
         }
     }
 
@@ -198,8 +229,11 @@ impl Inner {
         self.looks.acquire().await.map_err(|error| Error::internal("looks cannot be counted any more", &error))
     }
 
-    async fn lease(&self, id: TenantId) -> Result<Lease> {
-        lease(&self.registry, &self.triples, id).await
+    async fn files(&self, whose: Whose) -> Result<Files> {
+        match whose {
+            Whose::Tenant(id) => lease(&self.registry, &self.triples, id).await.map(Files::Tenant),
+            Whose::Operator => Ok(Files::Operator(self.systems.clone())),
+        }
     }
 }
 

@@ -16,13 +16,13 @@ use crate::support::shim::Shim;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-struct Posted {
+pub struct Posted {
     head: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Posted {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let line = self.head.lines().find(|line| line.split(':').next().is_some_and(|it| it.eq_ignore_ascii_case(name)));
         line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
     }
@@ -39,14 +39,14 @@ impl Posted {
 }
 
 /// A customer's server. It gives the answers it was told to, one after the other, and 204 when there are none left.
-struct Target {
-    url: String,
+pub struct Target {
+    pub url: String,
     posted: Arc<Mutex<Vec<Posted>>>,
     answers: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Target {
-    fn start() -> Target {
+    pub fn start() -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let target = Target { url, posted: Arc::default(), answers: Arc::default() };
@@ -64,12 +64,12 @@ impl Target {
         self.answers.lock().unwrap().extend(answers.iter().map(|answer| (*answer).to_owned()));
     }
 
-    fn posted(&self) -> Vec<Posted> {
+    pub fn posted(&self) -> Vec<Posted> {
         self.posted.lock().unwrap().clone()
     }
 
     #[track_caller]
-    fn gets(&self, count: usize) -> Vec<Posted> {
+    pub fn gets(&self, count: usize) -> Vec<Posted> {
         eventually("the deliveries come", || Some(self.posted()).filter(|posted| posted.len() >= count))
     }
 }
@@ -94,7 +94,7 @@ fn serve(stream: TcpStream, posted: &Mutex<Vec<Posted>>, answers: &Mutex<VecDequ
     let _ = (&stream).write_all(format!("HTTP/1.1 {answer}Content-Length: 0\r\nConnection: close\r\n\r\n").as_bytes());
 }
 
-fn allowing() -> Server {
+pub fn allowing() -> Server {
     Server::with(|settings| {
         settings.set("queue.private_targets", true);
     })
@@ -147,6 +147,23 @@ fn a_job_is_posted_signed_and_done() {
     tenant.get("/v1/queues/q/webhook").refused(404, "not_found");
     enqueue(&tenant, "q", json!({ "payload": 3 }));
     assert_eq!((claim(&tenant, "q", 1, 60).len(), target.posted().len()), (1, 2), "left to workers again");
+}
+
+#[test]
+fn a_job_that_waited_for_another_queues_is_delivered_when_that_is_done() {
+    let (mut server, target) = (allowing(), Target::start());
+    let tenant = server.tenant("webhook");
+    set(&tenant, &target);
+    let first = enqueue(&tenant, "by-workers", json!({ "payload": 1 }));
+    let second = enqueue(&tenant, "q", json!({ "payload": 2, "depends_on": [first] }));
+    // Nobody tends to the tenant any more, and nothing in memory knows of it.
+    server.restart();
+    let job = claim(&tenant, "by-workers", 1, 60).remove(0);
+    assert!(target.posted().is_empty());
+    ack(&tenant, &job).expect(200);
+    server.kill9();
+    server.start_again();
+    assert_eq!(target.gets(1)[0].header("webhook-id"), second);
 }
 
 #[test]

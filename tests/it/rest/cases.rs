@@ -5,11 +5,12 @@
 use super::tenant;
 use crate::support::{Answer, TenantClient, Value};
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("columns.txt", include_str!("columns.txt")),
     ("filters.txt", include_str!("filters.txt")),
     ("embeds.txt", include_str!("embeds.txt")),
     ("writes.txt", include_str!("writes.txt")),
+    ("spec.txt", include_str!("spec.txt")),
 ];
 
 #[derive(Default)]
