@@ -54,6 +54,8 @@ pub struct Stencils(Cache<Box<[u8]>, Arc<Stencil>>);
 
 impl Default for Stencils {
     fn default() -> Self {
+        // As moka hands the key.
+        #[allow(clippy::borrowed_box)]
         let weigher = |key: &Box<[u8]>, stencil: &Arc<Stencil>| {
             let members: usize = stencil.members.iter().map(|member| 2 * member.name.len() + 64).sum();
             u32::try_from(key.len() + stencil.sql.len() + members + 64 * stencil.slots.len() + 200).unwrap_or(u32::MAX)
