@@ -1,29 +1,32 @@
-//! A [`Body`] is an answer being written while SQLite steps: JSON texts put one after the other, or lines of CSV,
-//! within the plan's bounds.
+//! A [`Body`] is an answer being written while SQLite steps: objects of a row's columns, of which what is embedded is JSON
+//! already, or lines of CSV, within the plan's bounds.
 
 use rusqlite::types::ValueRef;
 
 use super::media::Media;
 use super::refusal;
+use super::render::{Layout, Member, Writing};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::Cells;
+use crate::sqlite::{Cells, write_json};
 
 pub struct Body<'p> {
     media: Media,
     /// Any number of rows, not one.
     many: bool,
+    layout: Layout,
+    members: &'p [Member],
     plan: &'p Plan,
     out: Vec<u8>,
     pub rows: u64,
 }
 
 impl<'p> Body<'p> {
-    pub fn new(media: Media, many: bool, names: &[String], plan: &'p Plan) -> Body<'p> {
-        let mut body = Body { media, many, plan, out: Vec::with_capacity(256), rows: 0 };
+    pub fn new(media: Media, layout: Layout, many: bool, members: &'p [Member], plan: &'p Plan) -> Body<'p> {
+        let mut body = Body { media, many, layout, members, plan, out: Vec::with_capacity(256), rows: 0 };
         match media {
             Media::Json { .. } if many => body.out.push(b'['),
-            Media::Csv => body.line(names.iter().map(|name| ValueRef::Text(name.as_bytes()))),
+            Media::Csv => body.line(members.iter().map(|member| ValueRef::Text(member.name.as_bytes()))),
             Media::Json { .. } | Media::Object { .. } | Media::Plan { .. } | Media::OpenApi => {}
         }
         body
@@ -45,8 +48,9 @@ impl<'p> Body<'p> {
                 if self.rows > 1 {
                     self.out.push(b',');
                 }
-                if let Some(ValueRef::Text(json)) = cells.iter().next() {
-                    self.out.extend_from_slice(json);
+                match (self.layout, cells.iter().next(), self.members.first()) {
+                    (Layout::Bare, Some(value), Some(member)) => self.value(member.writing, value),
+                    (layout, ..) => self.object(cells, layout == Layout::Object { stripped: true }),
                 }
             }
         }
@@ -64,6 +68,33 @@ impl<'p> Body<'p> {
             _ => {}
         }
         Ok(self.out)
+    }
+
+    fn object(&mut self, cells: &Cells<'_>, stripped: bool) {
+        self.out.push(b'{');
+        let empty = self.out.len();
+        for (member, value) in self.members.iter().zip(cells.iter()) {
+            let start = self.out.len();
+            if start > empty {
+                self.out.push(b',');
+            }
+            self.out.extend_from_slice(member.key.as_bytes());
+            let begins = self.out.len();
+            self.value(member.writing, value);
+            if stripped && self.out[begins..] == *b"null" {
+                self.out.truncate(start);
+            }
+        }
+        self.out.push(b'}');
+    }
+
+    fn value(&mut self, writing: Writing, value: ValueRef<'_>) {
+        match (writing, value) {
+            (Writing::AsItIs, ValueRef::Text(json)) => self.out.extend_from_slice(json),
+            (Writing::Boolean, ValueRef::Integer(1)) => self.out.extend_from_slice(b"true"),
+            (Writing::Boolean, ValueRef::Integer(0)) => self.out.extend_from_slice(b"false"),
+            _ => write_json(value, &mut self.out),
+        }
     }
 
     fn line<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {

@@ -47,6 +47,14 @@ impl Expression {
         }
     }
 
+    /// As a column that is written by [`super::body`]: itself, unless it is JSON that nobody has looked at.
+    pub fn raw(&self) -> String {
+        match self.form {
+            Form::Value(Kind::Json) => self.json(),
+            _ => self.sql.clone(),
+        }
+    }
+
     /// As a field of CSV: text, or NULL.
     pub fn text(&self) -> String {
         let sql = &self.sql;

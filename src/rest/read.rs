@@ -11,7 +11,7 @@ use super::media::Media;
 use super::page::content_range;
 use super::plan::{Given, Plan};
 use super::prefer::{Applies, Count};
-use super::render::{self, From, Layout, Statement};
+use super::render::{self, From, Layout, Member, Rendered, Statement};
 use super::schema::Schema;
 use super::stencil::Stencil;
 use super::{Answer, Setting, Task, execute, refusal};
@@ -30,14 +30,16 @@ pub fn rows(reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting, task: 
         // Why a literal cannot be read is said below.
         && let Ok(statement) = stencil.filled(task, caller)
     {
-        return page(reader, setting, task, &statement, &stencil.names, None, count);
+        return page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count);
     }
     let plan = Plan::new(&schema, task.query()?, table, dialect.unindexed)?;
-    let rendered = render::rows(&schema, caller, &plan, task.media.layout(), From::Request(task.page))?;
-    if let Some(slots) = rendered.slots {
-        dialect.stencils.keep(&schema, task, Stencil::new(&rendered.statement, &rendered.names, slots));
+    let Rendered { statement, members, slots } = render::rows(&schema, caller, &plan, task.media.layout(), From::Request(task.page))?;
+    let known = slots.is_some();
+    let stencil = Arc::new(Stencil::new(&statement, members, slots.unwrap_or_default()));
+    if known {
+        dialect.stencils.keep(&schema, task, &stencil);
     }
-    page(reader, setting, task, &rendered.statement, &rendered.names, None, count)
+    page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count)
 }
 
 /// The same of rows that are given in the place of a table's.
@@ -48,7 +50,7 @@ pub fn given(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Pla
     };
     let rendered = render::rows(schema, &setting.caller, plan, layout, From::Request(task.page))?;
     let count = |most| render::count(schema, &setting.caller, plan, most);
-    page(reader, setting, task, &rendered.statement, &rendered.names, plan.given.as_ref(), count)
+    page(reader, setting, task, &rendered.statement, (layout, &rendered.members), plan.given.as_ref(), count)
 }
 
 /// The page of rows that `statement` gives; `count` makes the one that counts all of them, up to a number.
@@ -57,14 +59,14 @@ fn page(
     setting: &Setting,
     task: &Task,
     statement: &Statement,
-    names: &[String],
+    (layout, members): (Layout, &[Member]),
     given: Option<&Given>,
     count: impl FnOnce(Option<i64>) -> Result<Statement>,
 ) -> Result<Answer> {
     if let Media::Plan { json } = task.media {
         return explained(reader, setting, statement, task.media, json);
     }
-    let mut body = Body::new(task.media, given.is_none_or(|given| given.many), names, &setting.plan);
+    let mut body = Body::new(task.media, layout, given.is_none_or(|given| given.many), members, &setting.plan);
     execute(reader, statement, |cells| body.row(cells))?;
     if given.is_some() && task.prefer.most().is_some_and(|most| body.rows > most) {
         return Err(refusal::too_many_affected(body.rows));

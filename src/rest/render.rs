@@ -13,7 +13,7 @@ pub use binder::{Binder, Slot, Statement};
 
 use super::access::{self, Caller, Command};
 use super::conditions;
-use super::expression::{Expression, identifier, json_path, member, member_text, object};
+use super::expression::{Expression, Form, identifier, json_path, member, member_text, object};
 use super::page::Page;
 use super::plan::{Given, Node, Plan};
 use super::reading::Reading;
@@ -26,7 +26,7 @@ use crate::error::Result;
 /// How rows are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// One JSON object in one column.
+    /// An object of the columns.
     Object { stripped: bool },
     /// The one column itself.
     Bare,
@@ -124,24 +124,53 @@ impl Name {
 /// A statement that was written.
 pub struct Rendered {
     pub statement: Statement,
-    /// Of the columns.
-    pub names: Vec<String>,
+    pub members: Vec<Member>,
     /// Where each value came from, if the statement may be remembered.
     pub slots: Option<Vec<Slot>>,
 }
 
-/// The rows that `plan` chooses, and the names of their columns.
+/// A column of the root's rows.
+#[derive(Debug)]
+pub struct Member {
+    pub name: String,
+    /// The name in JSON, with its colon.
+    pub key: String,
+    pub writing: Writing,
+}
+
+/// How a column's values become JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// They are JSON, or NULL.
+    AsItIs,
+    /// 1 is `true`, 0 is `false`.
+    Boolean,
+    Value,
+}
+
+impl Member {
+    fn of(output: &Output) -> Member {
+        let name = output.name.text().to_owned();
+        let writing = match output.value.form {
+            Form::Document | Form::Value(Kind::Json) => Writing::AsItIs,
+            Form::Value(Kind::Boolean) => Writing::Boolean,
+            Form::Value(_) => Writing::Value,
+        };
+        Member { key: member_text(&name), name, writing }
+    }
+}
+
+/// The rows that `plan` chooses.
 pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<Rendered> {
     let stripped = layout == Layout::Object { stripped: true };
     let mut renderer = Renderer { stripped, ..Renderer::of(schema, caller, plan) };
     let root = &plan.root;
     let outputs = renderer.outputs(root)?;
-    let names = outputs.iter().map(|output| output.name.text().to_owned()).collect();
+    let members = outputs.iter().map(Member::of).collect();
     let group = grouping(root, &outputs);
     let selected = match layout {
-        Layout::Object { .. } => renderer.object(outputs),
-        Layout::Bare => outputs.first().map_or("'null'".to_owned(), |output| output.value.json()),
-        Layout::Columns if outputs.is_empty() => "NULL".to_owned(),
+        _ if outputs.is_empty() => "NULL".to_owned(),
+        Layout::Object { .. } | Layout::Bare => outputs.iter().map(|output| output.value.raw()).collect::<Vec<_>>().join(","),
         Layout::Columns => outputs.iter().map(|output| output.value.text()).collect::<Vec<_>>().join(","),
     };
     let table = schema.table(root.table);
@@ -161,7 +190,7 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     let order = renderer.order(root, otherwise)?;
     let sql = format!("SELECT {selected} FROM {source}{}{group}{order}{page}", where_(&conditions));
     let slots = renderer.binder.slots();
-    Ok(Rendered { statement: renderer.binder.statement(sql), names, slots })
+    Ok(Rendered { statement: renderer.binder.statement(sql), members, slots })
 }
 
 /// How many rows `plan` chooses over all pages, counted to `most`.

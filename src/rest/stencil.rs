@@ -12,7 +12,7 @@ use rusqlite::types::Value;
 
 use super::Task;
 use super::access::Caller;
-use super::render::{Slot, Statement};
+use super::render::{Member, Slot, Statement};
 use super::schema::Schema;
 use crate::error::Result;
 
@@ -25,14 +25,13 @@ const LONGEST: usize = 32 << 10;
 #[derive(Debug)]
 pub struct Stencil {
     sql: String,
-    /// Of the columns.
-    pub names: Vec<String>,
+    pub members: Vec<Member>,
     slots: Vec<Slot>,
 }
 
 impl Stencil {
-    pub fn new(statement: &Statement, names: &[String], slots: Vec<Slot>) -> Stencil {
-        Stencil { sql: statement.sql.clone(), names: names.to_vec(), slots }
+    pub fn new(statement: &Statement, members: Vec<Member>, slots: Vec<Slot>) -> Stencil {
+        Stencil { sql: statement.sql.clone(), members, slots }
     }
 
     /// The statement for `task`. `Err` where a literal cannot be read.
@@ -55,9 +54,11 @@ pub struct Stencils(Cache<Box<[u8]>, Arc<Stencil>>);
 
 impl Default for Stencils {
     fn default() -> Self {
+        // As moka hands the key.
+        #[allow(clippy::borrowed_box)]
         let weigher = |key: &Box<[u8]>, stencil: &Arc<Stencil>| {
-            let names: usize = stencil.names.iter().map(|name| name.len() + 32).sum();
-            u32::try_from(key.len() + stencil.sql.len() + names + 64 * stencil.slots.len() + 200).unwrap_or(u32::MAX)
+            let members: usize = stencil.members.iter().map(|member| 2 * member.name.len() + 64).sum();
+            u32::try_from(key.len() + stencil.sql.len() + members + 64 * stencil.slots.len() + 200).unwrap_or(u32::MAX)
         };
         Stencils(Cache::builder().max_capacity(BYTES).weigher(weigher).build())
     }
@@ -74,10 +75,10 @@ impl Stencils {
         self.0.invalidate_all();
     }
 
-    pub fn keep(&self, schema: &Schema, task: &Task, stencil: Stencil) {
+    pub fn keep(&self, schema: &Schema, task: &Task, stencil: &Arc<Stencil>) {
         let key = key(schema, task);
         if key.len() + stencil.sql.len() <= LONGEST {
-            self.0.insert(key.into_boxed_slice(), Arc::new(stencil));
+            self.0.insert(key.into_boxed_slice(), stencil.clone());
         }
     }
 }

@@ -375,9 +375,9 @@ impl Write<'_> {
     fn read_back(&self, written: &Written) -> Result<Vec<u8>> {
         let keys = json!(written.keys).to_string();
         let media = self.task.media;
-        let Rendered { statement, names, .. } =
+        let Rendered { statement, members, .. } =
             render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
-        let mut body = Body::new(media, true, &names, &self.setting.plan);
+        let mut body = Body::new(media, media.layout(), true, &members, &self.setting.plan);
         execute(self.tx, &statement, |cells| body.row(cells))?;
         body.finish()
     }

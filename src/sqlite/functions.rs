@@ -5,6 +5,8 @@
 
 mod rows;
 
+pub use rows::write_json;
+
 use std::ffi::{c_int, c_void};
 use std::slice;
 

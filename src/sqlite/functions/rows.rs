@@ -32,15 +32,26 @@ pub(super) fn install(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 fn json(value: ValueRef<'_>) -> String {
+    let mut out = Vec::with_capacity(24);
+    write_json(value, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Writes the value as JSON, as `tenantry_json` gives it.
+pub fn write_json(value: ValueRef<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
     let written = match value {
-        ValueRef::Null => return "null".to_owned(),
-        ValueRef::Integer(value) => return value.to_string(),
-        ValueRef::Real(value) => serde_json::to_string(&value),
-        ValueRef::Text(text) => serde_json::to_string(&String::from_utf8_lossy(text)),
-        ValueRef::Blob(bytes) => serde_json::to_string(&BASE64.encode(bytes)),
+        ValueRef::Null => serde_json::to_writer(&mut *out, &()),
+        ValueRef::Integer(value) => serde_json::to_writer(&mut *out, &value),
+        ValueRef::Real(value) => serde_json::to_writer(&mut *out, &value),
+        ValueRef::Text(text) => serde_json::to_writer(&mut *out, &*String::from_utf8_lossy(text)),
+        ValueRef::Blob(bytes) => serde_json::to_writer(&mut *out, &BASE64.encode(bytes)),
     };
     // Neither a number nor a string fails to be written.
-    written.unwrap_or_else(|_| "null".to_owned())
+    if written.is_err() {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
 }
 
 fn matches(context: &Context<'_>) -> rusqlite::Result<Option<bool>> {
