@@ -66,6 +66,17 @@ impl Files {
         done as f64 / began.elapsed().as_secs_f64()
     }
 
+    /// How long it takes to open each file and run one statement, one after the other; with the connections, still open.
+    pub fn opened(&self) -> Vec<(Duration, Connection)> {
+        let open_and_read = |path: &PathBuf| {
+            let began = Instant::now();
+            let conn = open(path);
+            read_point(&conn, 7);
+            (began.elapsed(), conn)
+        };
+        self.paths.iter().map(open_and_read).collect()
+    }
+
     /// Files opened, read once and closed again in a second, one after the other by one thread for each core.
     pub fn reopened(&self, slice: Duration) -> f64 {
         let began = Instant::now();
@@ -98,17 +109,6 @@ pub fn read_page(conn: &Connection, number: usize) {
 
 pub fn insert(conn: &Connection, _number: usize) {
     conn.prepare_cached("INSERT INTO w (v) VALUES (?1)").expect("a statement").execute(["the quick brown fox"]).expect("a row");
-}
-
-/// How long it takes to open each file with the settings a tenant's has and run one statement, one after the other.
-pub fn cold_opens<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<Duration> {
-    let open_and_read = |path: &PathBuf| {
-        let began = Instant::now();
-        let conn = open(path);
-        read_point(&conn, 7);
-        began.elapsed()
-    };
-    paths.map(open_and_read).collect()
 }
 
 /// Tenants' files made a second, each three copies of the templates, flushed, by one thread for each core.

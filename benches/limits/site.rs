@@ -40,7 +40,6 @@ pub struct Tenantry {
 
 pub struct Member {
     pub caller: Caller,
-    pub database: PathBuf,
 }
 
 impl Site {
@@ -64,13 +63,12 @@ impl Tenantry {
         let mut tenantry = Tenantry::empty(dir, level);
         for from in (0..tenants).step_by(BATCH) {
             let slugs: Vec<String> = (from..tenants.min(from + BATCH)).map(|at| format!("bench-{at}")).collect();
-            for (id, token) in tenantry.provision(&slugs) {
+            for token in tenantry.provision(&slugs) {
                 let caller = Caller::new(tenantry.target(), &token);
                 let body = json!({ "script": SCHEMA }).to_string();
                 let made = ask(tenantry.target(), |request| wire::post(request, &caller, "/v1/sql", body.as_bytes()));
                 assert_eq!(made.0, 200, "{}", String::from_utf8_lossy(&made.1));
-                let database = tenantry.dir.join(&id[id.len() - 2..]).join(&id).join(format!("tenant_database_{id}.sqlite"));
-                tenantry.tenants.push(Member { caller, database });
+                tenantry.tenants.push(Member { caller });
             }
         }
         tenantry
@@ -110,8 +108,8 @@ impl Tenantry {
         &self.served.as_ref().expect("it runs").target
     }
 
-    /// Makes tenants in one call: their ids and tokens.
-    pub fn provision(&self, slugs: &[String]) -> Vec<(String, String)> {
+    /// Makes tenants in one call: their tokens.
+    pub fn provision(&self, slugs: &[String]) -> Vec<String> {
         let wishes: Vec<_> = slugs.iter().map(|slug| json!({ "slug": slug, "name": slug })).collect();
         let body = json!({ "tenants": wishes }).to_string();
         let operator = Caller::new(self.target(), KEY);
@@ -120,7 +118,7 @@ impl Tenantry {
         assert_eq!(status, 200, "{answer}");
         let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
         let results = answer["results"].as_array().expect("results");
-        results.iter().map(|result| (text(&result["tenant"]["id"]), text(&result["token"]))).collect()
+        results.iter().map(|result| text(&result["token"])).collect()
     }
 
     /// What it answers to the request, for the bare server to answer the same.
