@@ -1,5 +1,5 @@
-//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `scheduled` for later, or
-//! `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
+//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `waiting` for others to end, or
+//! `scheduled` for later, or `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
 //! or `expired`.
 //!
 //! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
@@ -16,6 +16,7 @@
 //!
 //! Each public method is one transaction or, where it says so, several; the private functions borrow it.
 
+mod batch;
 mod claim;
 mod control;
 mod enqueue;
@@ -23,19 +24,22 @@ mod history;
 mod id;
 mod job;
 mod lease;
+mod limit;
 mod look;
 mod name;
 mod rate;
 mod state;
 mod wait;
+mod workflow;
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use batch::{BATCH_MAX, Batch, DEPENDS_MAX, Then};
 pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
 pub use control::{Moved, Redrive, STEP_MAX, Settings};
-pub use enqueue::{BATCH_MAX, Enqueued, Outcome};
+pub use enqueue::{Enqueued, Outcome};
 pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
 pub use id::JobId;
 pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
@@ -44,6 +48,7 @@ pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
 pub use name::QueueName;
 pub use state::State;
 pub use wait::{WAITING_MAX, Waiters, Waiting};
+pub use workflow::{OnFailure, Waits};
 
 use crate::clock::now_ms;
 use crate::error::Result;
@@ -68,11 +73,12 @@ impl<'a> Queue<'a> {
 
     /// Adds jobs for `by` (the token's subject), each with an outcome of its own, in one transaction; or finds what an
     /// earlier call with `key` came to. Errors: `conflict` when `key` came with another request. An outcome's:
-    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held and for a queue
-    /// that is drained, and those that came in.
-    pub async fn enqueue(&self, queue: &QueueName, jobs: Vec<Result<NewJob>>, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
+    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held, for a queue
+    /// that is drained and for a job to wait for that has failed, `not_found` for one that is not there, and those that
+    /// came in.
+    pub async fn enqueue(&self, queue: &QueueName, batch: Batch, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
         let (queue, by, mut bell) = (queue.clone(), by.to_owned(), self.bell());
-        self.file.write(self.limits, move |tx| enqueue::enqueue(tx, &queue, &jobs, &by, key.as_ref(), &mut bell, now_ms())).await
+        self.file.write(self.limits, move |tx| enqueue::enqueue(tx, &queue, &batch, &by, key.as_ref(), &mut bell, now_ms())).await
     }
 
     /// Leases jobs that are ready, at most as many as `claim` asks for and never more than [`CLAIM_BYTES`] of payloads
@@ -148,8 +154,8 @@ impl<'a> Queue<'a> {
         control::purgeable(state)?;
         let ids = Arc::new(ids);
         self.in_steps(control::MOVED_MAX, |most| {
-            let (queue, ids) = (queue.clone(), ids.clone());
-            self.file.write(self.limits, move |tx| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most))
+            let (queue, ids, mut bell) = (queue.clone(), ids.clone(), self.bell());
+            self.file.write(self.limits, move |tx| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most, &mut bell, now_ms()))
         })
         .await
     }
@@ -198,8 +204,17 @@ impl<'a> Queue<'a> {
 #[derive(Debug)]
 pub struct Made {
     pub outcomes: Vec<Outcome>,
+    /// Of what is to come after them.
+    pub then: Option<Outcome>,
     /// It is what an earlier call with the same `Idempotency-Key` came to.
     pub replayed: bool,
+}
+
+impl Made {
+    fn of(mut outcomes: Vec<Outcome>, batch: &Batch, replayed: bool) -> Made {
+        let then = if batch.then.is_some() { outcomes.pop() } else { None };
+        Made { outcomes, then, replayed }
+    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,15 @@
 //!   that reads others.
 
 pub mod access;
+mod batch;
 mod body;
+mod call;
 mod conditions;
 mod cursor;
 mod expression;
 mod filter;
+mod function;
+mod lexer;
 mod media;
 mod openapi;
 mod order;
@@ -35,19 +39,23 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 pub use access::Caller;
+pub use batch::Batch;
+pub use call::Call;
+pub use function::Functions;
 pub use plan::Unindexed;
 pub use schema::Schemas;
 
 use crate::auth::scope::Scope;
 use crate::config;
-use crate::error::Result;
-use crate::sqlite::{Database, Limits, Reader};
+use crate::error::{Error, Result};
+use crate::sqlite::{Database, Limits, Reader, WriteTx};
 use media::Media;
 use page::Page;
 use payload::Payload;
 use prefer::Prefer;
 use query::Query;
 use render::Statement;
+use schema::Schema;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -61,7 +69,7 @@ pub enum Verb {
 /// A request as it came.
 pub struct Request<'r> {
     pub verb: Verb,
-    /// As the path has it.
+    /// Its name or the function's, as the path has it.
     pub table: &'r str,
     /// The query string.
     pub query: &'r str,
@@ -69,6 +77,7 @@ pub struct Request<'r> {
     /// `Accept-Profile` or `Content-Profile`.
     pub profile: Option<&'r str>,
     pub prefer: Vec<&'r str>,
+    /// Of a GET; other methods do not look at it.
     pub range: Option<&'r str>,
     pub content_type: Option<&'r str>,
     pub body: &'r [u8],
@@ -90,7 +99,13 @@ pub struct Task {
 pub struct Setting {
     pub caller: Caller,
     pub plan: Arc<config::Plan>,
-    pub schemas: Arc<Schemas>,
+    pub dialect: Arc<Dialect>,
+}
+
+/// What all requests share.
+pub struct Dialect {
+    pub schemas: Schemas,
+    pub functions: Functions,
     pub unindexed: Unindexed,
 }
 
@@ -105,18 +120,29 @@ pub struct Answer {
     pub preference_applied: Option<String>,
     /// It is of a write, which may be committed.
     pub wrote: bool,
+    /// It is what was answered before to the same `Idempotency-Key`.
+    pub replayed: bool,
+    /// What it tells, if it tells of a failure.
+    refused: Option<Error>,
+}
+
+impl Answer {
+    fn succeeded(self) -> Result<Answer> {
+        match self.refused {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 impl Task {
     pub fn read(request: &Request<'_>) -> Result<Task> {
-        if let Some(profile) = request.profile.filter(|profile| *profile != "public") {
-            return Err(refusal::unknown_profile(profile));
-        }
+        served(request)?;
         let pairs = pairs(request.query);
         let query = Query::parse(&pairs)?;
         let prefer = Prefer::parse(request.prefer.iter().copied())?;
         let media = Media::negotiate(request.accept)?;
-        let page = Page::of(query.root(), request.range.filter(|_| request.verb == Verb::Get))?;
+        let page = Page::of(query.root(), request.range)?;
         let payload = match request.verb {
             Verb::Get | Verb::Delete => None,
             Verb::Post | Verb::Patch | Verb::Put => Some(Payload::parse(request.content_type, request.body)?),
@@ -129,19 +155,78 @@ impl Task {
     }
 }
 
+/// That the request is for the one schema there is.
+fn served(request: &Request<'_>) -> Result<()> {
+    match request.profile.filter(|profile| *profile != "public") {
+        Some(profile) => Err(refusal::unknown_profile(profile)),
+        None => Ok(()),
+    }
+}
+
 /// Runs `task` on `database`.
 pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), task.kind);
-    let outcome = if task.verb == Verb::Get {
-        database.read_brief(limits, kind, move |reader| read::rows(reader, serial, &setting, &task)).await
+    if task.verb == Verb::Get {
+        let kind = task.kind;
+        look(database, setting, Some(kind), move |reader, schema, setting| read::rows(reader, schema, setting, &task)).await
     } else {
-        scopes.require(Scope::SqlWrite)?;
-        database.write(limits, move |tx| write::rows(tx, serial, &setting, &task)).await
+        write(database, setting, move |tx, schema, setting| write::rows(tx, schema, setting, &task)).await
+    }
+}
+
+/// Calls a function on `database`.
+pub async fn call(database: &Arc<Database>, setting: Setting, call: Call) -> Result<Answer> {
+    if call.function.is_volatile {
+        write(database, setting, move |tx, schema, setting| call.run(tx, schema, setting)).await
+    } else {
+        let kind = call.kind();
+        look(database, setting, Some(kind), move |reader, schema, setting| call.run(reader, schema, setting)).await
+    }
+}
+
+/// Runs all of `batch` on `database`, or nothing of it.
+pub async fn run_batch(database: &Arc<Database>, setting: Setting, batch: Batch) -> Result<Answer> {
+    if batch.writes() {
+        write(database, setting, move |tx, schema, setting| batch.write(tx, schema, setting)).await
+    } else {
+        look(database, setting, None, move |reader, schema, setting| batch.look(reader, schema, setting)).await
+    }
+}
+
+/// Reads in one snapshot; briefly, where those of its `kind` are known to be brief.
+async fn look<F>(database: &Arc<Database>, setting: Setting, kind: Option<u64>, f: F) -> Result<Answer>
+where
+    F: Fn(&Reader<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let looked = move |reader: &Reader<'_>| {
+        reader.snapshot()?;
+        f(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
+    };
+    let outcome = match kind {
+        Some(kind) => database.read_brief(limits, kind, looked).await,
+        None => database.read(limits, looked).await,
     };
     outcome.map_err(refusal::translate)
+}
+
+async fn write<F>(database: &Arc<Database>, setting: Setting, f: F) -> Result<Answer>
+where
+    F: Fn(&WriteTx<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    setting.caller.claims.require(Scope::SqlWrite)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let written = move |tx: &WriteTx<'_>| f(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
+    database.write(limits, written).await.map_err(refusal::translate)
+}
+
+/// The methods that a function takes, as `Allow` lists them.
+pub fn callable(functions: &Functions, caller: &Caller, name: &str) -> Result<&'static str> {
+    caller.claims.require(Scope::SqlRead)?;
+    let name = decoded(name, false);
+    let found = functions.find(caller, &name).ok_or_else(|| refusal::unknown_function(functions.of(caller), &name, &[]))?;
+    Ok(found.methods())
 }
 
 /// What there is: the tenant's tables as an OpenAPI document.
@@ -150,8 +235,8 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
     let serial = database.serial();
     let described = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.schemas.of(serial, reader)?;
-        Ok(openapi::document(&schema, &setting.caller))
+        let schema = setting.dialect.schemas.of(serial, reader)?;
+        Ok(openapi::document(&schema, &setting.dialect.functions, &setting.caller))
     };
     database.read(Limits::default(), described).await
 }
@@ -163,7 +248,7 @@ pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) ->
     access::enter(&setting.caller, &table)?;
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.schemas.of(serial, reader)?;
+        let schema = setting.dialect.schemas.of(serial, reader)?;
         let found = schema.find(&table).ok_or_else(|| refusal::unknown_table(&schema, &table))?;
         Ok(match schema.table(found) {
             view if view.shape == schema::Shape::View => "OPTIONS,GET,HEAD",

@@ -86,6 +86,13 @@ impl Waiters {
         self.waiting.load(SeqCst)
     }
 
+    /// One claim of each queue of the file.
+    fn ring_all(&self, path: &Path) {
+        if let Some(file) = self.files().get(path) {
+            file.lines.values().for_each(|line| line.ready.notify_one());
+        }
+    }
+
     fn ring(&self, path: &Path, queue: &QueueName, at: Millis, now: Millis) {
         let files = self.files();
         if let Some(line) = files.get(path).and_then(|file| file.lines.get(queue)) {
@@ -180,11 +187,12 @@ pub(super) struct Bell {
     waiters: Arc<Waiters>,
     file: Arc<Database>,
     rung: Vec<(QueueName, Millis, Millis)>,
+    everywhere: bool,
 }
 
 impl Bell {
     pub(super) fn new(waiters: &Arc<Waiters>, file: &Arc<Database>) -> Bell {
-        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new() }
+        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new(), everywhere: false }
     }
 
     /// There may be something for `queue` at `at`.
@@ -194,6 +202,11 @@ impl Bell {
             Some((last, due, _)) if last == queue => *due = at.min(*due),
             _ => self.rung.push((queue.clone(), at, now)),
         }
+    }
+
+    /// There is something to do for whoever claims, from whatever queue.
+    pub(super) fn ring_all(&mut self) {
+        self.everywhere = true;
     }
 
     /// [`Bell::ring`] for a queue known by its number.
@@ -208,6 +221,9 @@ impl Bell {
 impl Drop for Bell {
     fn drop(&mut self) {
         if self.waiters.count() > 0 {
+            if self.everywhere {
+                self.waiters.ring_all(self.file.path());
+            }
             for (queue, at, now) in &self.rung {
                 self.waiters.ring(self.file.path(), queue, *at, *now);
             }

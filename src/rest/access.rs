@@ -20,6 +20,13 @@ pub struct Caller {
     pub claims: Arc<Claims>,
 }
 
+impl Caller {
+    /// Whether no policy holds it back.
+    pub fn is_service(&self) -> bool {
+        self.claims.role == SERVICE
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Select,

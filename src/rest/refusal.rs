@@ -3,6 +3,7 @@
 use rusqlite::ffi;
 use serde_json::{Value, json};
 
+use super::function::Function;
 use super::schema::{Schema, Table};
 use crate::error::{Code, Error};
 
@@ -76,6 +77,11 @@ pub fn too_many_affected(rows: u64) -> Error {
         .details(format!("The query affects {rows} rows").into())
 }
 
+pub fn nothing_to_count() -> Error {
+    says("PGRST128", 400, "Invalid preferences given with handling=strict")
+        .details("max-affected preference only accepts functions returning SETOF or TABLE".into())
+}
+
 pub fn not_here(what: &str) -> Error {
     says("PGRST127", 400, "Feature not implemented").details(what.into()).hint("docs/rest.md lists what SQLite can do.")
 }
@@ -100,9 +106,11 @@ pub fn ambiguous(origin: &str, target: &str, choices: Vec<(String, Value)>) -> E
     ))
 }
 
-pub fn unindexed(origin: &str, target: &str, columns: &str) -> Error {
-    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': its foreign key has no index"))
-        .hint(format!("CREATE INDEX on {columns}, or have the operator set rest.unindexed_embeds."))
+/// `index` is the statement that makes the one it lacks.
+pub fn unindexed(origin: &str, target: &str, index: &str) -> Error {
+    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': the foreign key has no index"))
+        .details("Without one the whole table is read for each row.".into())
+        .hint(format!("{index}; or have the operator set rest.unindexed_embeds."))
 }
 
 pub fn too_deep(most: usize) -> Error {
@@ -120,6 +128,35 @@ pub fn unknown_table(schema: &Schema, name: &str) -> Error {
         Some((likeness, table)) if likeness > 0.8 => error.hint(format!("Perhaps you meant the table 'public.{}'", table.name)),
         _ => error,
     }
+}
+
+/// `known` are the functions that the caller may call.
+pub fn unknown_function<'f>(known: impl Iterator<Item = &'f Function>, name: &str, arguments: &[&str]) -> Error {
+    let (called, with) = match arguments {
+        [] => (format!("public.{name} without parameters"), String::new()),
+        [one] => (format!("public.{name}({one})"), format!(" with parameter {one}")),
+        several => (format!("public.{name}({})", several.join(", ")), format!(" with parameters {}", several.join(", "))),
+    };
+    let searched = if arguments.is_empty() { called.clone() } else { format!("public.{name}{with}") };
+    let error = says("PGRST202", 404, format!("Could not find the function {called} in the schema cache"))
+        .details(format!("Searched for the function {searched}, but no matches were found in the schema cache.").into());
+    let near = known.map(|function| (strsim::jaro_winkler(&function.name, name), function)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((likeness, function)) if likeness > 0.8 => {
+            error.hint(format!("Perhaps you meant to call the function public.{}", function.signature()))
+        }
+        _ => error.hint("A function is there for a service token, and for the roles that it is granted to."),
+    }
+}
+
+pub fn not_of_functions(function: &str, method: &str) -> Error {
+    says("PGRST101", 405, format!("Cannot use the {method} method on RPC"))
+        .hint(format!("{function} is called with POST, or with GET if it only reads."))
+}
+
+pub fn not_by_get(function: &str) -> Error {
+    says("25006", 405, format!("the function {function} may write, and GET does not"))
+        .hint("Call it with POST; declare it STABLE if it only reads.")
 }
 
 pub fn unknown_column(table: &str, column: &str) -> Error {

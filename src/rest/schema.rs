@@ -71,7 +71,6 @@ pub struct ForeignKey {
 }
 
 impl Schema {
-    #[cfg(test)]
     pub fn of(tables: Vec<Table>) -> Schema {
         Schema { tables }
     }
@@ -119,11 +118,13 @@ pub struct Schemas {
     different: Cache<[u8; 32], Arc<Schema>>,
 }
 
-impl Schemas {
-    pub fn new() -> Arc<Schemas> {
-        Arc::new(Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT) })
+impl Default for Schemas {
+    fn default() -> Schemas {
+        Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT) }
     }
+}
 
+impl Schemas {
     /// The schema that `reader` sees of the file that `serial` numbers; it is in a snapshot.
     pub fn of(&self, serial: u64, reader: &Reader<'_>) -> Result<Arc<Schema>> {
         let version = version(reader)?;

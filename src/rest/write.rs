@@ -42,16 +42,18 @@ struct Written {
     primary: Vec<serde_json::Value>,
 }
 
-pub fn rows(tx: &WriteTx<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
+pub fn rows(tx: &WriteTx<'_>, schema: &Schema, setting: &Setting, task: &Task) -> Result<Answer> {
     access::enter(&setting.caller, &task.table)?;
-    let schema = setting.schemas.within_write(serial, tx)?;
-    let id = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;
+    let id = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(schema, &task.table))?;
     let table = schema.table(id);
+    if matches!(task.media, Media::Plan { .. }) {
+        return Err(refusal::not_here("the plan of a write"));
+    }
     if table.shape == Shape::View {
         return Err(refusal::read_only(table));
     }
-    let plan = Plan::new(&schema, &task.query, id, setting.unindexed)?;
-    let write = Write { tx, setting, task, schema: &schema, table, plan: &plan };
+    let plan = Plan::new(schema, &task.query, id, setting.dialect.unindexed)?;
+    let write = Write { tx, setting, task, schema, table, plan: &plan };
     match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),
         (Verb::Put, Some(payload)) => write.put(payload),
@@ -331,6 +333,7 @@ impl Write<'_> {
             location: self.location(written),
             preference_applied: Prefer { resolution: self.resolution(), ..self.task.prefer.clone() }.applied(applies),
             wrote: true,
+            ..Answer::default()
         })
     }
 
@@ -339,7 +342,7 @@ impl Write<'_> {
         let keys = json!(written.keys).to_string();
         let media = self.task.media;
         let (statement, names) = render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
-        let mut body = Body::new(media, &names, &self.setting.plan);
+        let mut body = Body::new(media, true, &names, &self.setting.plan);
         execute(self.tx, &statement, |cells| body.row(cells))?;
         body.finish()
     }

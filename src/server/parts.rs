@@ -16,21 +16,22 @@ use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
+use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::locks::WaitingForLocks;
 use crate::queue::Waiters;
-use crate::rest::{Schemas, Unindexed};
-use crate::sqlite::Engine;
+use crate::rest::{Dialect, Functions, Schemas, Unindexed};
+use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
 use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
-use crate::tenant::{Target, Triples};
+use crate::tenant::{Role, Target, Triples};
 
 /// The first operator's name.
 const FIRST_OPERATOR: &str = "root";
@@ -56,11 +57,11 @@ pub struct Parts {
     slow: Arc<SlowLog>,
     pub cache_memory: Arc<Memory>,
     pub waiting_for_locks: Arc<WaitingForLocks>,
-    schemas: Arc<Schemas>,
-    unindexed: Arc<Unindexed>,
+    dialect: Arc<Dialect>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
+    cors: Arc<Cors>,
     unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
     grace: Duration,
@@ -83,6 +84,8 @@ impl Parts {
         let folder = config.tenants.migrations_dir.clone();
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
+        let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
+        let functions = engine.blocking(move || load_functions(folder, &known)).await?;
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);
@@ -132,12 +135,16 @@ impl Parts {
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
             waiting_for_locks: Arc::default(),
-            schemas: Schemas::new(),
-            unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
+            dialect: Arc::new(Dialect {
+                schemas: Schemas::default(),
+                functions,
+                unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
+            }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
+            cors: Arc::new(Cors::new(config.http.cors_origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -162,13 +169,13 @@ impl Parts {
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
             .app_data(Data::from(self.waiting_for_locks))
-            .app_data(Data::from(self.schemas))
-            .app_data(Data::from(self.unindexed))
+            .app_data(Data::from(self.dialect))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
             .app_data(Data::from(self.streams))
-            .app_data(Data::from(self.body_limits));
+            .app_data(Data::from(self.body_limits))
+            .app_data(Data::from(self.cors));
     }
 
     /// Closes every file. No request runs any more.
@@ -185,6 +192,17 @@ impl Parts {
         self.systems.close().await;
         self.engine.stop();
     }
+}
+
+/// The application's functions, tried on files as all of its migrations make them. Blocking.
+fn load_functions(folder: Option<PathBuf>, target: &Target) -> Result<Functions> {
+    let Some(folder) = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir()) else {
+        return Ok(Functions::default());
+    };
+    // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
+    let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
+    let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
+    Functions::load(&folder, &trial)
 }
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a

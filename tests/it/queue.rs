@@ -5,6 +5,7 @@ mod control;
 mod enqueue;
 mod lease;
 mod wait;
+mod workflow;
 
 use std::collections::HashSet;
 
