@@ -75,6 +75,7 @@ routes! {
         "/v1/jobs/{id}" [GET queue::look::job]
         "/v1/cache/{key}/increment" [POST cache::increment]
         "/v1/cache/{key}/fill" [DELETE cache::give_up]
+        "/v1/cache/{key}/remember" [POST cache::remember::remember, DELETE cache::remember::forget]
         "/v1/cache" [GET cache::whole::stats, POST cache::batch::run, DELETE cache::whole::throw]
         "/v1/locks/{name}" [POST locks::take, GET locks::look]
         "/v1/locks/{name}/extend" [POST locks::extend]
@@ -83,6 +84,13 @@ routes! {
         "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
         "/v1/queues/{queue}/purge" [POST queue::control::purge]
+        "/v1/queues/{queue}/schedules" [GET queue::schedule::list]
+        "/v1/queues/{queue}/schedules/{name}" [
+            GET queue::schedule::get, PUT queue::schedule::put, PATCH queue::schedule::patch, DELETE queue::schedule::delete,
+        ]
+        "/v1/queues/{queue}/schedules/{name}/run" [POST queue::schedule::run]
+        "/v1/queues/{queue}/webhook" [GET queue::webhook::get, PUT queue::webhook::put, DELETE queue::webhook::delete]
+        "/v1/queues/{queue}/webhook/rotate" [POST queue::webhook::rotate]
         "/rest/v1/" [GET rest::root, POST rest::batch]
         "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [

@@ -6,6 +6,8 @@
 
 mod data_dir;
 mod parts;
+mod relay;
+mod waker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

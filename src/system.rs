@@ -12,6 +12,7 @@ pub mod schema;
 pub mod secret;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Systems {
     pub audit: Audit,
     pub cache: Arc<Database>,
     pub queue: Arc<Database>,
+    /// Bytes of answers out of the operator's own files that clients have not read yet.
+    pub unread: Arc<AtomicU64>,
     files: Files,
     /// Move the audit log and write measurements.
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -94,7 +97,7 @@ impl Systems {
         let keep = Duration::from_secs(u64::from(telemetry.keep_days) * 86_400);
         let (analytics, writing) = Analytics::new(analytics, telemetry.waiting, keep);
         let tasks = vec![tokio::spawn(audit.clone().run()), tokio::spawn(writing)];
-        Ok(Systems { app, mark, analytics, audit, cache, queue, files, tasks: Mutex::new(tasks) })
+        Ok(Systems { app, mark, analytics, audit, cache, queue, unread: Arc::default(), files, tasks: Mutex::new(tasks) })
     }
 
     /// Opens one more system database, which is then listed, checked and closed with the others.

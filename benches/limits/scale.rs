@@ -21,10 +21,7 @@ use crate::served::Served;
 use crate::site::{Member, Tenantry, path, target_dir};
 use crate::{Args, tell};
 
-/// Descriptors of an open tenant of whom only the database was used: as the budget counts them, a reader's among them.
-const COUNTED: usize = 5;
-
-/// What it holds in truth: the database, its log and the log's index.
+/// Descriptors of an open tenant of whom only the database was used: the database, its log and the log's index.
 const HELD: usize = 3;
 
 /// Descriptors a process needs beside its databases'.
@@ -120,7 +117,7 @@ impl Scale {
     /// Room for so many open tenants; every file is closed.
     fn restart(&mut self, tenants: usize) {
         // The server keeps a quarter for what is in use although its turn is over.
-        self.tenantry.restart((tenants * COUNTED * 4).div_ceil(3) as u64);
+        self.tenantry.restart((tenants * HELD * 4).div_ceil(3) as u64);
     }
 
     /// Point reads a second, over the first so many tenants in no order.

@@ -9,6 +9,7 @@ use rusqlite::Row;
 
 use super::etag::Etag;
 use super::memory::Held;
+use super::remember::Source;
 use super::terms::{Freshness, Life};
 use crate::clock::Millis;
 
@@ -20,6 +21,8 @@ pub struct Entry {
     pub content_type: Option<String>,
     pub etag: Etag,
     pub life: Life,
+    /// Of a remembered answer.
+    pub source: Option<Arc<Source>>,
 }
 
 /// Where an entry was found.
@@ -59,7 +62,7 @@ impl Deref for Found {
 /// The columns of [`Entry::read`], of `entries e`.
 macro_rules! entry_columns {
     () => {
-        "e.version, e.created_at, e.expires_at, e.ends_at, e.sliding_ms, e.swr_ms, e.sie_ms, e.content_type, e.value"
+        "e.version, e.created_at, e.expires_at, e.ends_at, e.sliding_ms, e.swr_ms, e.sie_ms, e.content_type, e.source, e.value"
     };
 }
 pub(super) use entry_columns;
@@ -77,7 +80,8 @@ impl Entry {
                 sie_ms: row.get(first + 6)?,
             },
             content_type: row.get(first + 7)?,
-            value: row.get::<_, Option<Vec<u8>>>(first + 8)?.map(Bytes::from),
+            source: row.get_ref(first + 8)?.as_blob_or_null()?.and_then(Source::from_bytes).map(Arc::new),
+            value: row.get::<_, Option<Vec<u8>>>(first + 9)?.map(Bytes::from),
         })
     }
 

@@ -39,6 +39,13 @@ impl Namespace {
         Ok(Key([self.0.as_bytes(), b"/", name].concat().into()))
     }
 
+    /// The key of the answer that is remembered under this name: apart from the entries, of which no key begins so. Errors as
+    /// for [`Namespace::key`].
+    pub fn remembered(&self, name: &[u8]) -> Result<Key> {
+        let key = self.key(name)?;
+        Ok(Key([self.0.as_bytes(), b"?", &key.0[self.0.len() + 1..]].concat().into()))
+    }
+
     /// What all its keys begin with.
     pub fn start(&self) -> Vec<u8> {
         [self.0.as_bytes(), b"/"].concat()

@@ -304,7 +304,11 @@ impl Drop for Doubting {
 }
 
 fn bytes_of(key: &Key, entry: &Entry) -> u64 {
-    (entry.len() + key.as_bytes().len() + entry.content_type.as_ref().map_or(0, String::len) + OVERHEAD) as u64
+    (entry.len()
+        + key.as_bytes().len()
+        + entry.content_type.as_ref().map_or(0, String::len)
+        + entry.source.as_ref().map_or(0, |source| source.len())
+        + OVERHEAD) as u64
 }
 
 #[cfg(test)]
@@ -317,7 +321,7 @@ mod tests {
 
     fn entry(value: &str) -> Entry {
         let etag = Etag { version: 1, created_at: 1 };
-        Entry { value: Some(Bytes::copy_from_slice(value.as_bytes())), content_type: None, etag, life: Life::default() }
+        Entry { value: Some(Bytes::copy_from_slice(value.as_bytes())), content_type: None, etag, life: Life::default(), source: None }
     }
 
     fn key(text: &str) -> Key {

@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::entry::entry_columns;
 use super::fill::Ending;
 use super::invalidate::{Clock, dead, sweep_thrown};
+use super::remember::Source;
 use super::terms::{Freshness, Life};
 use super::{Conditions, Entry, Etag, Key, Tag, Terms, VALUE_BYTES};
 use crate::clock::Millis;
@@ -50,6 +51,8 @@ pub struct Put {
     pub terms: Terms,
     pub conditions: Conditions,
     pub(super) chance: u32,
+    /// Of a remembered answer.
+    pub(super) source: Option<Arc<Source>>,
     /// It was made under this fill, and is put only if nothing has overtaken that.
     pub(super) fill: Option<Arc<Ending>>,
 }
@@ -98,7 +101,7 @@ impl Put {
                 .hint("Keep large things in an object store and cache their address."));
         }
         let chance = terms.chance();
-        Ok(Put { key, value, content_type, terms, conditions: Conditions::default(), chance, fill: None })
+        Ok(Put { key, value, content_type, terms, conditions: Conditions::default(), chance, source: None, fill: None })
     }
 
     pub fn only_if(self, conditions: Conditions) -> Put {
@@ -126,6 +129,14 @@ struct Run<'t> {
     tx: &'t WriteTx<'t>,
     now: Millis,
     evicted: u32,
+}
+
+/// What an entry is written with, beside its life.
+struct Content<'c> {
+    value: Option<&'c [u8]>,
+    content_type: Option<&'c str>,
+    tags: &'c [Tag],
+    source: Option<&'c Source>,
 }
 
 /// Why an operation is not done: for a reason of its own, before it has written anything, or with all of the transaction.
@@ -166,7 +177,13 @@ impl Run<'_> {
             put.conditions.check(held.map(|entry| entry.etag)).map_err(Refusal::One)?;
         }
         let life = put.terms.begin(self.now, put.chance);
-        let etag = self.store(&put.key, put.value.as_deref(), put.content_type.as_deref(), put.terms.tags(), life)?;
+        let content = Content {
+            value: put.value.as_deref(),
+            content_type: put.content_type.as_deref(),
+            tags: put.terms.tags(),
+            source: put.source.as_deref(),
+        };
+        let etag = self.store(&put.key, content, life)?;
         Ok(etag.map(Done::Put))
     }
 
@@ -186,14 +203,18 @@ impl Run<'_> {
         let sum = held.unwrap_or(initial).checked_add(by).ok_or_else(|| Refusal::One(overflow()))?;
         let text = sum.to_string();
         let etag = match held {
-            None => self.store(key, Some(text.as_bytes()), Some("text/plain"), terms.tags(), terms.begin(self.now, 0))?,
+            None => {
+                let content = Content { value: Some(text.as_bytes()), content_type: Some("text/plain"), tags: terms.tags(), source: None };
+                self.store(key, content, terms.begin(self.now, 0))?
+            }
             Some(_) => self.recount(key, text.as_bytes())?,
         };
         Ok(etag.map(|etag| Done::Counted(sum, etag)))
     }
 
     /// Writes a whole entry in the place of what the key held.
-    fn store(&mut self, key: &Key, value: Option<&[u8]>, content_type: Option<&str>, tags: &[Tag], life: Life) -> Outcome<Etag> {
+    fn store(&mut self, key: &Key, content: Content<'_>, life: Life) -> Outcome<Etag> {
+        let Content { value, content_type, tags, source } = content;
         self.tx.execute(SWEEP, params![self.now, SWEPT])?;
         let size = value.map_or(0, <[u8]>::len);
         // An overflow page spends four bytes on the address of the next.
@@ -219,6 +240,7 @@ impl Run<'_> {
             size as i64,
             content_type,
             tags,
+            source.map(Source::to_bytes),
             value
         ];
         self.tx.execute(PUT, written)?;
@@ -333,8 +355,8 @@ const TICK: &str = "UPDATE clock SET version = version + 1 WHERE one = 1";
 
 /// Replacing takes the old row away.
 const PUT: &str = "INSERT OR REPLACE INTO entries
-     (version, key, created_at, expires_at, gone_at, ends_at, sliding_ms, swr_ms, sie_ms, size, content_type, tags, value)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+     (version, key, created_at, expires_at, gone_at, ends_at, sliding_ms, swr_ms, sie_ms, size, content_type, tags, source, value)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 
 const RECOUNT: &str = "UPDATE entries SET version = ?2, created_at = ?3, size = ?4, value = ?5 WHERE key = ?1";
 

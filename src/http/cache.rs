@@ -2,6 +2,7 @@
 //! came in, with its content type, and is never taken for anything else by a browser.
 
 pub mod batch;
+pub mod remember;
 pub mod whole;
 
 use std::time::Duration;
@@ -16,8 +17,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::extract::{Body, Json, Query};
-use super::guard::TenantCall;
-use super::unread::UnreadAnswers;
+use super::guard::Caller;
+use super::unread::{Audience, UnreadAnswers};
 use crate::auth::scope::Scope;
 use crate::cache::{
     Answer, CONTENT_TYPE_BYTES, Cache, Conditions, Etags, FILL_MAX_S, FillLease, Found, Key, Memory, Namespace, Put, Seconds, Tag, Terms,
@@ -25,7 +26,6 @@ use crate::cache::{
 };
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
-use crate::tenant::Lease;
 
 /// The longest that a request waits for somebody else's fill, in seconds.
 const WAIT_MAX_S: u64 = 20;
@@ -92,7 +92,7 @@ struct IncrementReply {
 }
 
 /// `PUT` with any bytes: 204 and the new `ETag`, whether or not the key was there.
-pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>, memory: Data<Memory>, body: Body) -> Result<HttpResponse> {
+pub async fn put(call: Caller, request: HttpRequest, query: Query<PutQuery>, memory: Data<Memory>, body: Body) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let key = key(&request, query.0.namespace.as_deref())?;
     let content_type = content_type(request.headers())?;
@@ -109,7 +109,7 @@ pub async fn put(call: TenantCall, request: HttpRequest, query: Query<PutQuery>,
 /// `GET`: the bytes; 204 for what is known not to exist; 304 to a client that has them; 404 for a miss. With `fill`, a miss
 /// is either the caller's to make, or waited for.
 pub async fn get(
-    call: TenantCall,
+    call: Caller,
     request: HttpRequest,
     query: Query<GetQuery>,
     memory: Data<Memory>,
@@ -133,7 +133,7 @@ pub async fn get(
 }
 
 async fn get_or_fill(
-    call: TenantCall,
+    call: Caller,
     request: HttpRequest,
     key: Key,
     query: GetQuery,
@@ -170,7 +170,7 @@ async fn get_or_fill(
 }
 
 /// `DELETE`: 204, whether or not the key was there.
-pub async fn delete(call: TenantCall, request: HttpRequest, query: Query<KeyQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
+pub async fn delete(call: Caller, request: HttpRequest, query: Query<KeyQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let key = key(&request, query.0.namespace.as_deref())?;
     Cache::new(call.lease().await?.cache(), &memory).delete(key, conditions(request.headers())).await?;
@@ -179,7 +179,7 @@ pub async fn delete(call: TenantCall, request: HttpRequest, query: Query<KeyQuer
 
 /// `POST …/increment`: the new number.
 pub async fn increment(
-    call: TenantCall,
+    call: Caller,
     request: HttpRequest,
     query: Query<KeyQuery>,
     memory: Data<Memory>,
@@ -194,7 +194,7 @@ pub async fn increment(
 }
 
 /// `DELETE …/fill`: 204; the next one who asks makes the entry.
-pub async fn give_up(call: TenantCall, request: HttpRequest, query: Query<KeyQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
+pub async fn give_up(call: Caller, request: HttpRequest, query: Query<KeyQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let key = key(&request, query.0.namespace.as_deref())?;
     let token =
@@ -204,7 +204,7 @@ pub async fn give_up(call: TenantCall, request: HttpRequest, query: Query<KeyQue
 }
 
 /// An entry, or that the client has it.
-fn answer(request: &HttpRequest, lease: &Lease, unread: &UnreadAnswers, found: &Found) -> Result<HttpResponse> {
+fn answer(request: &HttpRequest, lease: &impl Audience, unread: &UnreadAnswers, found: &Found) -> Result<HttpResponse> {
     let has = request.headers().get(IF_NONE_MATCH).and_then(|has| has.to_str().ok()).is_some_and(|has| Etags::new(has).has(&found.etag));
     let mut answer = match (&found.value, has) {
         (_, true) => HttpResponse::NotModified(),
@@ -256,9 +256,12 @@ fn with_fill(mut answer: HttpResponse, fill: FillLease) -> Result<HttpResponse> 
 /// The key from the path as the client sent it: the router's own decoding replaces what is not UTF-8, and
 /// would so make one key of two.
 fn key(request: &HttpRequest, namespace: Option<&str>) -> Result<Key> {
-    // `/v1/cache/{key}` and what may follow.
-    let segment = request.uri().path().split('/').nth(3).unwrap_or_default();
-    self::namespace(namespace)?.key(&percent_decoded(segment)?)
+    self::namespace(namespace)?.key(&segment(request)?)
+}
+
+/// Of `/v1/cache/{key}` and what may follow.
+fn segment(request: &HttpRequest) -> Result<Vec<u8>> {
+    percent_decoded(request.uri().path().split('/').nth(3).unwrap_or_default())
 }
 
 fn namespace(name: Option<&str>) -> Result<Namespace> {

@@ -1,6 +1,6 @@
 //! Who calls. [`TenantCall`] is the only way from a request to a tenant's files: a token is verified, the tenant
 //! its claim names is looked up, and [`TenantCall::lease`] gives that tenant's triple, no other. [`Operator`] is the only way to the
-//! admin side.
+//! admin side. [`Caller`] is either, for queues and caches, of which the operator has some too: whose is used, is said by who calls.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,8 +13,9 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use uuid::Uuid;
 
 use crate::auth::{Claims, Verifier, invalid_token, missing_token};
-use crate::error::{Error, Result};
-use crate::system::Mark;
+use crate::error::{Code, Error, Result};
+use crate::system::{Mark, Systems};
+use crate::tenant::lease::{Files, lease_of};
 use crate::tenant::registry::{Moment, Registry, Tenant};
 use crate::tenant::{Lease, TenantId, Triples};
 
@@ -43,6 +44,17 @@ pub struct RequestId(pub Uuid);
 /// Whose request it was, for the log that is written behind it.
 #[derive(Clone, Copy)]
 pub struct ByTenant(pub TenantId);
+
+/// A request to a queue or a cache: a tenant's to its own, an operator's to the operator's own.
+pub struct Caller {
+    pub claims: Arc<Claims>,
+    whose: Whose,
+}
+
+enum Whose {
+    Tenant(TenantCall),
+    Operator(Arc<Systems>),
+}
 
 type Letting<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 
@@ -94,22 +106,38 @@ impl TenantCall {
     /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
     /// wait for leases, and should not wait for a client that dribbles.
     pub async fn lease(&self) -> Result<Lease> {
-        let mut plan = self.tenant.plan.clone();
-        loop {
-            let lease = self.triples.lease(self.tenant.id, &plan).await?;
-            // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
-            // holds until it is given back. What was looked up before may be over.
-            if Arc::ptr_eq(lease.plan(), &self.tenant.plan) && self.registry.unchanged_since(self.tenant.id, self.known) {
-                return Ok(lease);
+        lease_of(&self.registry, &self.triples, &self.tenant, self.known).await
+    }
+}
+
+impl FromRequest for Caller {
+    type Error = Error;
+    type Future = Letting<Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, call) = (request.clone(), TenantCall::from_request(request, payload));
+        Box::pin(async move {
+            let refused = match call.await {
+                Ok(call) => return Ok(Caller { claims: call.claims.clone(), whose: Whose::Tenant(call) }),
+                Err(refused) => refused,
+            };
+            if refused.code() == Code::Unauthenticated
+                && let Some(operator) = part::<Mark>(&request)?.verify_key(bearer(&request)?)
+            {
+                let claims = Arc::new(Claims::of_operator(&operator.name));
+                return Ok(Caller { claims, whose: Whose::Operator(part_arc(&request)?) });
             }
-            let now = self.registry.active(self.tenant.id).await?;
-            if Arc::ptr_eq(lease.plan(), &now.plan) {
-                return Ok(lease);
-            }
-            // Somebody who knew the old plan only opened the triple under it.
-            drop(lease);
-            self.triples.reopen(self.tenant.id).await?;
-            plan = now.plan.clone();
+            Err(refused)
+        })
+    }
+}
+
+impl Caller {
+    /// Keeps the files open until it is dropped; taken once the body is there, as [`TenantCall::lease`] is.
+    pub async fn lease(&self) -> Result<Files> {
+        match &self.whose {
+            Whose::Tenant(call) => call.lease().await.map(Files::Tenant),
+            Whose::Operator(systems) => Ok(Files::Operator(systems.clone())),
         }
     }
 }

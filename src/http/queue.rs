@@ -2,8 +2,11 @@
 //! its bytes are stored as they come and go out as they were.
 
 pub mod control;
+mod effect;
 pub mod lease;
 pub mod look;
+pub mod schedule;
+pub mod webhook;
 
 use std::time::Duration;
 
@@ -19,7 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::extract::{Json, JsonText, idempotency_key, parse};
-use super::guard::TenantCall;
+use super::guard::Caller;
 use super::unread::UnreadAnswers;
 use crate::auth::Claims;
 use crate::auth::scope::Scope;
@@ -97,7 +100,7 @@ enum ResultReply<'a> {
 
 /// `POST /v1/queues/{queue}/jobs`: 201, and the job is on the disk; or 200 with a result for each of `jobs`.
 pub async fn enqueue(
-    call: TenantCall,
+    call: Caller,
     request: HttpRequest,
     queue: Path<String>,
     body: JsonText,
@@ -131,7 +134,7 @@ pub async fn enqueue(
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
 pub async fn claim(
-    call: TenantCall,
+    call: Caller,
     queue: Path<String>,
     body: Json<ClaimBody>,
     unread: Data<UnreadAnswers>,
@@ -143,7 +146,7 @@ pub async fn claim(
 
 /// `POST /v1/claim`: the same from several queues, the first one first.
 pub async fn claim_of_several(
-    call: TenantCall,
+    call: Caller,
     body: Json<SeveralBody>,
     unread: Data<UnreadAnswers>,
     waiters: Data<Waiters>,
@@ -163,7 +166,7 @@ pub async fn claim_of_several(
 }
 
 async fn claim_from(
-    call: TenantCall,
+    call: Caller,
     queues: Vec<QueueName>,
     claim: Claim,
     wait_s: u64,

@@ -15,6 +15,7 @@ use actix_web::web::Bytes;
 
 use crate::error::{Code, Error, Result};
 use crate::tenant::Lease;
+use crate::tenant::lease::Files;
 
 /// How long sent bytes may stay unacknowledged, or the client's window closed.
 pub const STALL: Duration = Duration::from_secs(30);
@@ -40,6 +41,23 @@ pub struct Unread {
     counted: Option<Counted>,
 }
 
+/// Whose answers are counted together.
+pub trait Audience {
+    fn unread(&self) -> &Arc<AtomicU64>;
+}
+
+impl Audience for Lease {
+    fn unread(&self) -> &Arc<AtomicU64> {
+        Lease::unread(self)
+    }
+}
+
+impl Audience for Files {
+    fn unread(&self) -> &Arc<AtomicU64> {
+        Files::unread(self)
+    }
+}
+
 struct Counted {
     bytes: u64,
     all: Arc<AtomicU64>,
@@ -60,13 +78,13 @@ impl UnreadAnswers {
 
     /// Whether more may be asked for: 429 past the tenant's share, 503 past the whole. Called before the work, so
     /// that what is refused has not been done.
-    pub fn admit(&self, lease: &Lease) -> Result<()> {
-        self.within(self.all.load(Relaxed), lease.unread().load(Relaxed), 0)
+    pub fn admit(&self, of: &impl Audience) -> Result<()> {
+        self.within(self.all.load(Relaxed), of.unread().load(Relaxed), 0)
     }
 
     /// `body` as the answer of what only read; refused like [`UnreadAnswers::admit`], as it can be asked again.
-    pub fn hold(&self, lease: &Lease, body: impl Into<Bytes>) -> Result<Unread> {
-        let held = self.keep(lease, body);
+    pub fn hold(&self, of: &impl Audience, body: impl Into<Bytes>) -> Result<Unread> {
+        let held = self.keep(of, body);
         if let Some(counted) = &held.counted {
             self.within(counted.all.load(Relaxed), counted.tenant.load(Relaxed), counted.bytes)?;
         }
@@ -74,13 +92,13 @@ impl UnreadAnswers {
     }
 
     /// `body` as the answer of what is done: it is always sent.
-    pub fn keep(&self, lease: &Lease, body: impl Into<Bytes>) -> Unread {
+    pub fn keep(&self, of: &impl Audience, body: impl Into<Bytes>) -> Unread {
         let rest = body.into();
         if rest.len() <= SMALL {
             return Unread::small(rest);
         }
         let bytes = rest.len() as u64;
-        let counted = Counted { bytes, all: self.all.clone(), tenant: lease.unread().clone() };
+        let counted = Counted { bytes, all: self.all.clone(), tenant: of.unread().clone() };
         counted.all.fetch_add(bytes, Relaxed);
         counted.tenant.fetch_add(bytes, Relaxed);
         Unread { rest, counted: Some(counted) }

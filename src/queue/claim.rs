@@ -84,6 +84,11 @@ impl Claim {
         let lease_ms = within("lease_s", lease_s, 1, LEASE_MAX_S)? * 1_000;
         Ok(Claim { max: within("max", max, 1, CLAIM_MAX)?, lease_ms })
     }
+
+    /// Within bounds that the caller has kept.
+    pub(super) fn of(max: usize, lease_ms: Millis) -> Claim {
+        Claim { max: max as i64, lease_ms }
+    }
 }
 
 /// A queue as a claim meets it.

@@ -10,10 +10,11 @@ use super::id::not_found;
 use super::job::{Backoff, DELAY_MAX_S, within};
 use super::limit::unblock;
 use super::wait::Bell;
-use super::{JobId, State, workflow};
+use super::workflow::{self, STATE};
+use super::{JobId, State};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::WriteTx;
+use crate::sqlite::{Reader, WriteTx};
 
 /// The longest error text of a try, in bytes.
 pub const ERROR_BYTES: usize = 4 << 10;
@@ -131,8 +132,19 @@ pub(super) fn extend(
     Ok(Step { state: State::Leased, lease_until: Some(lease_until), run_at: None, cancelled: held.cancelled })
 }
 
+/// Until when the token holds the job; `None` when it has finished it.
+pub(super) fn held_until(reader: &Reader<'_>, id: JobId, token: Uuid, now: Millis) -> Result<Option<Millis>> {
+    Ok(find(reader, id, token, now)?.map(|held| held.lease_until))
+}
+
+/// Whether nobody will work on the job any more.
+pub(super) fn is_over(reader: &Reader<'_>, id: JobId) -> Result<bool> {
+    let state = reader.row(STATE, params![id.seq(), id.created_at(), id.salt()], |row| Ok(State::of(row.get(0)?)))?;
+    Ok(state.is_none_or(|state| state.is_finished() && state != State::Dead))
+}
+
 /// `None` when the token has finished the job.
-fn find(tx: &WriteTx<'_>, id: JobId, token: Uuid, now: Millis) -> Result<Option<Held>> {
+fn find(tx: &Reader<'_>, id: JobId, token: Uuid, now: Millis) -> Result<Option<Held>> {
     let found = tx.row(FIND, params![id.seq(), id.created_at(), id.salt(), token.as_bytes(), now], |row| {
         let (is_held, is_done): (bool, bool) = (row.get(0)?, row.get(1)?);
         if !is_held {

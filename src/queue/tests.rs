@@ -64,7 +64,7 @@ impl File {
     }
 
     fn bell(&self) -> Bell {
-        Bell::new(&Arc::default(), &self.db)
+        Bell::new(&Arc::default(), &self.db, None)
     }
 
     /// The number of jobs in a state, and of bodies altogether.

@@ -198,6 +198,41 @@ pub fn denied(table: &str, is_anonymous: bool) -> Error {
     says("42501", if is_anonymous { 401 } else { 403 }, format!("permission denied for table {table}"))
 }
 
+/// A row as it was written is none that the caller may write, or see.
+pub fn unwritable(table: &Table, is_anonymous: bool) -> Error {
+    let message = format!("new row violates row-level security policy for table \"{}\"", table.name);
+    says("42501", if is_anonymous { 401 } else { 403 }, message)
+}
+
+/// A row that a merge would change is none that the caller may change.
+pub fn hidden_conflict(table: &Table, is_anonymous: bool) -> Error {
+    let message = format!("new row violates row-level security policy (USING expression) for table \"{}\"", table.name);
+    says("42501", if is_anonymous { 401 } else { 403 }, message)
+}
+
+/// The same to a caller who is held back: without names that are not in `schema` as the caller sees it, and without
+/// SQLite's own words for what we have none for.
+pub fn discreet(error: Error, schema: &Schema) -> Error {
+    if error.is_spoken() || !matches!(error.code(), Code::ConstraintViolation | Code::SqlError) {
+        return error;
+    }
+    let about = error.message().split_once(": ").map_or("", |(_, about)| about);
+    let known = |name: &str| {
+        let (table, column) = name.split_once('.')?;
+        schema.table(schema.find(table)?).column(column)
+    };
+    let all_known = about.split(", ").all(|name| known(name).is_some());
+    let spoken = translate(error);
+    match (spoken.body().code, all_known) {
+        ("23505" | "23502", true) | ("23503" | "P0001" | "42P10" | "22003" | "54000" | "2201B", _) => spoken,
+        ("23505", false) => says("23505", 409, "duplicate key value violates unique constraint"),
+        ("23502", false) => says("23502", 400, "null value violates not-null constraint"),
+        ("23514", _) => says("23514", 400, "new row violates check constraint"),
+        ("22P02", _) => says("22P02", 400, "a value is not of its column's type"),
+        _ => says("XX000", 400, "the statement failed").hint("A service token is told why."),
+    }
+}
+
 /// SQLite's refusal of a statement of ours in PostgreSQL's words; whatever else failed keeps its own.
 pub fn translate(error: Error) -> Error {
     if error.is_spoken() || !matches!(error.code(), Code::ConstraintViolation | Code::SqlError) {

@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
+use super::relay::Relay;
+use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::Memory;
 use crate::config::{Config, Durability};
@@ -22,8 +24,8 @@ use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::locks::WaitingForLocks;
-use crate::queue::Waiters;
-use crate::rest::{Dialect, Functions, Schemas, Unindexed};
+use crate::queue::{Post, Waiters};
+use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -31,7 +33,7 @@ use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
-use crate::tenant::{Role, Target, Triples};
+use crate::tenant::{Role, Target, Triples, Wakeups};
 
 /// The first operator's name.
 const FIRST_OPERATOR: &str = "root";
@@ -50,7 +52,11 @@ pub struct Parts {
     registry: Arc<Registry>,
     lifecycle: Arc<Lifecycle>,
     fleet: Arc<Fleet>,
-    driving: Arc<Mutex<Option<JoinHandle<()>>>>,
+    post: Arc<Post>,
+    waker: Waker,
+    relay: Relay,
+    /// The fleet's driver, the waker and the relay.
+    background: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
@@ -82,6 +88,8 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let folder = config.tenants.migrations_dir.clone();
+        let beside = folder.clone();
+        let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
@@ -99,7 +107,7 @@ impl Parts {
             drain: Duration::from_millis(config.tenants.drain_ms),
         });
         let parts = lifecycle::Parts {
-            layout,
+            layout: layout.clone(),
             engine: engine.clone(),
             app: systems.app.clone(),
             audit: systems.audit.clone(),
@@ -113,7 +121,21 @@ impl Parts {
         let recovered = lifecycle.recover().await?;
         tracing::info!(?recovered, "what an earlier end left is settled");
 
-        let driving = Arc::new(Mutex::new(Some(tokio::spawn(fleet.clone().drive()))));
+        let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
+        let waiters = Arc::new(Waiters::new(wakeups.clone()));
+        let relay = Relay::new(layout, registry.clone(), triples.clone(), waiters.clone());
+        let parts = waker::Parts {
+            app: systems.app.clone(),
+            wakeups,
+            registry: registry.clone(),
+            triples: triples.clone(),
+            waiters: waiters.clone(),
+            post: post.clone(),
+            relay: relay.clone(),
+            systems: systems.clone(),
+        };
+        let waker = Waker::new(parts, &config.queue);
+        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run()), tokio::spawn(relay.clone().run())];
 
         let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
         Ok(Parts {
@@ -121,14 +143,17 @@ impl Parts {
             engine,
             triples,
             readiness: Arc::default(),
-            waiters: Arc::default(),
+            waiters,
             mark: Arc::new(systems.mark.clone()),
             analytics: Arc::new(systems.analytics.clone()),
             systems,
             registry,
             lifecycle: Arc::new(lifecycle),
             fleet: Arc::new(fleet),
-            driving,
+            post,
+            waker,
+            relay,
+            background: Arc::new(Mutex::new(background)),
             ring,
             verifier,
             requests: Arc::default(),
@@ -136,8 +161,9 @@ impl Parts {
             cache_memory: Memory::new(config.cache.memory_bytes),
             waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
-                schemas: Schemas::default(),
+                schemas: Schemas::new(policies),
                 functions,
+                stencils: Stencils::default(),
                 unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
             }),
             durability: Arc::new(config.durability),
@@ -157,6 +183,7 @@ impl Parts {
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
             .app_data(Data::from(self.waiters))
+            .app_data(Data::from(self.post))
             .app_data(Data::from(self.systems))
             .app_data(Data::from(self.mark))
             .app_data(Data::from(self.analytics))
@@ -181,12 +208,15 @@ impl Parts {
     /// Closes every file. No request runs any more.
     pub async fn close(&self) {
         self.fleet.close();
-        let driving = self.driving.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut driving) = driving
-            && tokio::time::timeout(self.grace, &mut driving).await.is_err()
-        {
-            // What its visits still do ends on the lanes; the next start visits those tenants again.
-            driving.abort();
+        self.waker.close();
+        self.relay.close();
+        let tasks = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
+        let until = tokio::time::Instant::now() + self.grace;
+        for mut task in tasks {
+            // What a visit still does ends on the lanes, what is being delivered is delivered again: at the next start.
+            if tokio::time::timeout_at(until, &mut task).await.is_err() {
+                task.abort();
+            }
         }
         self.triples.close(self.grace).await;
         self.systems.close().await;

@@ -51,6 +51,11 @@ pub enum Work {
 }
 
 impl Request {
+    /// Statements in one transaction.
+    pub(super) fn of(statements: Vec<Statement>) -> Request {
+        Request { statements: Some(statements), script: None, transaction: None, integers: Integers::default() }
+    }
+
     pub(super) fn work(&mut self) -> Result<Work> {
         let both = "Send either \"statements\" or \"script\".";
         match (self.statements.take(), self.script.take()) {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::encode::{Answering, Integers};
-use super::params::Params;
 use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
@@ -39,7 +38,7 @@ pub struct Answer {
 }
 
 /// A request with all that its run needs, shared by its attempts.
-struct Task {
+pub(super) struct Task {
     work: Work,
     integers: Integers,
     plan: Arc<Plan>,
@@ -99,6 +98,11 @@ async fn write(database: &Arc<Database>, limits: Limits, task: Arc<Task>) -> Res
 }
 
 impl Task {
+    /// Of a request without a key.
+    pub fn new(mut request: Request, plan: &Arc<Plan>, caller: Caller) -> Result<Task> {
+        Ok(Task { work: request.work()?, integers: request.integers, plan: plan.clone(), caller, key: None })
+    }
+
     fn read(&self, reader: &Reader<'_>) -> Result<Read> {
         let began = Instant::now();
         let mut answering = Answering::new(&self.plan, self.integers);
@@ -125,7 +129,7 @@ impl Task {
         Ok(Read::Done(self.answer(answering, ran, began, false)))
     }
 
-    fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
+    pub fn write(&self, tx: &WriteTx<'_>) -> Result<Answer> {
         let began = Instant::now();
         if let Some(key) = &self.key
             && let Some(body) = ANSWERS.answered(tx, &self.caller.subject, key)?
@@ -185,21 +189,7 @@ impl Task {
             return Ok(false);
         }
         self.caller.scopes.permit(prepared.needs())?;
-        match &statement.params {
-            Params::Positional(values) => prepared.bind_all(values)?,
-            Params::Named(values) => prepared.bind_named(values)?,
-        }
-        let mut begun = false;
-        let effect = prepared.run(|cells| {
-            if !std::mem::replace(&mut begun, true) {
-                answering.begin_result(&cells.columns());
-            }
-            answering.row(cells)
-        })?;
-        if !begun {
-            answering.begin_result(&prepared.columns());
-        }
-        answering.end_result(effect);
+        answering.result(&mut prepared, &statement.params)?;
         Ok(true)
     }
 

@@ -103,6 +103,7 @@ pub struct Database {
     /// A commit failed undecided: what the log holds may not be on the disk.
     suspect: AtomicBool,
     pub(super) told: Arc<OnceLock<Told>>,
+    pub(super) left: OnceLock<&'static str>,
 }
 
 #[derive(Default)]
@@ -154,6 +155,7 @@ impl Database {
             refused: AtomicBool::default(),
             suspect: AtomicBool::default(),
             told: Arc::default(),
+            left: OnceLock::new(),
         })
     }
 
@@ -164,6 +166,11 @@ impl Database {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number of the one whose file it is; `None` for the server's own.
+    pub fn owner(&self) -> Option<u128> {
+        (self.options.party != Party::SYSTEM).then_some(self.options.party.id)
     }
 
     /// Runs `f` on a reader. Each statement in it sees the newest commit, unless it takes a
@@ -185,8 +192,17 @@ impl Database {
             if gone.load(Relaxed) {
                 return;
             }
-            let outcome = database.not_refused().and_then(|()| open.readers.get()).and_then(|session| {
-                session.watched(&engine, limits.time, gone, || f(&Reader::new(&session))).map_err(|error| writer::explain(&session, error))
+            let run = |session: &Session| {
+                session.watched(&engine, limits.time, gone, || f(&Reader::new(session))).map_err(|error| writer::explain(session, error))
+            };
+            let outcome = database.not_refused().and_then(|()| match open.readers.get()? {
+                Some(reader) => run(&reader),
+                // No descriptors for a reader: it takes the writer's time.
+                None => {
+                    let writer = open.writer();
+                    writer::roll_back(&writer);
+                    run(&writer)
+                }
             });
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);

@@ -60,15 +60,6 @@ impl DescriptorBudget {
     }
 }
 
-impl Descriptors {
-    /// Parts with `some` of them.
-    pub fn split(&mut self, some: u64) -> Descriptors {
-        let some = some.min(self.taken);
-        self.taken -= some;
-        Descriptors { budget: self.budget.clone(), taken: some, held: self.held.clone() }
-    }
-}
-
 impl Drop for Descriptors {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.taken, SeqCst);

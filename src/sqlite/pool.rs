@@ -25,6 +25,9 @@ pub struct Readers {
     engine: Arc<Engine>,
     pool: r2d2::Pool<Manager>,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
+    prepaid: Arc<Mutex<Option<Descriptors>>>,
+    held: Arc<AtomicU64>,
+    party: Party,
 }
 
 pub type Checkout = r2d2::PooledConnection<Manager>;
@@ -37,22 +40,22 @@ pub struct Manager {
     settings: Settings,
     plain: SqliteConnectionManager,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
-    /// Taken from the budget for the first reader, when the file was opened.
-    prepaid: Mutex<Option<Descriptors>>,
+    /// Taken from the budget for the first reader, which nobody could give back for who waits.
+    prepaid: Arc<Mutex<Option<Descriptors>>>,
     held: Arc<AtomicU64>,
     party: Party,
 }
 
 impl Readers {
-    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, prepaid: Descriptors, options: &Options) -> Readers {
-        let open = Arc::new(Mutex::new(Vec::new()));
+    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, options: &Options) -> Readers {
+        let (open, prepaid) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
         let manager = Manager {
             engine: engine.clone(),
             path: path.to_owned(),
             settings: Settings { writer: false, create: false, ..settings },
             plain: SqliteConnectionManager::file(path),
             open: open.clone(),
-            prepaid: Mutex::new(Some(prepaid)),
+            prepaid: prepaid.clone(),
             held: options.held.clone(),
             party: options.party,
         };
@@ -68,15 +71,20 @@ impl Readers {
             .thread_pool(engine.scheduler())
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager);
-        Readers { engine: engine.clone(), pool, open }
+        Readers { engine: engine.clone(), pool, open, prepaid, held: options.held.clone(), party: options.party }
     }
 
-    pub fn get(&self) -> Result<Checkout> {
+    /// A reader, opened if need be and waited for; `None` where there is none and no room for one.
+    pub fn get(&self) -> Result<Option<Checkout>> {
         if let Some(idle) = self.pool.try_get() {
-            return Ok(idle);
+            return Ok(Some(idle));
+        }
+        if self.pool.state().connections == 0 {
+            let Some(room) = self.engine.descriptors(self.party).take(READER_DESCRIPTORS, &self.held) else { return Ok(None) };
+            *self.prepaid.lock().unwrap_or_else(PoisonError::into_inner) = Some(room);
         }
         self.engine.counters().waits.fetch_add(1, Relaxed);
-        self.pool.get().map_err(|error| {
+        self.pool.get().map(Some).map_err(|error| {
             tracing::warn!(%error, "no reader could be opened");
             Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
                 .hint("The bound is sqlite.descriptors.")

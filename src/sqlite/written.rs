@@ -29,6 +29,11 @@ impl Written {
         self.everything || self.tables.contains(table)
     }
 
+    /// Whether nothing else than `table` was written.
+    pub(super) fn is_only(&self, table: &str) -> bool {
+        !self.everything && self.tables.len() == 1 && self.tables.contains(table)
+    }
+
     pub fn is_everything(&self) -> bool {
         self.everything
     }
@@ -64,6 +69,8 @@ pub struct Judged {
     pub needs: Needs,
     /// The tables it reads, in lower case; also views, and names that its own WITH makes.
     pub reads: BTreeSet<Box<str>>,
+    /// The functions it calls and, after `pragma `, its pragmas, in lower case.
+    pub calls: BTreeSet<Box<str>>,
     pub writes: Written,
 }
 
@@ -72,6 +79,7 @@ impl Judged {
         self.needs = self.needs.with(other.needs);
         self.writes.add(&other.writes);
         self.reads.extend(other.reads);
+        self.calls.extend(other.calls);
     }
 
     /// Takes note of one action on the database itself, not on the `temp` schema.
@@ -79,6 +87,10 @@ impl Judged {
         use AuthAction::*;
         match *action {
             Read { table_name, .. } if !self.reads.contains(table_name) => drop(self.reads.insert(table_name.to_ascii_lowercase().into())),
+            // Full-text search asks whether somebody else has written the file.
+            Pragma { pragma_name: "data_version", .. } => drop(self.reads.insert("sqlite_master".into())),
+            Pragma { pragma_name, .. } => drop(self.calls.insert(format!("pragma {}", pragma_name.to_ascii_lowercase()).into())),
+            Function { function_name } => drop(self.calls.insert(function_name.to_ascii_lowercase().into())),
             Insert { table_name } | Delete { table_name } | Update { table_name, .. } => self.writes.add_table(table_name),
             CreateIndex { .. }
             | CreateTable { .. }
@@ -104,10 +116,16 @@ impl Database {
     /// answered: by grouped writes, transactions over several requests, and the migrations of an opening (as everything);
     /// also where nobody knows whether the commit happened. It runs on the writer's lane: it rings a bell, and neither
     /// waits nor uses the file. Only the first one given to a handle is; files where no tenant's SQL runs never call it.
-    /// What was committed before a crash, or by a fleet run's visit to the closed file, is told to nobody: look once when
-    /// the file is opened.
+    /// What was committed before a crash, or by a fleet run's visit to the closed file, is told to nobody; see
+    /// [`Database::ask_when_opened`].
     pub fn on_commit(&self, told: impl Fn(&Written) + Send + Sync + 'static) {
         let _ = self.told.set(Box::new(told));
+    }
+
+    /// Has `question`, a SELECT, asked each time the file is opened: a row of it tells whoever is told of commits that
+    /// everything was written. So what an earlier process left is found.
+    pub fn ask_when_opened(&self, question: &'static str) {
+        let _ = self.left.set(question);
     }
 }
 

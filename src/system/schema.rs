@@ -20,7 +20,7 @@ macro_rules! set {
     };
 }
 
-const APP: Set = set!("system/app": "0001_tenants", "0002_people", "0003_token_bound", "0004_state_before", "0005_fleet");
+const APP: Set = set!("system/app": "0001_tenants", "0002_people", "0003_token_bound", "0004_state_before", "0005_fleet", "0006_wakeups");
 const MARK: Set = set!("system/mark": "0001_operators", "0002_publishing");
 const ANALYTICS: Set = set!("system/analytics": "0001_measurements");
 const OPERATOR_CACHE: Set = set!("system/cache": "0001_operator_cache");

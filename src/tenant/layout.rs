@@ -74,6 +74,21 @@ impl Layout {
         self.tenant(id).join(Layout::file_name(id, role))
     }
 
+    /// Tenants whose file has something in its write-ahead log: it was written and not closed. Blocking; a folder that
+    /// cannot be read has none.
+    pub fn with_log(&self, role: Role) -> Vec<TenantId> {
+        let folders = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+        let shards = folders(&self.root).filter(|path| name(path).is_some_and(|name| name.len() == 2));
+        let ids = shards.flat_map(|shard| folders(&shard).filter_map(|path| TenantId::parse(&name(&path)?).ok()).collect::<Vec<_>>());
+        let has_log = |id: &TenantId| {
+            let mut log = self.file(*id, role).into_os_string();
+            log.push("-wal");
+            std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
+        };
+        ids.filter(has_log).collect()
+    }
+
     /// Where copies of the tenant's files are from before the last migration that destroyed something.
     pub fn kept_folder(&self, id: TenantId) -> PathBuf {
         self.root.join("backups/before").join(id.to_string())

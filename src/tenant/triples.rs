@@ -10,6 +10,7 @@
 //!   are closed.
 
 mod visit;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -33,8 +34,8 @@ const REOPEN_WAIT: Duration = Duration::from_secs(5);
 /// How long interrupted work may take to end before a fence gives up.
 const INTERRUPT_WAIT: Duration = Duration::from_secs(5);
 
-/// What a triple counts for in the LRU before it has opened anything, in descriptors: one file with a reader.
-const WEIGHT_AT_FIRST: u32 = 5;
+/// What a triple counts for in the LRU before it has opened anything, in descriptors: one file.
+const WEIGHT_AT_FIRST: u32 = 3;
 
 pub struct Triple {
     id: TenantId,
@@ -69,6 +70,7 @@ pub struct Triples {
     misses: AtomicU64,
     /// Nobody gets a lease any more.
     closing: AtomicBool,
+    watch: watch::Watch,
 }
 
 /// The right to use a tenant's files. Cheap; hold it for a request.
@@ -138,6 +140,7 @@ impl Triples {
             hits: AtomicU64::default(),
             misses: AtomicU64::default(),
             closing: AtomicBool::default(),
+            watch: watch::Watch::default(),
         });
         tokio::task::spawn_local(retire_evicted(Arc::downgrade(&triples), evicted));
         triples
@@ -311,9 +314,11 @@ impl Triples {
             };
             Database::new(&self.engine, &gate, self.layout.file(id, role), options)
         };
+        let files = Role::ALL.map(file);
+        self.watch.over(id, &files[Role::Database as usize]);
         Arc::new(Triple {
             id,
-            files: Role::ALL.map(file),
+            files,
             plan,
             gate,
             leases: AtomicU32::default(),

@@ -4,6 +4,7 @@ mod batch;
 mod conditions;
 mod fill;
 mod increment;
+mod remember;
 mod terms;
 mod thrown;
 

@@ -25,6 +25,7 @@ mod load;
 mod locks;
 mod openapi;
 mod plans;
+mod policy;
 mod provisioning;
 mod queue;
 mod rest;

@@ -2,9 +2,14 @@
 
 mod checker;
 mod control;
+mod effect;
 mod enqueue;
 mod lease;
+mod operator;
+mod outbox;
+mod schedule;
 mod wait;
+mod webhook;
 mod workflow;
 
 use std::collections::HashSet;

@@ -156,6 +156,34 @@ fn a_path_or_method_that_is_not_there_is_said_in_the_dialect() {
 }
 
 #[test]
+fn a_statement_that_is_known_serves_other_literals_and_pages() {
+    let tenant = tenant();
+    let ids = |query: &str| {
+        let rows = tenant.get(&format!("/rest/v1/tasks?select=id&{query}")).expect(200).json();
+        rows.as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    let doc = |query: &str| tenant.get(&format!("/rest/v1/kinds?select=id&{query}")).expect(200).json();
+    for _ in 0..2 {
+        assert_eq!((ids("id=eq.1"), ids("id=eq.3"), ids("id=eq.99")), (vec![1], vec![3], vec![]));
+        assert_eq!((ids("id=in.(1,2)"), ids("id=in.(3)"), ids("id=in.()")), (vec![1, 2], vec![3], vec![]));
+        assert_eq!((ids("name=like.D*"), ids("name=like.*u_")), (vec![1], vec![2]));
+        assert_eq!(
+            (ids("limit=1"), ids("limit=2"), ids("limit=1&offset=1"), ids("limit=2&offset=2")),
+            (vec![1], vec![1, 2], vec![2], vec![3, 4])
+        );
+        assert_eq!((ids("or=(id.eq.1,id.eq.2)"), ids("or=(id.eq.3,id.eq.4)")), (vec![1, 2], vec![3, 4]));
+        assert_eq!((ids("id=gt(all).{2,3}"), ids("id=gt(all).{1,2}")), (vec![4], vec![3, 4]));
+        assert_eq!((doc("doc-%3En=gt.9"), doc("doc-%3En=gt.%229%22")), (json!([{ "id": 2 }]), json!([])));
+        tenant.get("/rest/v1/tasks?select=id&id=eq.x").refused(400, "22P02");
+        tenant.get("/rest/v1/tasks?select=id&id=in.(1").refused(400, "PGRST100");
+    }
+    tenant.script("ALTER TABLE tasks RENAME COLUMN hours TO effort");
+    assert_eq!(tenant.get("/rest/v1/tasks?id=eq.1").expect(200).json()[0]["effort"], 3);
+    tenant.script("ALTER TABLE tasks RENAME COLUMN effort TO pain");
+    assert_eq!(tenant.get("/rest/v1/tasks?id=eq.1").expect(200).json()[0]["pain"], 3);
+}
+
+#[test]
 fn the_tables_are_described() {
     let tenant = tenant();
     let document = tenant.get("/rest/v1/").expect(200).json();

@@ -2,7 +2,8 @@
 -- exactly once. A relay reads it in the order of `id` and keeps its place in the queue's file.
 --
 -- Tenants see the view and insert into it; the tables behind it are Tenantry's. So nobody but the trigger gives an `id`,
--- and ids only rise: above what waits, and above what has been swept away.
+-- and ids only rise: above what waits, and above what has been swept away. They begin with the time, so that they also
+-- rise above what a copy that was put back does not know of any more.
 CREATE TABLE _tenantry_outbox (
     id         INTEGER PRIMARY KEY,
     queue      ANY,
@@ -35,7 +36,8 @@ CREATE VIEW _outbox (id, queue, payload, options, created_at, refused) AS
 
 CREATE TRIGGER _tenantry_outbox_in INSTEAD OF INSERT ON _outbox BEGIN
     INSERT INTO _tenantry_outbox (id, queue, payload, options, created_at)
-    VALUES (1 + max((SELECT coalesce(max(id), 0) FROM _tenantry_outbox), (SELECT id FROM _tenantry_outbox_swept)),
+    VALUES (max(CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000,
+                1 + (SELECT coalesce(max(id), 0) FROM _tenantry_outbox), 1 + (SELECT id FROM _tenantry_outbox_swept)),
             NEW.queue, NEW.payload, NEW.options, CAST(unixepoch('subsec') * 1000 AS INTEGER));
 END;
 

@@ -1,3 +1,5 @@
+DROP TABLE webhooks;
+DROP TABLE schedules;
 DROP TABLE idempotency_keys;
 DROP TABLE outbox_refused;
 DROP TABLE outbox_mark;

@@ -141,11 +141,13 @@ CREATE TABLE job_endings (
 
 -- What came in from the database's outbox: everything up to this place is a job, or was refused.
 CREATE TABLE outbox_mark (
-    one  INTEGER PRIMARY KEY CHECK (one = 1),
-    mark INTEGER NOT NULL
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    mark     INTEGER NOT NULL,
+    retry_at INTEGER                                -- this file was full: the rest is tried again then
 ) STRICT;
+INSERT INTO outbox_mark VALUES (1, 0, NULL);
 
--- What was refused, until the database has been told why.
+-- What was refused of it, until the database has been told why.
 CREATE TABLE outbox_refused (
     id     INTEGER PRIMARY KEY,
     reason TEXT NOT NULL
@@ -161,3 +163,43 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (subject, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
+
+-- Jobs that are added by the calendar. A run is enqueued in the transaction that moves `next_at` past it, so each is
+-- enqueued once.
+CREATE TABLE schedules (
+    queue      INTEGER NOT NULL REFERENCES queues (queue),
+    name       TEXT    NOT NULL,
+    cron       TEXT    NOT NULL,
+    time_zone  TEXT    NOT NULL,
+    misfire    INTEGER NOT NULL,                    -- runs that nobody could fire in time: 0 skip, 1 once, 2 all
+    job        TEXT    NOT NULL CHECK (json_valid(job)),  -- what is enqueued, as a request has it
+    set_by     TEXT    NOT NULL,                    -- `sub` of the token
+    paused_at  INTEGER,
+    next_at    INTEGER,                             -- the first run that was not fired; NULL while paused
+    last_at    INTEGER,                             -- the last run that was fired,
+    last_job   TEXT,                                -- the id of its job,
+    last_error TEXT CHECK (json_valid(last_error)), -- or why there is none
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (queue, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
+
+-- Where the server itself delivers a queue's jobs.
+CREATE TABLE webhooks (
+    queue         INTEGER PRIMARY KEY REFERENCES queues (queue),
+    url           TEXT    NOT NULL,
+    secret        BLOB    NOT NULL,
+    old_secret    BLOB,                             -- signs too until `old_until`
+    old_until     INTEGER,
+    timeout_ms    INTEGER NOT NULL,                 -- of one delivery
+    concurrency   INTEGER NOT NULL,                 -- deliveries at once
+    failures      INTEGER NOT NULL DEFAULT 0,       -- in a row
+    open_until    INTEGER,                          -- nothing is delivered before
+    delivered_at  INTEGER,                          -- the last success
+    failed_at     INTEGER,                          -- the last failure,
+    error         TEXT,                             -- and what it was
+    created_at    INTEGER NOT NULL,
+    updated_at    INTEGER NOT NULL,
+    CHECK ((old_secret IS NULL) = (old_until IS NULL))
+) STRICT;

@@ -45,7 +45,7 @@ impl Rules<'_> {
 
     /// Bounds of which none would be a server that serves nothing.
     fn counts(&self, config: &Config) -> Result<()> {
-        let Config { http, auth, sqlite, executor, hrana, tenants, telemetry, .. } = config;
+        let Config { http, auth, sqlite, executor, hrana, queue, tenants, telemetry, .. } = config;
         let positive = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
             ("http.receiving_bytes", http.receiving_bytes),
@@ -74,6 +74,8 @@ impl Rules<'_> {
             ("hrana.transaction_idle_ms", hrana.transaction_idle_ms),
             ("hrana.transaction_idle_contended_ms", hrana.transaction_idle_contended_ms),
             ("hrana.transaction_ms", hrana.transaction_ms),
+            ("queue.deliveries", queue.deliveries as u64),
+            ("queue.deliveries_per_tenant", queue.deliveries_per_tenant as u64),
             ("tenants.idle_close_s", tenants.idle_close_s),
             ("tenants.remembered", tenants.remembered),
             ("telemetry.waiting", telemetry.waiting as u64),

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::super::extract::Json;
-use super::super::guard::TenantCall;
+use super::super::guard::Caller;
 use super::super::unread::UnreadAnswers;
 use super::{namespace, one};
 use crate::auth::scope::Scope;
@@ -101,7 +101,7 @@ struct EntryReply<'a> {
 }
 
 /// 200 with a result for each operation.
-pub async fn run(call: TenantCall, memory: Data<Memory>, unread: Data<UnreadAnswers>, body: Json<BatchBody>) -> Result<HttpResponse> {
+pub async fn run(call: Caller, memory: Data<Memory>, unread: Data<UnreadAnswers>, body: Json<BatchBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let operations = body.0.operations;
     if operations.is_empty() || operations.len() > OPS_MAX {

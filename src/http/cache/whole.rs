@@ -5,7 +5,7 @@ use actix_web::web::Data;
 use serde::{Deserialize, Serialize};
 
 use super::super::extract::Query;
-use super::super::guard::TenantCall;
+use super::super::guard::Caller;
 use super::namespace;
 use crate::auth::scope::Scope;
 use crate::cache::{Cache, Counts, Memory, Stats, Tag, Thrown};
@@ -30,7 +30,7 @@ struct StatsReply {
 }
 
 /// `DELETE ?tag=`, `?prefix=` (with `namespace`, or in the default one), `?namespace=` or `?all=true`: 204.
-pub async fn throw(call: TenantCall, query: Query<ThrowQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
+pub async fn throw(call: Caller, query: Query<ThrowQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let what = match query.0 {
         ThrowQuery { tag: Some(tag), namespace: None, prefix: None, all: false } => Thrown::Tag(Tag::parse(&tag)?),
@@ -49,7 +49,7 @@ pub async fn throw(call: TenantCall, query: Query<ThrowQuery>, memory: Data<Memo
 }
 
 /// `GET`: how much there is, and what the tiers did.
-pub async fn stats(call: TenantCall, memory: Data<Memory>) -> Result<HttpResponse> {
+pub async fn stats(call: Caller, memory: Data<Memory>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let Stats { entries, bytes, counts } = Cache::new(call.lease().await?.cache(), &memory).stats().await?;
     Ok(HttpResponse::Ok().json(StatsReply { entries, bytes, counts }))

@@ -9,7 +9,7 @@ use super::look::QueueReply;
 use crate::auth::scope::Scope;
 use crate::error::{Error, Result};
 use crate::http::extract::Json;
-use crate::http::guard::TenantCall;
+use crate::http::guard::Caller;
 use crate::queue::{JobId, Moved, Queue, QueueName, Redrive, STEP_MAX, Settings, State, Waiters};
 
 #[derive(Deserialize)]
@@ -41,7 +41,7 @@ struct MovedReply {
 }
 
 /// `PATCH /v1/queues/{queue}`.
-pub async fn set(call: TenantCall, queue: Path<String>, body: Json<SettingsBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn set(call: Caller, queue: Path<String>, body: Json<SettingsBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let settings = Settings { paused: body.0.paused, draining: body.0.draining };
     let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse(&queue)?, settings).await?;
@@ -49,7 +49,7 @@ pub async fn set(call: TenantCall, queue: Path<String>, body: Json<SettingsBody>
 }
 
 /// `POST /v1/jobs/{id}/cancel`: for whoever adds jobs.
-pub async fn cancel(call: TenantCall, id: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn cancel(call: Caller, id: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let id = JobId::parse(&id)?;
     let state = Queue::new(call.lease().await?.queue(), &waiters).cancel(id).await?;
@@ -58,14 +58,14 @@ pub async fn cancel(call: TenantCall, id: Path<String>, waiters: Data<Waiters>) 
 }
 
 /// `POST /v1/queues/{queue}/redrive`.
-pub async fn redrive(call: TenantCall, queue: Path<String>, body: Json<RedriveBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn redrive(call: Caller, queue: Path<String>, body: Json<RedriveBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let redrive = Redrive::new(ids(body.0.ids)?, body.0.attempts, body.0.max)?;
     Ok(moved(Queue::new(call.lease().await?.queue(), &waiters).redrive(&QueueName::parse(&queue)?, redrive).await?))
 }
 
 /// `POST /v1/queues/{queue}/purge`.
-pub async fn purge(call: TenantCall, queue: Path<String>, body: Json<PurgeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn purge(call: Caller, queue: Path<String>, body: Json<PurgeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (state, ids) = (State::parse(&body.0.state)?, ids(body.0.ids)?);
     Ok(moved(Queue::new(call.lease().await?.queue(), &waiters).purge(&QueueName::parse(&queue)?, state, ids).await?))

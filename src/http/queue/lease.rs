@@ -6,18 +6,23 @@ use actix_web::web::{Data, Path};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::effect;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Code, Error, Result};
 use crate::http::extract::Json;
-use crate::http::guard::TenantCall;
+use crate::http::guard::Caller;
 use crate::queue::{JobId, NOTE_BYTES, Nack, Queue, State, Step, Waiters};
+use crate::sql::Statement;
+use crate::tenant::lease::Files;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AckBody {
     lease_token: String,
     result: Option<Box<RawValue>>,
+    /// Applied to the tenant's database, once for the job.
+    statements: Option<Vec<Statement>>,
 }
 
 #[derive(Deserialize)]
@@ -69,44 +74,55 @@ pub(super) struct JobStep {
     /// Of a leased job: somebody asked its worker to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<bool>,
+    /// Whether the statements of an `ack` ran now; they had before if not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<bool>,
 }
 
 impl JobStep {
     pub fn at(id: JobId, state: State) -> JobStep {
-        JobStep { id, state: state.as_str(), run_at: None, lease_until: None, cancelled: None }
+        JobStep { id, state: state.as_str(), run_at: None, lease_until: None, cancelled: None, applied: None }
     }
 }
 
 /// 200 when the job is done by this lease, now or before.
-pub async fn ack(call: TenantCall, id: Path<String>, body: Json<AckBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn ack(call: Caller, id: Path<String>, body: Json<AckBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let (id, AckBody { lease_token, result }) = (JobId::parse(&id)?, body.0);
+    let (id, AckBody { lease_token, result, statements }) = (JobId::parse(&id)?, body.0);
     let result = result.map(|result| note("result", result)).transpose()?;
-    Queue::new(call.lease().await?.queue(), &waiters).ack(id, &lease_token, result).await?;
-    Ok(HttpResponse::Ok().json(JobReply { job: JobStep::at(id, State::Done) }))
+    let files = call.lease().await?;
+    let queue = Queue::new(files.queue(), &waiters);
+    let applied = match (statements, &files) {
+        (Some(statements), Files::Tenant(lease)) => {
+            Some(effect::ack(&call.claims, lease, &queue, (id, &lease_token), result, statements).await?)
+        }
+        (Some(_), Files::Operator(_)) => return Err(Error::bad_request("statements: the operator's queue has no database beside it")),
+        (None, _) => queue.ack(id, &lease_token, result).await.map(|()| None)?,
+    };
+    Ok(HttpResponse::Ok().json(JobReply { job: JobStep { applied, ..JobStep::at(id, State::Done) } }))
 }
 
-pub async fn nack(call: TenantCall, id: Path<String>, body: Json<NackBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn nack(call: Caller, id: Path<String>, body: Json<NackBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, NackBody { lease_token, delay_s, error, dead }) = (JobId::parse(&id)?, body.0);
     let nack = Nack::new(delay_s, error, dead)?;
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).nack(id, &lease_token, nack).await?))
 }
 
-pub async fn extend(call: TenantCall, id: Path<String>, body: Json<ExtendBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn extend(call: Caller, id: Path<String>, body: Json<ExtendBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, ExtendBody { lease_token, lease_s }) = (JobId::parse(&id)?, body.0);
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).extend(id, &lease_token, Some(lease_s), None).await?))
 }
 
-pub async fn progress(call: TenantCall, id: Path<String>, body: Json<ProgressBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn progress(call: Caller, id: Path<String>, body: Json<ProgressBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, ProgressBody { lease_token, progress, lease_s }) = (JobId::parse(&id)?, body.0);
     let progress = Some(note("progress", progress)?);
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).extend(id, &lease_token, lease_s, progress).await?))
 }
 
-pub async fn snooze(call: TenantCall, id: Path<String>, body: Json<SnoozeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn snooze(call: Caller, id: Path<String>, body: Json<SnoozeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let (id, SnoozeBody { lease_token, delay_s }) = (JobId::parse(&id)?, body.0);
     Ok(stepped(id, Queue::new(call.lease().await?.queue(), &waiters).snooze(id, &lease_token, delay_s).await?))

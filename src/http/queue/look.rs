@@ -9,7 +9,7 @@ use super::{payload_json, require_either};
 use crate::clock::{now_ms, rfc3339};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
-use crate::http::guard::TenantCall;
+use crate::http::guard::Caller;
 use crate::http::unread::UnreadAnswers;
 use crate::queue::{Attempt, COUNTED, Depth, Job, JobDetail, JobId, Queue, QueueName, QueueRow, State, Waiters, Waits};
 
@@ -26,8 +26,8 @@ pub struct ListQuery {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
-    limit: Option<i64>,
-    after: Option<String>,
+    pub(super) limit: Option<i64>,
+    pub(super) after: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -115,7 +115,7 @@ struct DepthReply {
 }
 
 /// `GET /v1/jobs/{id}`.
-pub async fn job(call: TenantCall, id: Path<String>, waiters: Data<Waiters>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn job(call: Caller, id: Path<String>, waiters: Data<Waiters>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let id = JobId::parse(&id)?;
     let lease = call.lease().await?;
@@ -126,7 +126,7 @@ pub async fn job(call: TenantCall, id: Path<String>, waiters: Data<Waiters>, unr
 
 /// `GET /v1/queues/{queue}/jobs?state=`.
 pub async fn list(
-    call: TenantCall,
+    call: Caller,
     queue: Path<String>,
     query: Query<ListQuery>,
     waiters: Data<Waiters>,
@@ -143,7 +143,7 @@ pub async fn list(
 }
 
 /// `GET /v1/queues`.
-pub async fn queues(call: TenantCall, query: Query<PageQuery>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn queues(call: Caller, query: Query<PageQuery>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let limit = page(query.0.limit)?;
     let rows = Queue::new(call.lease().await?.queue(), &waiters).queues(limit, query.0.after).await?;
@@ -152,7 +152,7 @@ pub async fn queues(call: TenantCall, query: Query<PageQuery>, waiters: Data<Wai
 }
 
 /// `GET /v1/queues/{queue}`.
-pub async fn depth(call: TenantCall, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn depth(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let queue = QueueName::parse(&queue)?;
     let Depth { queue, counts, oldest_ready, done_last_minute } = Queue::new(call.lease().await?.queue(), &waiters).depth(&queue).await?;
@@ -165,7 +165,7 @@ pub async fn depth(call: TenantCall, queue: Path<String>, waiters: Data<Waiters>
     }))
 }
 
-fn page(limit: Option<i64>) -> Result<i64> {
+pub(super) fn page(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(100) {
         limit if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
         limit => Err(Error::bad_request(format!("limit is {limit}, but must lie between 1 and {PAGE_MAX}"))),

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, LogLength};
-use super::super::descriptors::{Descriptors, READER_DESCRIPTORS, WRITER_DESCRIPTORS};
+use super::super::descriptors::{Descriptors, WRITER_DESCRIPTORS};
 use super::super::executor::overloaded;
 use super::super::fault;
 use super::super::interactive::Transactions;
 use super::super::migrate::{self, Course};
 use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
+use super::super::versions::Versions;
 use super::super::watch::Watch;
 use super::super::writer::Apart;
 use super::super::written::{Told, Written};
@@ -33,6 +34,7 @@ pub struct Open {
     pub(in crate::sqlite) log: LogLength,
     pub(in crate::sqlite) transactions: Transactions,
     pub(in crate::sqlite) apart: Apart,
+    pub(in crate::sqlite) versions: Versions,
     told: Arc<OnceLock<Told>>,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
@@ -78,12 +80,12 @@ impl Database {
             return Err(error.clone());
         }
         let pass = self.hold()?;
-        let for_writer = self.room(WRITER_DESCRIPTORS + READER_DESCRIPTORS).await?;
+        let room = self.room(WRITER_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
         let database = self.clone();
         let open = move || {
             let _pass = pass;
-            let _ = answer.send(database.open_here(for_writer));
+            let _ = answer.send(database.open_here(room));
         };
         self.engine.writes().submit(self.writing_party(), Box::new(open))?;
         let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
@@ -104,8 +106,7 @@ impl Database {
         Settings { level, sandboxed, max_bytes, create, writer: true }
     }
 
-    fn open_here(&self, mut for_writer: Descriptors) -> Result<Arc<Open>> {
-        let for_reader = for_writer.split(READER_DESCRIPTORS);
+    fn open_here(&self, room: Descriptors) -> Result<Arc<Open>> {
         let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
         if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
             return Err(busy());
@@ -121,7 +122,7 @@ impl Database {
         }
         let settings = self.settings();
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
-        let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
+        let session = Session::open(&self.engine, &self.path, settings, room).map_err(describe)?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
@@ -132,6 +133,7 @@ impl Database {
             }
         })?;
         session.ours.set(session.our_names().map_err(describe)?);
+        let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
         if self.suspect.load(Relaxed) && !checkpoint::settle(&session) {
@@ -142,16 +144,17 @@ impl Database {
             log: LogLength::of(&session),
             transactions: Transactions::default(),
             apart: Apart::default(),
+            versions: Versions::load(&session).map_err(describe)?,
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),
+            readers: Readers::new(&self.engine, &self.path, settings, &self.options),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
-        if settings.sandboxed && !moved.moves.is_empty() {
+        if settings.sandboxed && (any_left || !moved.moves.is_empty()) {
             open.tell(&Written::everything());
         }
         self.engine.counters().opens.fetch_add(1, Relaxed);

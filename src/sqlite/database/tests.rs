@@ -25,7 +25,18 @@ impl Bench {
     pub fn database(&self, gate: &Arc<Gate>) -> Arc<Database> {
         let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
                       CREATE TABLE child(t INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);";
-        let set = Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap();
+        self.database_with(gate, schema)
+    }
+
+    pub fn database_with(&self, gate: &Arc<Gate>, schema: &str) -> Arc<Database> {
+        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap())
+    }
+
+    pub fn database_with_more(&self, gate: &Arc<Gate>, schema: &str, more: &str) -> Arc<Database> {
+        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema), ("0002_more.up.sql", more)]).unwrap())
+    }
+
+    fn database_of(&self, gate: &Arc<Gate>, set: Migrations) -> Arc<Database> {
         let options = Options {
             level: Level::Full,
             max_bytes: 0,
@@ -195,6 +206,17 @@ async fn temp_objects_end_with_their_request_whatever_they_are_called() {
     let left = "SELECT count(*) FROM temp.sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let left: i64 = database.write(Limits::default(), move |tx| tx.row(left, [], |row| row.get(0))).await.unwrap().unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_read_without_room_for_a_reader_has_the_writers_connection() {
+    let bench = Bench::with(config::Sqlite { descriptors: 3, ..Default::default() });
+    let database = bench.database(&Gate::new());
+    database.write(Limits::default(), insert("there".to_owned())).await.unwrap();
+    assert_eq!(count(&database).await, 1);
+    assert_eq!((database.state().readers, bench.engine.descriptor_use()), (0, (3, 3)));
+    database.write(Limits::default(), insert("and goes on".to_owned())).await.unwrap();
+    assert_eq!(count(&database).await, 2);
 }
 
 #[tokio::test]

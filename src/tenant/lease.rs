@@ -1,0 +1,69 @@
+//! From a tenant that was looked up to a lease of its files. The look and the lease are two moments; what is given
+//! here holds for both. [`Files`] are those of a tenant or the operator's own, for what works on either.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::registry::{Moment, Registry, Tenant};
+use super::{Lease, TenantId, Triples};
+use crate::error::Result;
+use crate::sqlite::Database;
+use crate::system::Systems;
+
+/// A queue and a cache that may be used.
+pub enum Files {
+    Tenant(Lease),
+    /// Open as long as the server runs.
+    Operator(Arc<Systems>),
+}
+
+impl Files {
+    pub fn queue(&self) -> &Arc<Database> {
+        match self {
+            Files::Tenant(lease) => lease.queue(),
+            Files::Operator(systems) => &systems.queue,
+        }
+    }
+
+    pub fn cache(&self) -> &Arc<Database> {
+        match self {
+            Files::Tenant(lease) => lease.cache(),
+            Files::Operator(systems) => &systems.cache,
+        }
+    }
+
+    /// Bytes of its owner's answers that clients have not read yet.
+    pub fn unread(&self) -> &Arc<AtomicU64> {
+        match self {
+            Files::Tenant(lease) => lease.unread(),
+            Files::Operator(systems) => &systems.unread,
+        }
+    }
+}
+
+/// Looks the tenant up and leases its files.
+pub async fn lease(registry: &Registry, triples: &Arc<Triples>, id: TenantId) -> Result<Lease> {
+    let known = registry.moment(id);
+    lease_of(registry, triples, &*registry.active(id).await?, known).await
+}
+
+/// Leases the files of a tenant that was looked up at `known` or after it.
+pub async fn lease_of(registry: &Registry, triples: &Arc<Triples>, tenant: &Tenant, known: Moment) -> Result<Lease> {
+    let mut plan = tenant.plan.clone();
+    loop {
+        let lease = triples.lease(tenant.id, &plan).await?;
+        // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
+        // holds until it is given back. What was looked up before may be over.
+        if Arc::ptr_eq(lease.plan(), &tenant.plan) && registry.unchanged_since(tenant.id, known) {
+            return Ok(lease);
+        }
+        let now = registry.active(tenant.id).await?;
+        if Arc::ptr_eq(lease.plan(), &now.plan) {
+            return Ok(lease);
+        }
+        // Somebody who knew the old plan only opened the triple under it.
+        drop(lease);
+        triples.reopen(tenant.id).await?;
+        plan = now.plan.clone();
+    }
+}

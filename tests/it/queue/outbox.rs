@@ -1,0 +1,215 @@
+//! The outbox: a row inserted together with the tenant's own becomes one job, also when the server dies; one that is rolled
+//! back becomes none.
+
+use super::wait::wait;
+use super::*;
+use crate::support::shim::*;
+
+fn shop(server: &Server) -> TenantClient {
+    shop_of(server.tenant("queue"))
+}
+
+fn shop_of(tenant: TenantClient) -> TenantClient {
+    tenant.script(
+        "CREATE TABLE orders (n INTEGER PRIMARY KEY);
+         CREATE TRIGGER ordered AFTER INSERT ON orders BEGIN
+             INSERT INTO _outbox (queue, payload, options) VALUES ('mail', json_object('n', NEW.n), '{\"priority\":3}');
+         END;",
+    );
+    tenant
+}
+
+/// Claims, waiting, until so many jobs of the queue are done; their payloads.
+fn drain(tenant: &TenantClient, queue: &str, jobs: usize) -> Vec<Value> {
+    let mut done = Vec::new();
+    while done.len() < jobs {
+        let came = wait(tenant, queue, 20, 60);
+        assert!(!came.is_empty(), "{} of {jobs} jobs came", done.len());
+        for job in came {
+            ack(tenant, &job).expect(200);
+            done.push(job["payload"].clone());
+        }
+    }
+    done
+}
+
+fn rows(tenant: &TenantClient, sql: &str) -> Value {
+    tenant.rows(sql, json!([]))
+}
+
+/// Until nothing waits to be relayed or swept.
+fn until_relayed(tenant: &TenantClient) {
+    eventually("the outbox is empty", || {
+        (rows(tenant, "SELECT count(*) FROM _outbox WHERE refused IS NULL") == json!([[0]])).then_some(())
+    });
+}
+
+#[test]
+fn what_is_inserted_with_a_transaction_comes_as_a_job_and_what_is_rolled_back_does_not() {
+    let server = Server::shared();
+    let tenant = shop(&server);
+    let insert = "INSERT INTO _outbox (queue, payload) VALUES ('mail', ?1)";
+    tenant.post("/v1/sql", json!({ "statements": [{ "sql": insert, "params": ["{\"by\":\"sql\"}"] }] })).expect(200);
+    let failing = json!({ "statements": [{ "sql": insert, "params": ["1"] }, { "sql": "INSERT INTO nowhere VALUES (1)" }] });
+    tenant.post("/v1/sql", failing).refused(400, "sql_error");
+    assert_eq!(drain(&tenant, "mail", 1), [json!({ "by": "sql" })]);
+
+    tenant.post("/rest/v1/orders", json!({ "n": 1 })).expect(201);
+    assert_eq!(drain(&tenant, "mail", 1), [json!({ "n": 1 })], "a row over HTTP, by a trigger");
+    let hrana = |sqls: &[&str]| {
+        let requests: Vec<_> = sqls.iter().map(|sql| json!({ "type": "execute", "stmt": { "sql": sql } })).collect();
+        tenant.post("/v2/pipeline", json!({ "requests": requests })).expect(200);
+    };
+    hrana(&["BEGIN", "INSERT INTO orders VALUES (2)", "ROLLBACK"]);
+    hrana(&["BEGIN", "INSERT INTO orders VALUES (3)", "COMMIT"]);
+    assert_eq!(drain(&tenant, "mail", 1), [json!({ "n": 3 })], "a transaction of its own");
+    until_relayed(&tenant);
+    assert!(claim(&tenant, "mail", 9, 60).is_empty());
+}
+
+#[test]
+fn a_row_is_a_job_with_all_its_options_in_the_order_of_their_insertion() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    tenant.script(
+        "INSERT INTO _outbox (queue, payload, options) VALUES
+            ('q', '1', NULL), ('q', 2.5, '{}'), ('q', NULL, '{\"priority\":9,\"max_attempts\":1}'),
+            ('q', x'00ff', '{\"payload_type\":\"a/b\"}'), ('later', '1', '{\"delay_s\":600}')",
+    );
+    assert_eq!(drain(&tenant, "q", 4), [json!(null), json!(1), json!(2.5), json!({ "base64": "AP8=" })]);
+    eventually("the last one is there", || {
+        let jobs = tenant.get("/v1/queues/later/jobs?state=scheduled").expect(200).json()["jobs"].clone();
+        (jobs.as_array().unwrap().len() == 1).then_some(())
+    });
+}
+
+#[test]
+fn what_cannot_be_a_job_is_set_aside_with_its_reason_and_holds_nobody_up() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    let long = "x".repeat(600_000);
+    let bad = [
+        ("no such name", json!("1"), json!(null), "a queue's name"),
+        ("q", json!("not json"), json!(null), "JSON"),
+        ("q", json!(format!("\"{long}\"")), json!(null), "bytes"),
+        ("q", json!("1"), json!("{\"priority\":9000000}"), "priority"),
+        ("q", json!("1"), json!("{\"colour\":1}"), "colour"),
+        ("q", json!("1"), json!("{\"unique\":{\"key\":\"k\"}}"), "unique key"),
+    ];
+    enqueue(&tenant, "q", json!({ "payload": "holder", "unique": { "key": "k" } }));
+    let row = |queue: &str, payload: &Value, options: &Value| {
+        let sql = "INSERT INTO _outbox (queue, payload, options) VALUES (?1, ?2, ?3)";
+        json!({ "sql": sql, "params": [queue, payload, options] })
+    };
+    let mut statements: Vec<_> = bad.iter().map(|(queue, payload, options, _)| row(queue, payload, options)).collect();
+    statements.push(row("q", &json!("\"good\""), &json!(null)));
+    tenant.post("/v1/sql", json!({ "statements": statements })).expect(200);
+    assert_eq!(drain(&tenant, "q", 2), [json!("holder"), json!("good")]);
+    until_relayed(&tenant);
+    let refused = rows(&tenant, "SELECT refused, queue FROM _outbox ORDER BY id");
+    let refused = refused.as_array().unwrap();
+    assert_eq!(refused.len(), bad.len());
+    for (row, (queue, .., named)) in refused.iter().zip(&bad) {
+        assert!(text(&row[0]).contains(named) && row[1] == *queue, "{row} should name {named}");
+    }
+    // Put right and sent again.
+    tenant.script("INSERT INTO _outbox (queue, payload) SELECT 'q', '\"again\"' FROM _outbox WHERE queue = 'no such name'");
+    assert_eq!(drain(&tenant, "q", 1), [json!("again")]);
+}
+
+#[test]
+fn nobody_touches_what_is_behind_the_outbox() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    for sql in [
+        "SELECT * FROM _tenantry_outbox",
+        "INSERT INTO _tenantry_outbox (id, created_at) VALUES (9, 0)",
+        "UPDATE _tenantry_outbox_swept SET id = 9",
+        "DROP VIEW _outbox",
+        "CREATE TRIGGER t INSTEAD OF DELETE ON _outbox BEGIN SELECT 1; END",
+        "DELETE FROM _tenantry_job_done",
+    ] {
+        tenant.post("/v1/sql", json!({ "statements": [{ "sql": sql }] })).refused(403, "sql_denied");
+    }
+    for sql in ["DELETE FROM _outbox", "UPDATE _outbox SET queue = 'x'"] {
+        tenant.post("/v1/sql", json!({ "statements": [{ "sql": sql }] })).refused(400, "sql_error");
+    }
+    let reader = server.scoped(&tenant, &["sql:read"]);
+    reader.post("/v1/sql", json!({ "statements": [{ "sql": "INSERT INTO _outbox (queue) VALUES ('q')" }] })).refused(403, "forbidden");
+}
+
+#[test]
+fn a_full_queue_leaves_the_outbox_waiting_and_takes_it_when_there_is_room() {
+    let shim = Shim::new();
+    let mut server = Server::with(|s| {
+        s.set("plans.tiny.queue_bytes", 1 << 20);
+        shim.under(s);
+    });
+    let tenant = server.tenant_on("tiny", "queue");
+    let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 90)
+                INSERT INTO _outbox (queue, payload) SELECT 'q', json_quote(i || printf('%.*c', 16000, 'x')) FROM n";
+    tenant.script(many);
+    let waiting = || rows(&tenant, "SELECT count(*) FROM _outbox")[0][0].as_i64().unwrap();
+    let left = eventually("the queue is full", || {
+        let full = tenant.post("/v1/queues/q/jobs", json!({ "payload": "x".repeat(16_000) })).status == 507;
+        Some(waiting()).filter(|left| full && *left < 90)
+    });
+    assert!(left > 0);
+    server.stop();
+    server.start_again();
+    let mut came = drain(&tenant, "q", 90 - left as usize);
+    // The moment at which the server looks again comes, though nobody opens the database.
+    shim.set_clock_ahead(120);
+    came.extend(drain(&tenant, "q", left as usize));
+    let numbers: Vec<_> = came.iter().map(|payload| text(payload).trim_end_matches('x').parse::<i64>().unwrap()).collect();
+    assert_eq!(numbers, (1..=90).collect::<Vec<_>>());
+    until_relayed(&tenant);
+}
+
+#[test]
+fn killed_at_any_call_each_committed_row_becomes_one_job_and_no_other_does() {
+    let shim = Shim::new();
+    let mut server = Server::with(|s| shim.under(s));
+    let tenant = shop(&server);
+    let (mut kills, mut at, mut unanswered) = (0, 0, 0);
+    for nth in 1.. {
+        at += 1;
+        shim.set(&Rule { nth, ..Rule::new(ALL, format!("*/tenant_*_{}.sqlite*", tenant.id), KILL) });
+        let body = json!({ "statements": [{ "sql": "INSERT INTO orders VALUES (?1)", "params": [at] }] });
+        let answered = tenant.call("POST", "/v1/sql").json(&body).try_send().is_ok_and(|answer| answer.status == 200);
+        unanswered += usize::from(!answered);
+        // The row is relayed and swept, or the server dies.
+        let relayed = || {
+            let left = json!({ "statements": [{ "sql": "SELECT count(*) FROM _outbox" }] });
+            match tenant.call("POST", "/v1/sql").json(&left).try_send() {
+                Ok(answer) => (answer.json()["results"][0]["rows"] == json!([[0]])).then_some(false),
+                Err(_) => Some(true),
+            }
+        };
+        let died = !answered || eventually("it is relayed or the server dies", relayed);
+        let (_, hits) = shim.clear();
+        assert_eq!(died, hits > 0, "call {nth}");
+        if hits == 0 {
+            break;
+        }
+        kills += 1;
+        server.ended();
+        server.start_again();
+        if nth % 2 == 0 {
+            // Nobody touches the database: the relay finds by itself what is left.
+            let depth = || tenant.get("/v1/queues/mail").json()["jobs"]["ready"].as_i64().filter(|ready| *ready >= at - unanswered as i64);
+            eventually("what was committed has come", depth);
+        }
+        until_relayed(&tenant);
+    }
+    let committed = rows(&tenant, "SELECT n FROM orders ORDER BY n");
+    let committed: Vec<_> = committed.as_array().unwrap().iter().map(|row| row[0].clone()).collect();
+    let mut came: Vec<_> = drain(&tenant, "mail", committed.len()).iter().map(|payload| payload["n"].clone()).collect();
+    assert!(claim(&tenant, "mail", 9, 60).is_empty(), "none came twice");
+    came.sort_by_key(|n| n.as_i64());
+    assert_eq!(came, committed);
+    println!("{kills} kills over the calls of a commit, its relay and its sweep: {} rows committed, {} jobs", committed.len(), came.len());
+    assert!(kills > 10);
+    server.stop();
+    crate::support::check_files(server.dir());
+}
