@@ -5,6 +5,7 @@
 //!   entry is a miss at once, or stale for its grace; later writes sweep it, a few at a time.
 //! - An entry lives no longer in one tier than in the other: each has its expiry with it.
 //! - An entry's [`Etag`] is never given to another content, also when the whole file was made anew.
+//! - What was thrown away stays so, also when a power cut takes back the commit that said it: see [`boot`].
 //! - What is thrown away together ([`Thrown`]) costs one row, however many entries it is.
 //! - The file stays inside its plan: a write that finds too little room deletes what expires soonest and
 //!   then what was written longest ago, in several small commits, and gives up after [`ROUNDS`] of them. A value that
@@ -12,6 +13,7 @@
 //!
 //! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
 
+mod boot;
 mod entry;
 mod etag;
 mod fill;
@@ -144,6 +146,7 @@ impl<'a> Cache<'a> {
             }
             return Ok(done);
         }
+        self.trust().await?;
         let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
         let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
@@ -167,6 +170,7 @@ impl<'a> Cache<'a> {
 
     /// Throws away everything that is there of it now. Errors: `quota_exceeded` when room for the row cannot be made.
     pub async fn throw(&self, what: Thrown) -> Result<()> {
+        self.trust().await?;
         let fills = self.memory.fills();
         let _overtaken = match &what {
             Thrown::Tag(tag) => fills.overtake_tag(self.file, tag),
@@ -205,7 +209,12 @@ impl<'a> Cache<'a> {
         let (held, tier) = match self.memory.get(serial, &key, now) {
             Some(held) => (held, Tier::Memory),
             None => {
-                let (reading, asked) = (self.memory.reading(serial, &key), key.clone());
+                let mut reading = self.memory.reading(serial, &key);
+                if !reading.is_trusted() {
+                    self.trust().await?;
+                    reading = self.memory.reading(serial, &key);
+                }
+                let asked = key.clone();
                 match self.file.read_brief(self.limits, 0, move |r| store::find(r, &asked, now)).await? {
                     Some(entry) => (self.memory.fill(serial, key.clone(), entry, reading), Tier::File),
                     None => {
@@ -220,6 +229,21 @@ impl<'a> Cache<'a> {
         }
         let freshness = held.entry.life.at(now);
         Ok(Some(Found { held, tier, freshness, at: now }))
+    }
+
+    /// Before a file is used for the first time: what may have been taken back by a power cut is thrown away.
+    async fn trust(&self) -> Result<()> {
+        let shelf = self.memory.shelf(self.file.serial());
+        if shelf.is_trusted() {
+            return Ok(());
+        }
+        let boot = self.memory.boot().clone();
+        if !self.file.read_brief(self.limits, 0, move |reader| boot.wrote(reader)).await? {
+            let boot = self.memory.boot().clone();
+            self.file.write(self.limits, move |tx| boot.begin(tx)).await?;
+        }
+        shelf.trust();
+        Ok(())
     }
 
     /// That it was read moves its expiry. A cache that cannot write that down only loses the entry sooner.
@@ -264,69 +288,4 @@ fn unexpected(done: &Done) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Millis;
-    use crate::config::{Executor, Level, Sqlite};
-    use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
-
-    fn file(dir: &tempfile::TempDir) -> Arc<Database> {
-        let schema = ("0001_entries.up.sql", include_str!("../migrations/tenant/cache/0001_entries.up.sql"));
-        let migrations = Migrations::from_files("cache", [schema]).unwrap();
-        let options = Options {
-            level: Level::Off,
-            max_bytes: 0,
-            party: Party::SYSTEM,
-            migrations: migrations.into(),
-            keep_before: None,
-            sandboxed: false,
-            create: true,
-            held: Arc::default(),
-        };
-        Database::new(&Engine::start(&Sqlite::default(), &Executor::default()), &Gate::new(), dir.path().join("cache.sqlite"), options)
-    }
-
-    fn put(key: &str, value: &str, terms: Terms) -> Put {
-        Put::new(Key::parse(key.as_bytes()).unwrap(), Some(value.to_owned().into()), None, terms).unwrap()
-    }
-
-    fn lasting(ttl: &str) -> Terms {
-        Terms::new(Wanted { ttl: Some(Seconds::parse("ttl", ttl).unwrap()), ..Wanted::default() }).unwrap()
-    }
-
-    #[tokio::test]
-    async fn expired_entries_are_swept_by_later_writes_a_few_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = file(&dir);
-        let count = async || {
-            let count = |r: &crate::sqlite::Reader<'_>| r.row("SELECT count(*) FROM entries", [], |row| row.get::<_, u32>(0));
-            file.read(Limits::default(), count).await.unwrap().unwrap()
-        };
-        let set = async |from: u32, count: u32, at: Millis| {
-            let ops: Vec<_> = (from..from + count).map(|n| Op::Put(put(&n.to_string(), "v", lasting("10")))).collect();
-            file.write(Limits::default(), move |tx| store::apply(tx, &ops, at)).await.unwrap();
-        };
-        set(0, 20, 0).await;
-        set(100, 1, 9_999).await;
-        assert_eq!(count().await, 21);
-        set(101, 1, 10_000).await;
-        assert_eq!(count().await, 22 - store::SWEPT);
-        set(102, 2, 10_000).await;
-        assert_eq!(count().await, 4);
-    }
-
-    #[tokio::test]
-    async fn an_entry_is_replaced_whole_under_a_new_etag() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = file(&dir);
-        let (memory, key) = (Memory::new(1 << 20), Key::parse(b"k").unwrap());
-        let cache = Cache::new(&file, &memory);
-        let first = cache.put(Put { content_type: Some("text/plain".to_owned()), ..put("k", "one", lasting("60")) }, None).await.unwrap();
-        let second = cache.put(put("k", "two", Terms::default()), None).await.unwrap();
-        assert_ne!(first, second);
-        let found = cache.get(key.clone()).await.unwrap().unwrap();
-        assert_eq!(*found, Entry { value: Some("two".into()), content_type: None, etag: second, life: Life::default(), source: None });
-        cache.delete(key.clone(), Conditions::default()).await.unwrap();
-        assert!(cache.get(key).await.unwrap().is_none());
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ pub mod extract;
 pub mod guard;
 pub mod health;
 pub mod hrana;
+pub mod locks;
 pub mod queue;
 pub mod reply;
 pub mod rest;
@@ -76,6 +77,9 @@ routes! {
         "/v1/cache/{key}/fill" [DELETE cache::give_up]
         "/v1/cache/{key}/remember" [POST cache::remember::remember, DELETE cache::remember::forget]
         "/v1/cache" [GET cache::whole::stats, POST cache::batch::run, DELETE cache::whole::throw]
+        "/v1/locks/{name}" [POST locks::take, GET locks::look]
+        "/v1/locks/{name}/extend" [POST locks::extend]
+        "/v1/locks/{name}/release" [POST locks::release]
         "/v1/queues" [GET queue::look::queues]
         "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]

@@ -98,7 +98,7 @@ pub(super) fn throw(tx: &WriteTx<'_>, what: &Thrown, evicted: &mut u32) -> Resul
     Ok(true)
 }
 
-fn everything(tx: &WriteTx<'_>) -> Result<()> {
+pub(super) fn everything(tx: &WriteTx<'_>) -> Result<()> {
     tx.execute(FLUSH, [])?;
     tx.execute("DELETE FROM invalidations", [])?;
     tx.execute("DELETE FROM prefix_lengths", [])?;

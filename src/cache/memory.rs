@@ -12,13 +12,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use moka::Equivalent;
 use moka::sync::Cache;
 
+use super::boot::Boot;
 use super::fill::Fills;
 use super::{Entry, Key};
 use crate::clock::Millis;
@@ -49,6 +50,7 @@ pub struct Memory {
     hasher: RandomState,
     share: u64,
     fills: Arc<Fills>,
+    boot: Boot,
 }
 
 /// What the process knows of one opening of a cache file. Kept while somebody uses it or it has entries in memory.
@@ -57,6 +59,8 @@ pub(super) struct Shelf {
     /// Bytes of its entries in memory.
     bytes: AtomicU64,
     generation: AtomicU64,
+    /// What the file holds was written in this run of the machine.
+    trusted: AtomicBool,
     memory_hits: AtomicU64,
     file_hits: AtomicU64,
     misses: AtomicU64,
@@ -143,6 +147,7 @@ impl Memory {
             hasher: RandomState::new(),
             share: bytes / SHARE,
             fills: Arc::default(),
+            boot: Boot::current(),
         })
     }
 
@@ -217,6 +222,10 @@ impl Memory {
         &self.fills
     }
 
+    pub(super) fn boot(&self) -> &Boot {
+        &self.boot
+    }
+
     /// Ends all waiting for fills, now and from now on.
     pub fn close(&self) {
         self.fills.close();
@@ -229,6 +238,14 @@ impl Memory {
 }
 
 impl Shelf {
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted.load(SeqCst)
+    }
+
+    pub(super) fn trust(&self) {
+        self.trusted.store(true, SeqCst);
+    }
+
     pub(super) fn missed(&self) {
         self.misses.fetch_add(1, Relaxed);
     }
@@ -249,6 +266,10 @@ impl Shelf {
 }
 
 impl Reading {
+    pub(super) fn is_trusted(&self) -> bool {
+        self.shelf.is_trusted()
+    }
+
     /// There was nothing.
     pub(super) fn missed(self) {
         self.shelf.missed();

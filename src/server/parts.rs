@@ -22,6 +22,7 @@ use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
 use crate::rest::{Dialect, Functions, Schemas, Unindexed};
 use crate::sqlite::{Engine, Trial};
@@ -60,6 +61,7 @@ pub struct Parts {
     slow: Arc<SlowLog>,
     pub cache_memory: Arc<Memory>,
     dialect: Arc<Dialect>,
+    pub waiting_for_locks: Arc<WaitingForLocks>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
@@ -149,6 +151,7 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
+            waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::default(),
                 functions,
@@ -184,6 +187,7 @@ impl Parts {
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
             .app_data(Data::from(self.dialect))
+            .app_data(Data::from(self.waiting_for_locks))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))

@@ -22,6 +22,7 @@ mod images;
 mod isolation;
 mod lifecycle;
 mod load;
+mod locks;
 mod openapi;
 mod plans;
 mod provisioning;

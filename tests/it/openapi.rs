@@ -164,6 +164,16 @@ fn cache_answers(tenant: &TenantClient, check: &mut impl FnMut(&str, &str, &Answ
     check("GET", "/v1/cache", &tenant.get("/v1/cache").expect(200));
     check("DELETE", "/v1/cache", &tenant.delete("/v1/cache?tag=t").expect(204));
     check("DELETE", "/v1/cache", &tenant.delete("/v1/cache").expect(400));
+    const LOCK: &str = "/v1/locks/{name}";
+    let lock = tenant.post("/v1/locks/l", json!({ "ttl_s": 60 })).expect(200);
+    check("POST", LOCK, &lock);
+    check("POST", LOCK, &tenant.post("/v1/locks/l", json!({ "ttl_s": 60 })).expect(409));
+    check("GET", LOCK, &tenant.get("/v1/locks/l").expect(200));
+    let token = lock.json()["token"].clone();
+    check("POST", "/v1/locks/{name}/extend", &tenant.post("/v1/locks/l/extend", json!({ "token": token, "ttl_s": 60 })).expect(200));
+    check("POST", "/v1/locks/{name}/release", &tenant.post("/v1/locks/l/release", json!({ "token": token })).expect(204));
+    check("POST", "/v1/locks/{name}/release", &tenant.post("/v1/locks/l/release", json!({ "token": token })).expect(409));
+    check("GET", LOCK, &tenant.get("/v1/locks/l").expect(404));
 }
 
 /// Everything else that a queue answers.

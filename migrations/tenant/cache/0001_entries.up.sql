@@ -11,9 +11,10 @@ CREATE TABLE clock (
     invalidated INTEGER NOT NULL,                   -- the newest row of `invalidations`; entries after it need no look there
     named       INTEGER NOT NULL,                   -- rows of `invalidations`, about
     sweeping    INTEGER NOT NULL,                   -- the pass of the sweeper that runs settles invalidations up to this one
-    swept       INTEGER NOT NULL                    -- and has looked at entries up to this one
+    swept       INTEGER NOT NULL,                   -- and has looked at entries up to this one
+    boot        TEXT    NOT NULL                    -- the run of the machine in which all of this was written
 ) STRICT;
-INSERT INTO clock (one, version, flushed, invalidated, named, sweeping, swept) VALUES (1, 0, 0, 0, 0, 0, 0);
+INSERT INTO clock (one, version, flushed, invalidated, named, sweeping, swept, boot) VALUES (1, 0, 0, 0, 0, 0, 0, '');
 
 -- An entry's row is written when it is set; of a sliding one, also when a good part of its time has passed.
 -- `value` stands last, so that looking at the rest does not touch its overflow pages.
