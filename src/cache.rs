@@ -26,6 +26,7 @@ mod store;
 mod terms;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -41,7 +42,7 @@ pub use store::{Done, Op, Put};
 pub use terms::{Freshness, Life, SECONDS_MAX, Seconds, TAG_BYTES, TAGS_MAX, Tag, Terms, Wanted};
 
 use crate::clock::now_ms;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, Limits, WriteTx};
 use fill::{Ending, Turn};
 
@@ -56,6 +57,10 @@ pub const OPS_MAX: usize = 100;
 
 /// Commits that make room for one operation before it is refused.
 const ROUNDS: u32 = 64;
+
+/// How often a write that the file could not take is tried again while the file is made anew, and after how long.
+const RENEWALS: u32 = 10;
+const RENEWAL: Duration = Duration::from_millis(20);
 
 /// The cache engine over one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Cache<'a> {
@@ -146,7 +151,10 @@ impl<'a> Cache<'a> {
             }
             return Ok(done);
         }
-        self.trust().await?;
+        let mut renewals = 0;
+        while let Err(error) = self.trust().await {
+            self.renewed(error, &mut renewals).await?;
+        }
         let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
         let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
@@ -154,7 +162,13 @@ impl<'a> Cache<'a> {
         let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
         while done.len() < ops.len() {
             let (ops, from) = (ops.clone(), done.len());
-            let step = self.write(&keys, move |tx| store::apply(tx, &ops[from..], now_ms())).await?;
+            let step = match self.write(&keys, move |tx| store::apply(tx, &ops[from..], now_ms())).await {
+                Ok(step) => step,
+                Err(error) => {
+                    self.renewed(error, &mut renewals).await?;
+                    continue;
+                }
+            };
             if step.evicted > 0 {
                 self.memory.shelf(self.file.serial()).evicted(step.evicted);
             }
@@ -170,7 +184,10 @@ impl<'a> Cache<'a> {
 
     /// Throws away everything that is there of it now. Errors: `quota_exceeded` when room for the row cannot be made.
     pub async fn throw(&self, what: Thrown) -> Result<()> {
-        self.trust().await?;
+        let mut renewals = 0;
+        while let Err(error) = self.trust().await {
+            self.renewed(error, &mut renewals).await?;
+        }
         let fills = self.memory.fills();
         let _overtaken = match &what {
             Thrown::Tag(tag) => fills.overtake_tag(self.file, tag),
@@ -186,7 +203,13 @@ impl<'a> Cache<'a> {
                 let mut evicted = 0;
                 invalidate::throw(tx, &what, &mut evicted).map(|done| (done, evicted))
             };
-            let (done, evicted) = self.file.write(self.limits, job).await?;
+            let (done, evicted) = match self.file.write(self.limits, job).await {
+                Ok(step) => step,
+                Err(error) => {
+                    self.renewed(error, &mut renewals).await?;
+                    continue;
+                }
+            };
             if evicted > 0 {
                 self.memory.shelf(serial).evicted(evicted);
             }
@@ -203,8 +226,18 @@ impl<'a> Cache<'a> {
         self.file.read(self.limits, move |reader| stats::stats(reader, counts)).await
     }
 
-    /// What `key` holds, if it is of use to anybody.
+    /// What `key` holds, if it is of use to anybody. A file that cannot be served has nothing.
     async fn look(&self, key: Key) -> Result<Option<Found>> {
+        self.look_up(key).await.or_else(|error| match error.code() {
+            Code::TenantUnavailable => {
+                self.memory.shelf(self.file.serial()).missed();
+                Ok(None)
+            }
+            _ => Err(error),
+        })
+    }
+
+    async fn look_up(&self, key: Key) -> Result<Option<Found>> {
         let (serial, now) = (self.file.serial(), now_ms());
         let (held, tier) = match self.memory.get(serial, &key, now) {
             Some(held) => (held, Tier::Memory),
@@ -243,6 +276,17 @@ impl<'a> Cache<'a> {
             self.file.write(self.limits, move |tx| boot.begin(tx)).await?;
         }
         shelf.trust();
+        Ok(())
+    }
+
+    /// After a write failed: whether it is worth trying again, as the file is being made anew. Others may still be in what
+    /// it was.
+    async fn renewed(&self, error: Error, renewals: &mut u32) -> Result<()> {
+        if error.code() != Code::TenantUnavailable || *renewals == RENEWALS {
+            return Err(error);
+        }
+        *renewals += 1;
+        tokio::time::sleep(RENEWAL).await;
         Ok(())
     }
 

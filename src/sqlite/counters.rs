@@ -16,6 +16,8 @@ pub struct Counters {
     pub checkpoints: AtomicU64,
     /// Times readers were stopped so that a log could be cut.
     pub held_back: AtomicU64,
+    /// Files made anew, of which everything can be made again.
+    pub replaced: AtomicU64,
     /// Commits that ended undecided.
     pub unknown: AtomicU64,
     /// Transactions over several requests, from the opening of their session to its end.
@@ -29,7 +31,7 @@ impl Counters {
     }
 
     /// Each counter by its name.
-    pub fn all(&self) -> [(&'static str, u64); 11] {
+    pub fn all(&self) -> [(&'static str, u64); 12] {
         [
             ("opens", &self.opens),
             ("closes", &self.closes),
@@ -39,6 +41,7 @@ impl Counters {
             ("writes", &self.writes),
             ("checkpoints", &self.checkpoints),
             ("readers_stopped", &self.held_back),
+            ("files_replaced", &self.replaced),
             ("unknown_commits", &self.unknown),
             ("interactive_transactions_begun", &self.interactive_begun),
             ("interactive_transactions_ended", &self.interactive_ended),

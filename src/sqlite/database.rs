@@ -6,6 +6,7 @@
 mod brief;
 mod closing;
 mod opening;
+mod replacing;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,10 @@ pub struct Database {
     suspect: AtomicBool,
     pub(super) told: Arc<OnceLock<Told>>,
     pub(super) left: OnceLock<&'static str>,
+    /// Everything in it can be made again.
+    replaceable: bool,
+    /// Of a replaceable file: it is to be made anew before it is opened again.
+    spoiled: AtomicBool,
 }
 
 #[derive(Default)]
@@ -137,8 +142,12 @@ impl Drop for Caller {
 impl Database {
     /// A handle; no I/O.
     pub fn new(engine: &Arc<Engine>, gate: &Arc<Gate>, path: PathBuf, options: Options) -> Arc<Database> {
+        Arc::new(Database::closed(engine, gate, path, options))
+    }
+
+    fn closed(engine: &Arc<Engine>, gate: &Arc<Gate>, path: PathBuf, options: Options) -> Database {
         static SERIAL: AtomicU64 = AtomicU64::new(0);
-        Arc::new(Database {
+        Database {
             serial: SERIAL.fetch_add(1, Relaxed),
             engine: engine.clone(),
             gate: gate.clone(),
@@ -156,7 +165,9 @@ impl Database {
             suspect: AtomicBool::default(),
             told: Arc::default(),
             left: OnceLock::new(),
-        })
+            replaceable: false,
+            spoiled: AtomicBool::default(),
+        }
     }
 
     /// Of this handle; no other of the process has or had it.
@@ -368,8 +379,12 @@ impl Database {
 
     /// Damage that a statement meets shows in the file's state; what it does not touch is still served.
     fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
-        if outcome.as_ref().is_err_and(Error::is_withheld) {
-            self.damaged.store(true, Relaxed);
+        let outcome = outcome.map_err(|error| self.as_damage(error));
+        if let Err(error) = &outcome {
+            if error.is_withheld() {
+                self.damaged.store(true, Relaxed);
+            }
+            self.spoil(error);
         }
         outcome
     }

@@ -312,7 +312,11 @@ impl Triples {
                 create: false,
                 held: held.clone(),
             };
-            Database::new(&self.engine, &gate, self.layout.file(id, role), options)
+            let path = self.layout.file(id, role);
+            match role {
+                Role::Cache => Database::replaceable(&self.engine, &gate, path, options),
+                Role::Database | Role::Queue => Database::new(&self.engine, &gate, path, options),
+            }
         };
         let files = Role::ALL.map(file);
         self.watch.over(id, &files[Role::Database as usize]);

@@ -2,6 +2,7 @@
 
 mod batch;
 mod conditions;
+mod damage;
 mod fill;
 mod increment;
 mod remember;

@@ -76,7 +76,10 @@ impl Tiers {
             reader.snapshot()?;
             let mut query = reader.prepare("SELECT n FROM t")?;
             let mut answer = String::new();
-            query.run(|cells| Ok(cells.iter().for_each(|value| answer.push_str(&value.as_i64().unwrap_or(-1).to_string()))))?;
+            query.run(|cells| {
+                cells.iter().for_each(|value| answer.push_str(&value.as_i64().unwrap_or(-1).to_string()));
+                Ok(())
+            })?;
             Ok((Bytes::from(answer), reader.sources(&query)?))
         };
         loop {

@@ -79,6 +79,16 @@ impl Database {
         {
             return Err(error.clone());
         }
+        let mut outcome = self.open_on_lane().await;
+        if outcome.is_err() && self.is_spoiled() {
+            outcome = self.open_on_lane().await;
+        }
+        let failure = outcome.as_ref().err().filter(|error| error.code() == Code::TenantUnavailable && !self.is_being_left());
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failure.map(|error| (Instant::now(), error.clone()));
+        outcome
+    }
+
+    async fn open_on_lane(self: &Arc<Self>) -> Result<Arc<Open>> {
         let pass = self.hold()?;
         let room = self.room(WRITER_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
@@ -88,10 +98,7 @@ impl Database {
             let _ = answer.send(database.open_here(room));
         };
         self.engine.writes().submit(self.writing_party(), Box::new(open))?;
-        let outcome = answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")));
-        let failure = outcome.as_ref().err().filter(|error| error.code() == Code::TenantUnavailable);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failure.map(|error| (Instant::now(), error.clone()));
-        outcome
+        answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")))
     }
 
     /// Descriptors from the budget; waits a little for others to close.
@@ -111,16 +118,24 @@ impl Database {
         if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
             return Err(busy());
         }
+        let fresh = self.make_room_for_a_new_one()?;
+        self.open_file(for_writer, fresh).inspect_err(|error| self.spoil(error))
+    }
+
+    /// Opens what is there; with `fresh`, makes it.
+    fn open_file(&self, mut for_writer: Descriptors, fresh: bool) -> Result<Arc<Open>> {
+        let for_reader = for_writer.split(READER_DESCRIPTORS);
+        let create = self.options.create || fresh;
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
             // SQLite would make a new database of it.
-            Ok(found) if !self.options.create && found.len() == 0 => return Err(fault::unavailable(&self.path, &"it is empty")),
-            Err(error) if !self.options.create || error.kind() != std::io::ErrorKind::NotFound => {
+            Ok(found) if !create && found.len() == 0 => return Err(fault::unavailable(&self.path, &"it is empty")),
+            Err(error) if !create || error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(fault::unavailable(&self.path, &error));
             }
             _ => {}
         }
-        let settings = self.settings();
+        let settings = Settings { create, ..self.settings() };
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
         let session = Session::open(&self.engine, &self.path, settings, room).map_err(describe)?;
         let Options { migrations, keep_before, .. } = &self.options;
