@@ -276,11 +276,14 @@ impl<'a> Queue<'a> {
         self.file.read(self.limits, move |reader| webhook::get(reader, &queue, now_ms())).await
     }
 
-    /// Enqueues the runs that are due; in several transactions.
+    /// Enqueues the runs that are due, and tells of ends that many wait for; in several transactions.
     pub async fn fire(&self) -> Result<()> {
         let next_at = self.file.read(self.limits, schedule::next_at).await?;
         if next_at.is_some_and(|at| at <= now_ms()) {
             while self.write(schedule::fire).await? {}
+        }
+        while self.file.read(self.limits, |reader| workflow::next_at(reader, now_ms())).await?.is_some() {
+            self.write(workflow::tell).await?;
         }
         Ok(())
     }
@@ -315,7 +318,12 @@ impl<'a> Queue<'a> {
     /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
         let look = move |reader: &Reader<'_>| {
-            let moments = [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?, inbox::retry_at(reader)?];
+            let moments = [
+                schedule::next_at(reader)?,
+                webhook::next_at(reader, &under_way, now_ms())?,
+                inbox::retry_at(reader)?,
+                workflow::next_at(reader, now_ms())?,
+            ];
             Ok(moments.into_iter().flatten().min())
         };
         self.file.read(self.limits, look).await

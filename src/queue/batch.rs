@@ -2,6 +2,7 @@
 //! jobs may name each other by a `key` of their own and wait for each other, in any order that is no circle.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use uuid::Uuid;
@@ -165,8 +166,8 @@ fn circle(from: usize, waiting_for: &[Vec<usize>], missing: &[usize]) -> Option<
                 way.reverse();
                 return Some(way);
             }
-            if !came_from.contains_key(&need) {
-                came_from.insert(need, place);
+            if let Entry::Vacant(first) = came_from.entry(need) {
+                first.insert(place);
                 stack.push(need);
             }
         }

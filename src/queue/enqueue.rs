@@ -15,7 +15,7 @@ use super::job::{NewJob, OnConflict, Unique};
 use super::limit::unblock;
 use super::state::Standing;
 use super::wait::Bell;
-use super::workflow::{self, Needs};
+use super::workflow::{self, Needs, OnFailure};
 use super::{Batch, JobId, Made, QueueName, State};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
@@ -118,10 +118,7 @@ pub(super) fn add_all(tx: &WriteTx<'_>, queue: &QueueName, batch: &Batch, by: &s
     }
     for &place in &order.places {
         let outcome = match batch.jobs[place].as_ref().map(|job| (job, order.needs(job, &outcomes))) {
-            Ok((job, Ok(needs))) => {
-                let needs = Needs::of(tx, needs, job.on_failure.unwrap_or_default())?;
-                line.add(tx, job, needs)?
-            }
+            Ok((job, Ok(needs))) => line.add(tx, job, needs, job.on_failure.unwrap_or_default())?,
             Ok((_, Err(error))) => Outcome::Refused(error),
             Err(error) => Outcome::Refused(error.clone()),
         };
@@ -132,10 +129,7 @@ pub(super) fn add_all(tx: &WriteTx<'_>, queue: &QueueName, batch: &Batch, by: &s
         let all: Vec<_> = outcomes.iter().flatten().filter_map(Outcome::id).collect();
         let outcome = match order.needs(&then.job, &outcomes) {
             _ if all.is_empty() => Outcome::Refused(Error::conflict("no job of the batch was added: nothing comes after them")),
-            Ok(more) => {
-                let needs = Needs::of(tx, [all, more].concat(), then.on_failure())?;
-                line.add(tx, &then.job, needs)?
-            }
+            Ok(more) => line.add(tx, &then.job, [all, more].concat(), then.on_failure())?,
             Err(error) => Outcome::Refused(error),
         };
         outcomes.push(Some(outcome));
@@ -159,23 +153,23 @@ impl<'a> Line<'a> {
         Ok(Line { name, number, is_drained, by, bell, now })
     }
 
-    fn add(&mut self, tx: &WriteTx<'_>, job: &NewJob, needs: Result<Needs>) -> Result<Outcome> {
+    fn add(&mut self, tx: &WriteTx<'_>, job: &NewJob, needs: Vec<JobId>, on_failure: OnFailure) -> Result<Outcome> {
         if self.is_drained {
             return Ok(Outcome::Refused(drained(self.name)));
         }
-        let needs = match needs {
+        let (number, now, salt) = (self.number, self.now, Uuid::new_v4().as_u128() as u32);
+        prune(tx, number, salt, self.bell, now)?;
+        let needs = match Needs::of(tx, needs, on_failure)? {
             Ok(needs) => needs,
             Err(error) => return Ok(Outcome::Refused(error)),
         };
-        let (number, now, salt) = (self.number, self.now, Uuid::new_v4().as_u128() as u32);
-        prune(tx, number, salt, self.bell, now)?;
         // An overflow page spends four bytes on the address of the next.
         let pages = (job.payload.len() as u64).div_ceil(tx.page_bounds().0 - 4) + needs.pages() + SPARE_PAGES;
         if !make_room(tx, pages)? {
             return Ok(Outcome::Refused(full()));
         }
         if let Some(unique) = &job.unique
-            && let Some(outcome) = self.take_key(tx, unique)?
+            && let Some(outcome) = self.take_key(tx, unique, &needs)?
         {
             return Ok(outcome);
         }
@@ -226,7 +220,7 @@ impl<'a> Line<'a> {
     }
 
     /// Makes the key free, or says what becomes of the job that wants it.
-    fn take_key(&mut self, tx: &WriteTx<'_>, unique: &Unique) -> Result<Option<Outcome>> {
+    fn take_key(&mut self, tx: &WriteTx<'_>, unique: &Unique, needs: &Needs) -> Result<Option<Outcome>> {
         let now = self.now;
         let holder = tx.row(HOLDER, params![self.number, unique.key], |row| {
             let standing = Standing {
@@ -254,7 +248,8 @@ impl<'a> Line<'a> {
         if held {
             match unique.on_conflict {
                 OnConflict::Existing => return Ok(Some(Outcome::Enqueued(job))),
-                OnConflict::Replace if state != State::Leased => {}
+                // One that is waited for is not replaced: its end would come before anybody waits.
+                OnConflict::Replace if state != State::Leased && !needs.include(job.id) => {}
                 _ => {
                     let error = Error::conflict("another job holds this unique key").detail("job", job.id.to_string());
                     let hint = "That job is in details; on_conflict can be existing, or replace while nobody works on it.";

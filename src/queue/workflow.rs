@@ -7,8 +7,8 @@
 //! - A job may only wait for jobs that are there before it, so there are no circles; inside one request the batch sees
 //!   to that.
 //! - An end concerns any number of followers, and a follower's own end concerns others in turn. So an end is a row of
-//!   `job_endings` first; [`TOLD`] followers are told by the transaction in which somebody ended, further ones by later
-//!   claims of any queue of the file. What is followed is not deleted before that.
+//!   `job_endings` first; [`TOLD`] followers are told by the transaction in which somebody ended, further ones by claims of
+//!   any queue of the file, and by whoever looks into it though nobody claims. What is followed is not deleted before that.
 
 use rusqlite::params;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ use super::wait::Bell;
 use super::{JobId, State};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
-use crate::sqlite::WriteTx;
+use crate::sqlite::{Reader, WriteTx};
 
 /// Followers told of an end by one transaction.
 pub(super) const TOLD: i64 = 256;
@@ -83,6 +83,10 @@ impl Needs {
         !self.pending.is_empty()
     }
 
+    pub(super) fn include(&self, id: JobId) -> bool {
+        self.pending.contains(&id.seq())
+    }
+
     /// Pages for the rows that say who waits, with room to spare.
     pub(super) fn pages(&self) -> u64 {
         self.pending.len() as u64 / 32
@@ -123,10 +127,7 @@ impl Waits {
 /// A followed job has ended: tells those that wait for it.
 pub(super) fn ended(tx: &WriteTx<'_>, seq: i64, state: State, bell: &mut Bell, now: Millis) -> Result<()> {
     note(tx, seq, state)?;
-    if tell(tx, bell, now)? {
-        bell.ring_all();
-    }
-    Ok(())
+    tell(tx, bell, now).map(drop)
 }
 
 /// A followed job has ended; [`tell`] is called by the same transaction.
@@ -134,12 +135,18 @@ pub(super) fn note(tx: &WriteTx<'_>, seq: i64, state: State) -> Result<()> {
     tx.execute(NOTE_END, params![seq, state as i64]).map(drop)
 }
 
-/// Tells followers what has ended, [`TOLD`] at most; whether there are more.
+/// When the rest of what has ended is to be told: at once, if there is any.
+pub(super) fn next_at(reader: &Reader<'_>, now: Millis) -> Result<Option<Millis>> {
+    Ok(reader.row(NEXT_END, [], |_| Ok(()))?.map(|()| now))
+}
+
+/// Tells followers what has ended, [`TOLD`] at most; whether there are more, which somebody is sure to tell.
 pub(super) fn tell(tx: &WriteTx<'_>, bell: &mut Bell, now: Millis) -> Result<bool> {
     let mut left = TOLD;
     let next = |row: &rusqlite::Row<'_>| Ok((JobId::of(row.get(0)?, row.get(1)?, row.get(2)?), State::of(row.get(3)?)));
     while let Some((id, state)) = tx.row(NEXT_END, [], next)? {
         if left == 0 {
+            bell.look_at(now);
             return Ok(true);
         }
         let most_patient = i64::from(state != State::Dead);

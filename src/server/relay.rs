@@ -156,6 +156,7 @@ impl Inner {
 
     async fn relay(&self, lease: &Lease) -> Result<()> {
         let queue = Queue::new(lease.queue(), &self.waiters);
+        let mut taken = TakenIn::All;
         loop {
             let mark = queue.mark().await?;
             let standing = outbox::read(lease.database(), mark.at).await?;
@@ -163,14 +164,12 @@ impl Inner {
             if standing.to_sweep || any_refused {
                 outbox::sweep(lease.database(), mark.at, mark.refused).await?;
             }
-            if standing.letters.is_empty() && !any_refused {
+            if taken == TakenIn::Full || standing.letters.is_empty() && !any_refused {
                 return Ok(());
             }
             let letter = |letter: outbox::Letter| Letter::new(letter.id, letter.queue, letter.payload, letter.options);
             let letters = standing.letters.into_iter().map(letter).collect();
-            if queue.take_in(mark.at, letters).await? == TakenIn::Full {
-                return Ok(());
-            }
+            taken = queue.take_in(mark.at, letters).await?;
         }
     }
 }

@@ -181,6 +181,33 @@ fn circles_strangers_and_what_is_not_there_are_refused_and_the_rest_is_added() {
 }
 
 #[test]
+fn all_who_wait_for_one_are_told_though_nobody_claims() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    let first = enqueue(&tenant, "q", json!({ "payload": 1 }));
+    for _ in 0..2 {
+        let jobs: Vec<_> = (0..300).map(|n| json!({ "payload": n, "depends_on": [first] })).collect();
+        tenant.post("/v1/queues/later/jobs", json!({ "jobs": jobs })).expect(200);
+    }
+    ack(&tenant, &claim(&tenant, "q", 1, 60)[0]).expect(200);
+    let ready = || tenant.get("/v1/queues/later").expect(200).json()["jobs"]["ready"] == 600;
+    eventually("all are ready", || ready().then_some(()));
+}
+
+#[test]
+fn a_job_does_not_replace_the_one_it_waits_for() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    let unique = json!({ "key": "k", "on_conflict": "replace" });
+    let first = enqueue(&tenant, "q", json!({ "payload": 1, "unique": unique }));
+    let after =
+        |depends_on: &[&String]| tenant.post("/v1/queues/q/jobs", json!({ "payload": 2, "unique": unique, "depends_on": depends_on }));
+    after(&[&first]).refused(409, "conflict");
+    after(&[]).expect(201);
+    assert_eq!(state(&tenant, &first), "cancelled");
+}
+
+#[test]
 fn a_workflow_survives_kills_at_any_step() {
     let mut server = Server::start();
     let tenant = server.tenant("queue");
