@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tenantry::auth::scope::Scopes;
 use tenantry::auth::{KeyRing, Mint, Signer, Verifier};
-use tenantry::cache::{Cache, Key, Memory};
+use tenantry::cache::{Cache, Key, Memory, Put, Terms};
 use tenantry::config::{self, Level};
 use tenantry::queue::{Claim, JobRequest, Queue, QueueName, Waiters};
 use tenantry::sql::{self, Caller, Request};
@@ -181,7 +181,7 @@ fn cache(c: &mut Criterion) {
     let memory = Memory::new(64 << 20);
     let (cache, hit, miss) = (Cache::new(&file, &memory), Key::parse(b"hit").expect("a key"), Key::parse(b"miss").expect("a key"));
     let value = bytes::Bytes::from(vec![7; 1_000]);
-    let put = || cache.put(hit.clone(), value.clone(), None, None);
+    let put = || cache.put(Put::new(hit.clone(), Some(value.clone()), None, Terms::default()).expect("a put"), None);
     bench.runtime.block_on(put()).expect("room");
     let mut group = c.benchmark_group("cache, 1000 bytes");
     group.bench_function("get, hit", |b| b.iter(|| bench.runtime.block_on(cache.get(hit.clone())).expect("an answer")));

@@ -1,30 +1,49 @@
 //! A [`Cache`] is a tenant's cache file, with the process's [`Memory`] in front of it, seen as keys and [`Entry`]s:
 //! bytes with a content type, until they expire. Everything in it can be made again, so its file commits without waiting for the disk.
 //!
-//! - Reading writes nothing. An expired entry is a miss at once; later writes sweep it, [`SWEPT`] at a time.
+//! - Reading writes nothing, but that a sliding entry of which a quarter of the time has passed begins anew. An expired
+//!   entry is a miss at once, or stale for its grace; later writes sweep it, a few at a time.
+//! - An entry lives no longer in one tier than in the other: each has its expiry with it.
 //! - An entry's [`Etag`] is never given to another content, also when the whole file was made anew.
+//! - What was thrown away stays so, also when a power cut takes back the commit that said it: see [`boot`].
+//! - What is thrown away together ([`Thrown`]) costs one row, however many entries it is.
 //! - The file stays inside its plan: a write that finds too little room deletes what expires soonest and
-//!   then what was written longest ago, in commits of at most [`EVICTED`] entries, and gives up after
-//!   [`ROUNDS`] of them. A value that could never fit evicts nothing.
+//!   then what was written longest ago, in several small commits, and gives up after [`ROUNDS`] of them. A value that
+//!   could never fit evicts nothing.
+//!
+//! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
 
+mod boot;
+mod entry;
 mod etag;
+mod fill;
+mod invalidate;
 mod key;
 mod memory;
-mod ttl;
+mod remember;
+mod stats;
+mod store;
+mod terms;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use rusqlite::params;
+use uuid::Uuid;
 
-pub use etag::{Etag, Unless};
-pub use key::{KEY_BYTES, Key};
-pub use memory::{Memory, MemoryState};
-pub use ttl::{TTL_MAX_S, Ttl};
+pub use entry::{Entry, Found, Tier};
+pub use etag::{Conditions, Etag, Etags};
+pub use fill::{FILL_MAX_S, FILL_WAITS_MAX, FILLS_MAX, FillLease, Waiting};
+pub use invalidate::Thrown;
+pub use key::{KEY_BYTES, Key, NAMESPACE_BYTES, Namespace};
+pub use memory::{Counts, Memory};
+pub use remember::{Making, QueryId, Recalled};
+pub use stats::{COUNTED, Stats};
+pub use store::{Done, Op, Put};
+pub use terms::{Freshness, Life, SECONDS_MAX, Seconds, TAG_BYTES, TAGS_MAX, Tag, Terms, Wanted};
 
-use crate::clock::{Millis, now_ms};
-use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Limits, WriteTx, has_room};
+use crate::clock::now_ms;
+use crate::error::{Error, Result};
+use crate::sqlite::{Database, Limits, WriteTx};
+use fill::{Ending, Turn};
 
 /// The longest value, in bytes. Larger things belong into an object store, with their address in here.
 pub const VALUE_BYTES: usize = 1 << 20;
@@ -32,18 +51,11 @@ pub const VALUE_BYTES: usize = 1 << 20;
 /// The longest content type, in bytes.
 pub const CONTENT_TYPE_BYTES: usize = 255;
 
-/// Expired entries deleted by each write: more than one, so that sweeping gains on writing.
-const SWEPT: u32 = 8;
+/// Operations of one call.
+pub const OPS_MAX: usize = 100;
 
-/// Entries deleted by one commit that makes room, [`EVICTED_AT_ONCE`] between two looks at the room.
-const EVICTED: u32 = 256;
-const EVICTED_AT_ONCE: u32 = 8;
-
-/// Commits that make room for one write before it is refused.
+/// Commits that make room for one operation before it is refused.
 const ROUNDS: u32 = 64;
-
-/// Pages kept free beside a value's own: for its row, its index entry and the splits they may cause.
-const SPARE_PAGES: u64 = 16;
 
 /// The cache engine over one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Cache<'a> {
@@ -52,24 +64,13 @@ pub struct Cache<'a> {
     limits: Limits,
 }
 
-/// What a key holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    pub value: Bytes,
-    /// As it was given with the value.
-    pub content_type: Option<String>,
-    pub etag: Etag,
-    /// The instant from which on the entry is a miss; `None` for never.
-    pub expires_at: Option<Millis>,
-}
-
-/// What one commit of [`Cache::put`] came to.
-enum Put {
-    Stored(Etag),
-    /// Room was made but not enough yet; what was evicted stays evicted.
-    Evicted,
-    /// Nothing is left to evict.
-    NoRoom,
+/// What [`Cache::get_or_fill`] came to.
+pub enum Answer {
+    Found(Found),
+    /// The caller is to make the entry, and has this while it does.
+    Fill(FillLease, Option<Found>),
+    /// Somebody else is making it.
+    Wait(Waiting),
 }
 
 impl<'a> Cache<'a> {
@@ -77,51 +78,203 @@ impl<'a> Cache<'a> {
         Cache { file, memory, limits: Limits::default() }
     }
 
-    /// What `key` holds, if it is there and not expired.
-    pub async fn get(&self, key: Key) -> Result<Option<Arc<Entry>>> {
-        let serial = self.file.serial();
-        if let Some(entry) = self.memory.get(serial, &key) {
-            return Ok(Some(entry));
-        }
-        let (epoch, asked) = (self.memory.epoch(serial, &key), key.clone());
-        let found =
-            self.file.read_brief(self.limits, 0, move |r| r.row(GET, params![asked.as_str(), now_ms()], entry)).await?.map(Arc::new);
-        if let Some(found) = &found {
-            self.memory.fill(serial, key, found, epoch);
-        }
-        Ok(found)
+    /// What `key` holds, fresh or, in its `swr` grace, stale.
+    pub async fn get(&self, key: Key) -> Result<Option<Found>> {
+        let found = self.look(key).await?;
+        Ok(found.filter(|found| matches!(found.freshness, Freshness::Fresh | Freshness::Stale)))
     }
 
-    /// Sets `key`, whatever it held, for `ttl` (for good without). Errors: `payload_too_large` past
-    /// [`VALUE_BYTES`], `quota_exceeded` when the plan's bytes leave no room after evicting.
-    pub async fn put(&self, key: Key, value: Bytes, content_type: Option<String>, ttl: Option<Ttl>) -> Result<Etag> {
-        if value.len() > VALUE_BYTES {
-            return Err(Error::new(Code::PayloadTooLarge, format!("a cached value has at most {VALUE_BYTES} bytes"))
-                .hint("Keep large things in an object store and cache their address."));
+    /// The same for who could not make it anew: in its `sie` grace too.
+    pub async fn get_if_error(&self, key: Key) -> Result<Option<Found>> {
+        self.look(key).await
+    }
+
+    /// What `key` holds if it is fresh. Else one caller gets the right to make it, for `lease`, with what is stale if there is
+    /// something; the others get what is stale, or somebody to wait for. Errors: `too_many_requests` past
+    /// [`FILLS_MAX`] or [`FILL_WAITS_MAX`].
+    pub async fn get_or_fill(&self, key: Key, lease: Seconds) -> Result<Answer> {
+        let found = self.get(key.clone()).await?;
+        match found {
+            Some(found) if found.freshness == Freshness::Fresh => Ok(Answer::Found(found)),
+            stale => Ok(match (self.memory.fills().begin(self.file, &key, lease, now_ms())?, stale) {
+                (Turn::Mine(lease), stale) => Answer::Fill(lease, stale),
+                (Turn::Theirs(_), Some(stale)) => Answer::Found(stale),
+                (Turn::Theirs(waiting), None) => Answer::Wait(waiting),
+            }),
         }
-        let content_type: Option<Arc<str>> = content_type.map(Arc::from);
-        for _ in 0..ROUNDS {
-            let (at, value, content_type) = (key.clone(), value.clone(), content_type.clone());
-            match self.write(&key, move |tx| put(tx, &at, &value, content_type.as_deref(), ttl, now_ms())).await? {
-                Put::Stored(etag) => return Ok(etag),
-                Put::Evicted => continue,
-                Put::NoRoom => break,
+    }
+
+    /// Sets a key, if its conditions hold. With the token of a fill only if nothing has overtaken that; the fill is over
+    /// then, in any case. Errors: `precondition_failed`; `lease_lost`; `quota_exceeded` when the plan's bytes leave no
+    /// room after evicting.
+    pub async fn put(&self, mut put: Put, token: Option<Uuid>) -> Result<Etag> {
+        put.fill = match token {
+            Some(token) => Some(Arc::new(self.ending(&put.key, token)?)),
+            None => None,
+        };
+        match self.one(Op::Put(put)).await? {
+            Done::Put(etag) => Ok(etag),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends a fill with nothing put. Errors: `lease_lost`.
+    pub fn give_up(&self, key: &Key, token: Uuid) -> Result<()> {
+        self.ending(key, token).map(drop)
+    }
+
+    /// Forgets `key`, if it is there and the conditions hold. Errors: `precondition_failed`.
+    pub async fn delete(&self, key: Key, conditions: Conditions) -> Result<()> {
+        self.one(Op::Delete { key, conditions }).await.map(drop)
+    }
+
+    /// Adds `by` to the number that `key` holds, and returns the sum; a missing key starts at `initial`, under `terms`.
+    /// Errors: `conflict` for what is no number, and for a sum that is no 64-bit integer; `quota_exceeded`.
+    pub async fn increment(&self, key: Key, by: i64, initial: i64, terms: Terms) -> Result<(i64, Etag)> {
+        match self.one(Op::Increment { key, by, initial, terms }).await? {
+            Done::Counted(value, etag) => Ok((value, etag)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Does all of them, in their order, each with an outcome of its own. A [`Op::Get`] among writes sees those before it.
+    pub async fn apply(&self, ops: Vec<Op>) -> Result<Vec<Done>> {
+        if ops.iter().all(|op| matches!(op, Op::Get(_))) {
+            let mut done = Vec::with_capacity(ops.len());
+            for op in ops {
+                done.push(Done::Found(self.get(op.key().clone()).await?.map(|found| (*found).clone())));
+            }
+            return Ok(done);
+        }
+        self.trust().await?;
+        let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
+        let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
+        let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
+        let ops: Arc<[Op]> = ops.into();
+        let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
+        while done.len() < ops.len() {
+            let (ops, from) = (ops.clone(), done.len());
+            let step = self.write(&keys, move |tx| store::apply(tx, &ops[from..], now_ms())).await?;
+            if step.evicted > 0 {
+                self.memory.shelf(self.file.serial()).evicted(step.evicted);
+            }
+            round = if step.done.is_empty() { round + 1 } else { 0 };
+            done.extend(step.done);
+            if round == ROUNDS {
+                done.push(Done::Refused(store::full()));
+                round = 0;
             }
         }
-        Err(full())
+        Ok(done)
     }
 
-    /// Forgets `key`, if it is there.
-    pub async fn delete(&self, key: Key) -> Result<()> {
-        let at = key.clone();
-        self.write(&key, move |tx| tx.execute(DELETE, params![at.as_str()]).map(drop)).await
+    /// Throws away everything that is there of it now. Errors: `quota_exceeded` when room for the row cannot be made.
+    pub async fn throw(&self, what: Thrown) -> Result<()> {
+        self.trust().await?;
+        let fills = self.memory.fills();
+        let _overtaken = match &what {
+            Thrown::Tag(tag) => fills.overtake_tag(self.file, tag),
+            Thrown::Prefix(prefix) => fills.overtake_prefix(self.file, prefix),
+            Thrown::Everything => fills.overtake_prefix(self.file, b""),
+        };
+        let serial = self.file.serial();
+        let _answered = self.memory.doubting(serial);
+        for _ in 0..ROUNDS {
+            let (what, over) = (what.clone(), self.memory.doubting(serial));
+            let job = move |tx: &WriteTx<'_>| {
+                let _ = &over;
+                let mut evicted = 0;
+                invalidate::throw(tx, &what, &mut evicted).map(|done| (done, evicted))
+            };
+            let (done, evicted) = self.file.write(self.limits, job).await?;
+            if evicted > 0 {
+                self.memory.shelf(serial).evicted(evicted);
+            }
+            if done {
+                return Ok(());
+            }
+        }
+        Err(store::full())
     }
 
-    /// Memory forgets the key before the write and before its answer; and with the job, which may outlive whoever asked
+    /// How much there is, and what the tiers did since this process opened the file.
+    pub async fn stats(&self) -> Result<Stats> {
+        let counts = self.memory.shelf(self.file.serial()).counts();
+        self.file.read(self.limits, move |reader| stats::stats(reader, counts)).await
+    }
+
+    /// What `key` holds, if it is of use to anybody.
+    async fn look(&self, key: Key) -> Result<Option<Found>> {
+        let (serial, now) = (self.file.serial(), now_ms());
+        let (held, tier) = match self.memory.get(serial, &key, now) {
+            Some(held) => (held, Tier::Memory),
+            None => {
+                let mut reading = self.memory.reading(serial, &key);
+                if !reading.is_trusted() {
+                    self.trust().await?;
+                    reading = self.memory.reading(serial, &key);
+                }
+                let asked = key.clone();
+                match self.file.read_brief(self.limits, 0, move |r| store::find(r, &asked, now)).await? {
+                    Some(entry) => (self.memory.fill(serial, key.clone(), entry, reading), Tier::File),
+                    None => {
+                        reading.missed();
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        if let Some(slid) = held.entry.life.slides_to(now) {
+            self.slide(key, &held.entry, slid).await;
+        }
+        let freshness = held.entry.life.at(now);
+        Ok(Some(Found { held, tier, freshness, at: now }))
+    }
+
+    /// Before a file is used for the first time: what may have been taken back by a power cut is thrown away.
+    async fn trust(&self) -> Result<()> {
+        let shelf = self.memory.shelf(self.file.serial());
+        if shelf.is_trusted() {
+            return Ok(());
+        }
+        let boot = self.memory.boot().clone();
+        if !self.file.read_brief(self.limits, 0, move |reader| boot.wrote(reader)).await? {
+            let boot = self.memory.boot().clone();
+            self.file.write(self.limits, move |tx| boot.begin(tx)).await?;
+        }
+        shelf.trust();
+        Ok(())
+    }
+
+    /// That it was read moves its expiry. A cache that cannot write that down only loses the entry sooner.
+    async fn slide(&self, key: Key, entry: &Entry, expires_at: i64) {
+        let (etag, life) = (entry.etag, Life { expires_at: Some(expires_at), ..entry.life });
+        if let Err(error) = self.write(&[key].into(), move |tx| store::slide(tx, etag, life)).await {
+            tracing::debug!(%error, "a sliding entry was read, but will expire as if it was not");
+        }
+    }
+
+    async fn one(&self, op: Op) -> Result<Done> {
+        match self.apply(vec![op]).await?.pop() {
+            Some(Done::Refused(error)) => Err(error),
+            Some(done) => Ok(done),
+            None => Err(Error::internal("one operation has no outcome", &"none")),
+        }
+    }
+
+    fn ending(&self, key: &Key, token: Uuid) -> Result<Ending> {
+        self.memory.fills().ending(self.file, key, token)
+    }
+
+    /// Memory forgets the keys before the write and before its answer; and with the job, which may outlive whoever asked
     /// for it.
-    async fn write<T: Send + 'static>(&self, key: &Key, mut step: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static) -> Result<T> {
-        let _answered = self.memory.forgetting(self.file.serial(), key);
-        let over = self.memory.forgetting(self.file.serial(), key);
+    async fn write<T: Send + 'static>(
+        &self,
+        keys: &Arc<[Key]>,
+        mut step: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _answered = self.memory.forgetting(self.file.serial(), keys.clone());
+        let over = self.memory.forgetting(self.file.serial(), keys.clone());
         let job = move |tx: &WriteTx<'_>| {
             let _ = &over;
             step(tx)
@@ -130,135 +283,9 @@ impl<'a> Cache<'a> {
     }
 }
 
-fn entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
-        etag: Etag { version: row.get(0)?, created_at: row.get(1)? },
-        expires_at: row.get(2)?,
-        content_type: row.get(3)?,
-        value: Bytes::from(row.get::<_, Vec<u8>>(4)?),
-    })
+fn unexpected(done: &Done) -> Error {
+    Error::internal("an operation came to what it cannot", &format!("{done:?}"))
 }
-
-fn full() -> Error {
-    Error::new(Code::QuotaExceeded, "the cache has no room for this value under the tenant's plan")
-        .hint("Store a smaller value, or give the tenant a plan with more cache_bytes.")
-}
-
-fn put(tx: &WriteTx<'_>, key: &Key, value: &[u8], content_type: Option<&str>, ttl: Option<Ttl>, now: Millis) -> Result<Put> {
-    tx.execute(SWEEP, params![now, SWEPT])?;
-    let (page_bytes, max_pages) = tx.page_bounds();
-    // An overflow page spends four bytes on the address of the next.
-    let pages = (value.len() as u64).div_ceil(page_bytes - 4) + SPARE_PAGES;
-    if max_pages < pages {
-        return Ok(Put::NoRoom);
-    }
-    let mut evicted = 0;
-    while !has_room(tx, pages, 0)? {
-        if evicted >= EVICTED {
-            return Ok(Put::Evicted);
-        }
-        match evict(tx, EVICTED_AT_ONCE)? {
-            0 if evicted == 0 => return Ok(Put::NoRoom),
-            0 => return Ok(Put::Evicted),
-            gone => evicted += gone,
-        }
-    }
-    tx.execute(TICK, [])?;
-    let etag = Etag { version: tx.row(CLOCK, [], |row| row.get(0))?.unwrap_or_default(), created_at: now };
-    let expires_at = ttl.map(|ttl| ttl.from(now));
-    let size = value.len() as i64;
-    tx.execute(PUT, params![key.as_str(), etag.version, now, expires_at, size, content_type, value])?;
-    Ok(Put::Stored(etag))
-}
-
-/// Deletes at most `count` entries, those that expire soonest before those written longest ago; how many it were.
-fn evict(tx: &WriteTx<'_>, count: u32) -> Result<u32> {
-    let soonest = tx.execute(SOONEST_GONE, [count])?;
-    let gone = if soonest > 0 { soonest } else { tx.execute(LONGEST_THERE, [count])? };
-    Ok(gone as u32)
-}
-
-const GET: &str = "SELECT version, created_at, expires_at, content_type, value FROM entries
-     WHERE namespace = '' AND key = ?1 AND (expires_at IS NULL OR expires_at > ?2)";
-
-const DELETE: &str = "DELETE FROM entries WHERE namespace = '' AND key = ?1";
-
-const SWEEP: &str = "DELETE FROM entries WHERE id IN
-     (SELECT id FROM entries WHERE gone_at <= ?1 ORDER BY gone_at LIMIT ?2)";
-
-const SOONEST_GONE: &str = "DELETE FROM entries WHERE id IN
-     (SELECT id FROM entries WHERE gone_at IS NOT NULL ORDER BY gone_at LIMIT ?1)";
-
-const LONGEST_THERE: &str = "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY id LIMIT ?1)";
-
-const TICK: &str = "UPDATE clock SET version = version + 1 WHERE one = 1";
-
-const CLOCK: &str = "SELECT version FROM clock WHERE one = 1";
-
-/// Replacing takes the old row away with its tags and uses, so an entry's place is the order of writing.
-const PUT: &str = "INSERT OR REPLACE INTO entries (key, version, created_at, expires_at, gone_at, size, content_type, value)
-     VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7)";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Executor, Level, Sqlite};
-    use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
-
-    fn file(dir: &tempfile::TempDir) -> Arc<Database> {
-        let schema = ("0001_entries.up.sql", include_str!("../migrations/tenant/cache/0001_entries.up.sql"));
-        let migrations = Migrations::from_files("cache", [schema]).unwrap();
-        let options = Options {
-            level: Level::Off,
-            max_bytes: 0,
-            party: Party::SYSTEM,
-            migrations: migrations.into(),
-            keep_before: None,
-            sandboxed: false,
-            create: true,
-            held: Arc::default(),
-        };
-        Database::new(&Engine::start(&Sqlite::default(), &Executor::default()), &Gate::new(), dir.path().join("cache.sqlite"), options)
-    }
-
-    #[tokio::test]
-    async fn expired_entries_are_swept_by_later_writes_a_few_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = file(&dir);
-        let count = async || {
-            let count = |r: &crate::sqlite::Reader<'_>| r.row("SELECT count(*) FROM entries", [], |row| row.get::<_, u32>(0));
-            file.read(Limits::default(), count).await.unwrap().unwrap()
-        };
-        let set = async |from: u32, count: u32, at: Millis| {
-            let write = move |tx: &WriteTx<'_>| {
-                for n in from..from + count {
-                    put(tx, &Key::parse(n.to_string().as_bytes())?, b"v", None, Some(Ttl::parse("10")?), at)?;
-                }
-                Ok(())
-            };
-            file.write(Limits::default(), write).await.unwrap();
-        };
-        set(0, 20, 0).await;
-        set(100, 1, 9_999).await;
-        assert_eq!(count().await, 21);
-        set(101, 1, 10_000).await;
-        assert_eq!(count().await, 22 - SWEPT);
-        set(102, 2, 10_000).await;
-        assert_eq!(count().await, 4);
-    }
-
-    #[tokio::test]
-    async fn an_entry_is_replaced_whole_under_a_new_etag() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = file(&dir);
-        let (memory, key) = (Memory::new(1 << 20), Key::parse(b"k").unwrap());
-        let cache = Cache::new(&file, &memory);
-        let first = cache.put(key.clone(), "one".into(), Some("text/plain".to_owned()), Some(Ttl::parse("60").unwrap())).await.unwrap();
-        let second = cache.put(key.clone(), "two".into(), None, None).await.unwrap();
-        assert_ne!(first, second);
-        let entry = cache.get(key.clone()).await.unwrap().unwrap();
-        assert_eq!(*entry, Entry { value: "two".into(), content_type: None, etag: second, expires_at: None });
-        cache.delete(key.clone()).await.unwrap();
-        assert_eq!(cache.get(key).await.unwrap(), None);
-    }
-}
+mod tests;

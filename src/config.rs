@@ -52,6 +52,8 @@ pub struct Http {
     pub header_timeout_ms: u64,
     /// How long an idle kept-alive connection stays open, in seconds.
     pub keep_alive_s: u64,
+    /// Origins whose pages may call with a tenant's token (`https://app.example.com`); `*` is any, none is none.
+    pub cors_origins: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -334,6 +336,7 @@ impl Default for Http {
             max_connections: 10_000,
             header_timeout_ms: 5_000,
             keep_alive_s: 75,
+            cors_origins: vec!["*".to_owned()],
         }
     }
 }

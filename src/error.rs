@@ -24,8 +24,10 @@ pub enum Code {
     NotAcceptable,
     /// The state of things contradicts the request: a slug taken, an idempotency key reused for another body.
     Conflict,
-    /// The lease token is stale: the job was finished, or given to another worker.
+    /// The token is stale: the job was finished or given to another worker; the fill or the lock is over.
     LeaseLost,
+    /// What `If-Match` or `If-None-Match` asks for is not so.
+    PreconditionFailed,
     PayloadTooLarge,
     UnsupportedMediaType,
     /// SQLite refused the statement (syntax, unknown table, type); `details` has its codes and the offset.
@@ -54,7 +56,7 @@ pub enum Code {
 }
 
 impl Code {
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 24] = [
         Code::BadRequest,
         Code::Unauthenticated,
         Code::Forbidden,
@@ -64,6 +66,7 @@ impl Code {
         Code::NotAcceptable,
         Code::Conflict,
         Code::LeaseLost,
+        Code::PreconditionFailed,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
         Code::SqlError,
@@ -92,6 +95,7 @@ impl Code {
             Code::NotAcceptable => ("not_acceptable", 406),
             Code::Conflict => ("conflict", 409),
             Code::LeaseLost => ("lease_lost", 409),
+            Code::PreconditionFailed => ("precondition_failed", 412),
             Code::PayloadTooLarge => ("payload_too_large", 413),
             Code::UnsupportedMediaType => ("unsupported_media_type", 415),
             Code::SqlError => ("sql_error", 400),
@@ -183,6 +187,12 @@ impl Error {
 
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// The same of one part of what was asked.
+    pub fn at(mut self, part: &str) -> Self {
+        self.0.message = format!("{part}: {}", self.0.message).into();
         self
     }
 

@@ -4,10 +4,12 @@
 
 pub mod admin;
 pub mod cache;
+pub mod cors;
 pub mod extract;
 pub mod guard;
 pub mod health;
 pub mod hrana;
+pub mod locks;
 pub mod queue;
 pub mod reply;
 pub mod rest;
@@ -45,7 +47,7 @@ macro_rules! routes {
                 app.service(
                     web::resource($path)
                         $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
-                        .default_service(web::to(move || reply::method_not_allowed(methods))),
+                        .default_service(web::to(move |request| reply::method_not_allowed(request, methods))),
                 );
             )+)+
             app.default_service(web::to(reply::no_such_path));
@@ -60,7 +62,7 @@ routes! {
         "/v3/pipeline" [POST hrana::pipeline]
         "/v2/pipeline" [POST hrana::pipeline]
         "/v3/cursor" [POST hrana::cursor]
-        "/v1/cache/{key}" [GET cache::get, PUT cache::put, DELETE cache::delete]
+        "/v1/cache/{key}" [GET cache::get, PUT cache::put, DELETE cache::delete, HEAD cache::get]
         "/v1/queues/{queue}/jobs" [POST queue::enqueue, GET queue::look::list]
         "/v1/queues/{queue}/claim" [POST queue::claim]
         "/v1/jobs/{id}/ack" [POST queue::lease::ack]
@@ -71,6 +73,13 @@ routes! {
         "/v1/jobs/{id}/snooze" [POST queue::lease::snooze]
         "/v1/jobs/{id}/cancel" [POST queue::control::cancel]
         "/v1/jobs/{id}" [GET queue::look::job]
+        "/v1/cache/{key}/increment" [POST cache::increment]
+        "/v1/cache/{key}/fill" [DELETE cache::give_up]
+        "/v1/cache/{key}/remember" [POST cache::remember::remember, DELETE cache::remember::forget]
+        "/v1/cache" [GET cache::whole::stats, POST cache::batch::run, DELETE cache::whole::throw]
+        "/v1/locks/{name}" [POST locks::take, GET locks::look]
+        "/v1/locks/{name}/extend" [POST locks::extend]
+        "/v1/locks/{name}/release" [POST locks::release]
         "/v1/queues" [GET queue::look::queues]
         "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
@@ -82,7 +91,7 @@ routes! {
         "/v1/queues/{queue}/schedules/{name}/run" [POST queue::schedule::run]
         "/v1/queues/{queue}/webhook" [GET queue::webhook::get, PUT queue::webhook::put, DELETE queue::webhook::delete]
         "/v1/queues/{queue}/webhook/rotate" [POST queue::webhook::rotate]
-        "/rest/v1/" [GET rest::root]
+        "/rest/v1/" [GET rest::root, POST rest::batch]
         "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [
             GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,

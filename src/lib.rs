@@ -10,7 +10,7 @@
 //! 3. [`tenant::triples`] gives a lease of the tenant's triple: three databases that cost nothing until their
 //!    first use and are not closed while the lease lives. Only a [`tenant::TenantId`] ever makes a path.
 //!
-//! The handler then calls one feature ([`sql`], [`hrana`], [`rest`], [`cache`], [`queue`]), which sends a closure to the file's
+//! The handler then calls one feature ([`sql`], [`hrana`], [`rest`], [`cache`], [`queue`], [`locks`]), which sends a closure to the file's
 //! [`sqlite::Database`]: to a reader when SQLite says it only reads, else to the file's one writer, which gathers
 //! what waits into one transaction, commits it, and only then lets anybody be answered. Blocking happens on the
 //! lanes of [`sqlite::Engine`], in turn between tenants and under a deadline; async code never holds a connection.
@@ -31,6 +31,7 @@ pub mod error;
 pub mod fleet;
 pub mod hrana;
 pub mod http;
+pub mod locks;
 pub mod queue;
 pub mod rest;
 pub mod server;

@@ -9,6 +9,7 @@
 //!   that reads others.
 
 pub mod access;
+mod batch;
 mod body;
 mod call;
 mod conditions;
@@ -20,39 +21,47 @@ mod lexer;
 mod media;
 mod openapi;
 mod order;
+mod outline;
 mod page;
 mod payload;
 mod plan;
+pub mod policy;
 mod prefer;
 mod query;
 mod read;
+mod reading;
 mod refusal;
 mod relation;
 mod render;
 mod schema;
 mod select;
+mod stencil;
 mod value;
 mod write;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use access::Caller;
+pub use batch::Batch;
 pub use call::Call;
 pub use function::Functions;
 pub use plan::Unindexed;
+pub use policy::Policies;
 pub use schema::Schemas;
+pub use stencil::Stencils;
 
 use crate::auth::scope::Scope;
 use crate::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sqlite::{Database, Limits, Reader, WriteTx};
 use media::Media;
+use outline::Outline;
 use page::Page;
 use payload::Payload;
 use prefer::Prefer;
 use query::Query;
 use render::Statement;
+use schema::Schema;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -84,12 +93,13 @@ pub struct Request<'r> {
 pub struct Task {
     verb: Verb,
     table: String,
-    query: Query,
+    outline: Outline,
+    /// Parsed when it is asked for.
+    query: OnceLock<Query>,
     prefer: Prefer,
     media: Media,
     page: Page,
     payload: Option<Payload>,
-    kind: u64,
 }
 
 /// What it runs with.
@@ -104,6 +114,7 @@ pub struct Dialect {
     pub schemas: Schemas,
     pub functions: Functions,
     pub unindexed: Unindexed,
+    pub stencils: Stencils,
 }
 
 #[derive(Debug, Default)]
@@ -117,25 +128,47 @@ pub struct Answer {
     pub preference_applied: Option<String>,
     /// It is of a write, which may be committed.
     pub wrote: bool,
+    /// It is what was answered before to the same `Idempotency-Key`.
+    pub replayed: bool,
+    /// What it tells, if it tells of a failure.
+    refused: Option<Error>,
+}
+
+impl Answer {
+    fn succeeded(self) -> Result<Answer> {
+        match self.refused {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 impl Task {
     pub fn read(request: &Request<'_>) -> Result<Task> {
         served(request)?;
-        let pairs = pairs(request.query);
-        let query = Query::parse(&pairs)?;
         let prefer = Prefer::parse(request.prefer.iter().copied())?;
         let media = Media::negotiate(request.accept)?;
-        let page = Page::of(query.root(), request.range)?;
-        let payload = match request.verb {
-            Verb::Get | Verb::Delete => None,
-            Verb::Post | Verb::Patch | Verb::Put => Some(Payload::parse(request.content_type, request.body)?),
-        };
-        let mut hasher = DefaultHasher::new();
-        request.table.hash(&mut hasher);
-        pairs.iter().for_each(|(name, value)| (name, (name == "select").then_some(value)).hash(&mut hasher));
+        let outline = Outline::new(pairs(request.query));
+        let page = Page::of(outline.last("limit"), outline.last("offset"), request.range)?;
         let table = decoded(request.table, false);
-        Ok(Task { verb: request.verb, table, query, prefer, media, page, payload, kind: hasher.finish() })
+        let (outline, payload) = match request.verb {
+            Verb::Get => (Outline::of_read(outline.pairs, &table, media, &page), None),
+            Verb::Delete => (outline, None),
+            Verb::Post | Verb::Patch | Verb::Put => (outline, Some(Payload::parse(request.content_type, request.body)?)),
+        };
+        let task = Task { verb: request.verb, table, outline, query: OnceLock::new(), prefer, media, page, payload };
+        if task.verb != Verb::Get {
+            task.query()?;
+        }
+        Ok(task)
+    }
+
+    fn query(&self) -> Result<&Query> {
+        if let Some(known) = self.query.get() {
+            return Ok(known);
+        }
+        let query = Query::parse(&self.outline.pairs)?;
+        Ok(self.query.get_or_init(|| query))
     }
 }
 
@@ -149,37 +182,60 @@ fn served(request: &Request<'_>) -> Result<()> {
 
 /// Runs `task` on `database`.
 pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), task.kind);
-    let outcome = if task.verb == Verb::Get {
-        database.read_brief(limits, kind, move |reader| read::rows(reader, serial, &setting, &task)).await
+    if task.verb == Verb::Get {
+        let kind = task.outline.kind();
+        look(database, setting, Some(kind), move |reader, schema, setting| read::rows(reader, schema, setting, &task)).await
     } else {
-        scopes.require(Scope::SqlWrite)?;
-        database.write(limits, move |tx| write::rows(tx, serial, &setting, &task)).await
-    };
-    outcome.map_err(refusal::translate)
+        write(database, setting, move |tx, schema, setting| write::rows(tx, schema, setting, &task)).await
+    }
 }
 
 /// Calls a function on `database`.
 pub async fn call(database: &Arc<Database>, setting: Setting, call: Call) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), call.kind());
-    let outcome = if call.function.is_volatile {
-        scopes.require(Scope::SqlWrite)?;
-        let called = move |tx: &WriteTx<'_>| call.run(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
-        database.write(limits, called).await
+    if call.function.is_volatile {
+        write(database, setting, move |tx, schema, setting| call.run(tx, schema, setting)).await
     } else {
-        let called = move |reader: &Reader<'_>| {
-            reader.snapshot()?;
-            call.run(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
-        };
-        database.read_brief(limits, kind, called).await
+        let kind = call.kind();
+        look(database, setting, Some(kind), move |reader, schema, setting| call.run(reader, schema, setting)).await
+    }
+}
+
+/// Runs all of `batch` on `database`, or nothing of it.
+pub async fn run_batch(database: &Arc<Database>, setting: Setting, batch: Batch) -> Result<Answer> {
+    if batch.writes() {
+        write(database, setting, move |tx, schema, setting| batch.write(tx, schema, setting)).await
+    } else {
+        look(database, setting, None, move |reader, schema, setting| batch.look(reader, schema, setting)).await
+    }
+}
+
+/// Reads in one snapshot; briefly, where those of its `kind` are known to be brief.
+async fn look<F>(database: &Arc<Database>, setting: Setting, kind: Option<u64>, f: F) -> Result<Answer>
+where
+    F: Fn(&Reader<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let looked = move |reader: &Reader<'_>| {
+        reader.snapshot()?;
+        f(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
+    };
+    let outcome = match kind {
+        Some(kind) => database.read_brief(limits, kind, looked).await,
+        None => database.read(limits, looked).await,
     };
     outcome.map_err(refusal::translate)
+}
+
+async fn write<F>(database: &Arc<Database>, setting: Setting, f: F) -> Result<Answer>
+where
+    F: Fn(&WriteTx<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    setting.caller.claims.require(Scope::SqlWrite)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let written = move |tx: &WriteTx<'_>| f(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
+    database.write(limits, written).await.map_err(refusal::translate)
 }
 
 /// The methods that a function takes, as `Allow` lists them.
@@ -196,7 +252,7 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
     let serial = database.serial();
     let described = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.dialect.schemas.of(serial, reader)?;
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
         Ok(openapi::document(&schema, &setting.dialect.functions, &setting.caller))
     };
     database.read(Limits::default(), described).await
@@ -206,11 +262,10 @@ pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<
 pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) -> Result<&'static str> {
     setting.caller.claims.require(Scope::SqlRead)?;
     let (serial, table) = (database.serial(), decoded(table, false));
-    access::enter(&setting.caller, &table)?;
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = setting.dialect.schemas.of(serial, reader)?;
-        let found = schema.find(&table).ok_or_else(|| refusal::unknown_table(&schema, &table))?;
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
+        let found = access::find(&setting.caller, &schema, &table)?;
         Ok(match schema.table(found) {
             view if view.shape == schema::Shape::View => "OPTIONS,GET,HEAD",
             table if table.key.is_empty() => "OPTIONS,GET,HEAD,POST,PATCH,DELETE",

@@ -158,6 +158,8 @@ impl Server {
         tracing::info!("stopping");
         parts.readiness.set(false);
         parts.waiters.close();
+        parts.cache_memory.close();
+        parts.waiting_for_locks.close();
         // Balancers that ask /readyz see it before the door closes.
         tokio::time::sleep(READY_LAG).await;
         // Sockets and open transactions would hold it up for as long as they like.

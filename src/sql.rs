@@ -3,14 +3,19 @@
 //!
 //! A request goes to a reader when SQLite says that all its statements only read, else to the writer. The first
 //! word of a statement is used as a short cut to the writer only, where any statement is in good hands.
+//!
+//! A [`Query`] is one statement that reads, answered in the same way together with what the answer hangs on, for who
+//! wants to keep it.
 
 mod encode;
 pub mod once;
 mod params;
+mod query;
 mod request;
 mod run;
 
 pub use encode::Integers;
 pub use params::{Param, Params};
+pub use query::{Made, Query};
 pub use request::{Mode, Request, STATEMENTS_MAX, Statement};
 pub use run::{Answer, Caller, run};

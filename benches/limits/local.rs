@@ -11,9 +11,14 @@ use tenantry::tenant::template::{Blueprint, Template};
 /// Rows in table `t` of every tenant.
 pub const ROWS: usize = 1_000;
 
-/// A tenant's schema and rows: `t` is read, `w` is written.
+/// A tenant's schema and rows: `t` is read, `w` is written, and each of `p` has five of `c`.
 pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
      CREATE TABLE w (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     CREATE TABLE p (id INTEGER PRIMARY KEY, v TEXT NOT NULL) STRICT;
+     CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p(id), v TEXT NOT NULL) STRICT;
+     CREATE INDEX c_p ON c(p);
+     INSERT INTO p WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20) SELECT i, 'parent ' || i FROM n;
+     INSERT INTO c WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99) SELECT i + 1, 1 + i % 20, 'child ' || i FROM n;
      INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
        SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
 

@@ -4,6 +4,7 @@
 //! meanwhile hits both; what counts is the median of the rounds' ratios. `benches/README.md` says how to read it.
 
 mod client;
+mod dialect;
 mod goals;
 mod local;
 mod redis;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tenantry::cli::load::wire::{self, Caller};
 
 use crate::client::{Line, runtime};
+use crate::dialect;
 use crate::local::{self, ROWS as TABLE_ROWS, cores};
 use crate::results::Measured;
 use crate::served::{Answers, Canned};
@@ -22,6 +23,10 @@ pub const ROWS: &[RowDef] = &[
     RowDef { name: "read-one", measure: read_one },
     RowDef { name: "read-many", measure: read_many },
     RowDef { name: "page", measure: page },
+    RowDef { name: "rest-read", measure: dialect::read },
+    RowDef { name: "rest-page", measure: dialect::page },
+    RowDef { name: "rest-embed", measure: dialect::embed },
+    RowDef { name: "rest-insert", measure: dialect::insert },
     RowDef { name: "cache-get", measure: cache_get },
     RowDef { name: "insert-one", measure: insert_one },
     RowDef { name: "insert-many", measure: insert_many },
@@ -73,7 +78,9 @@ pub fn canned(tenantry: &Tenantry) -> Answers {
         ("ack", post(&ack, &lease)),
     ]
     .map(|(name, canned)| (name.to_owned(), canned))
-    .into()
+    .into_iter()
+    .chain(dialect::canned(tenantry))
+    .collect()
 }
 
 /// One kind of request, sent over and over.
@@ -303,7 +310,7 @@ pub fn read_body(number: usize) -> Vec<u8> {
     format!(r#"{{"statements":[{{"sql":"SELECT v FROM t WHERE id = ?1","params":[{row}]}}]}}"#).into_bytes()
 }
 
-fn page_body(after: usize) -> Vec<u8> {
+pub fn page_body(after: usize) -> Vec<u8> {
     format!(r#"{{"statements":[{{"sql":"SELECT id, v FROM t WHERE id > ?1 ORDER BY id LIMIT 20","params":[{after}]}}]}}"#).into_bytes()
 }
 

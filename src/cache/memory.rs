@@ -1,28 +1,34 @@
 //! [`Memory`] is the tier in front of the cache files: one for all tenants, bounded in bytes, with a share for each
-//! file so that one tenant's reading does not push out everybody else's.
+//! file so that one tenant's reading does not push out everybody else's. It also knows who is filling what ([`Fills`]).
 //!
 //! - An entry belongs to one opening of a file ([`Database::serial`]): what is restored, purged or made anew under a
 //!   tenant never answers with what was there before.
 //! - A read puts in what it found, unless the key was written since it began: each write of a key moves the key's
 //!   epoch before and after its commit, also when nobody waits for it any more.
+//! - What throws away many keys moves the [`Shelf`]'s generation in the same way. An entry of an earlier generation is
+//!   looked up in its file again, which knows whether it was among them.
+//!
+//! [`Database::serial`]: crate::sqlite::Database::serial
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use moka::Equivalent;
 use moka::sync::Cache;
 
+use super::boot::Boot;
+use super::fill::Fills;
 use super::{Entry, Key};
-use crate::clock::now_ms;
+use crate::clock::Millis;
 
 /// Values larger than this are read from the file, where they are in the page cache: in bytes.
 const VALUE_MAX: usize = 64 << 10;
 
 /// An entry's own cost beside its bytes, about.
-const OVERHEAD: usize = 256;
+const OVERHEAD: usize = 320;
 
 /// An entry nobody read for so long is dropped.
 const IDLE: Duration = Duration::from_secs(600);
@@ -33,15 +39,45 @@ const EPOCHS: usize = 256;
 /// The part of all bytes that one file's entries may have.
 const SHARE: u64 = 8;
 
+/// Shelves that nobody needs are looked for when there are twice as many as were needed then, and at least so many.
+const SHELVES: usize = 256;
+
 pub struct Memory {
-    entries: Cache<Place, Arc<Entry>>,
-    taken: Taken,
+    entries: Cache<Place, Arc<Held>>,
+    shelves: RwLock<Shelves>,
     /// A read puts in what it found under its key's lock.
     epochs: [Mutex<u64>; EPOCHS],
     hasher: RandomState,
     share: u64,
-    hits: AtomicU64,
+    fills: Arc<Fills>,
+    boot: Boot,
+}
+
+/// What the process knows of one opening of a cache file. Kept while somebody uses it or it has entries in memory.
+#[derive(Default)]
+pub(super) struct Shelf {
+    /// Bytes of its entries in memory.
+    bytes: AtomicU64,
+    generation: AtomicU64,
+    /// What the file holds was written in this run of the machine.
+    trusted: AtomicBool,
+    memory_hits: AtomicU64,
+    file_hits: AtomicU64,
     misses: AtomicU64,
+    evicted: AtomicU64,
+}
+
+struct Shelves {
+    of: HashMap<u64, Arc<Shelf>>,
+    /// How many there may be until unneeded ones are looked for.
+    prune_at: usize,
+}
+
+/// An entry with the shelf it came from, and the shelf's generation before it was read.
+pub(super) struct Held {
+    pub(super) entry: Entry,
+    shelf: Arc<Shelf>,
+    generation: u64,
 }
 
 /// An entry's key in memory.
@@ -64,127 +100,215 @@ impl Equivalent<Place> for At<'_> {
     }
 }
 
-/// Bytes in memory of each file that has some.
-type Taken = Arc<Mutex<HashMap<u64, u64>>>;
+/// What a read of the file has to know before it begins.
+pub(super) struct Reading {
+    shelf: Arc<Shelf>,
+    generation: u64,
+    epoch: u64,
+}
 
-/// Forgets a key when it is dropped: at the latest when the write of it is settled or given up.
+/// Keys that a write may change; forgotten when this is dropped: at the latest when the write is settled or given up.
 pub(super) struct Forgetting {
     memory: Arc<Memory>,
     file: u64,
-    key: Key,
+    keys: Arc<[Key]>,
 }
 
-/// What shows of it from outside.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct MemoryState {
-    pub entries: u64,
-    pub bytes: u64,
-    pub hits: u64,
+/// The same for all keys of a file.
+pub(super) struct Doubting(Arc<Shelf>);
+
+/// What the tier did for one file, since this process opened it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Counts {
+    pub memory_hits: u64,
+    pub file_hits: u64,
     pub misses: u64,
+    /// Entries that had to make room.
+    pub evicted: u64,
+    /// Bytes of its entries in memory.
+    pub memory_bytes: u64,
 }
 
 impl Memory {
     /// At most `bytes` for all; 0 for none.
     pub fn new(bytes: u64) -> Arc<Memory> {
-        let taken = Taken::default();
-        let counted = taken.clone();
         let entries = Cache::builder()
             .max_capacity(bytes)
-            .weigher(|place: &Place, entry: &Arc<Entry>| u32::try_from(bytes_of(place, entry)).unwrap_or(u32::MAX))
+            .weigher(|place: &Place, held: &Arc<Held>| u32::try_from(bytes_of(&place.key, &held.entry)).unwrap_or(u32::MAX))
             .time_to_idle(IDLE)
-            .eviction_listener(move |place, entry, _| {
-                let mut taken = lock(&counted);
-                if let Some(bytes) = taken.get_mut(&place.file) {
-                    *bytes = bytes.saturating_sub(bytes_of(&place, &entry));
-                    if *bytes == 0 {
-                        taken.remove(&place.file);
-                    }
-                }
+            .eviction_listener(|place: Arc<Place>, held: Arc<Held>, _| {
+                held.shelf.bytes.fetch_sub(bytes_of(&place.key, &held.entry), Relaxed);
             })
             .build();
         Arc::new(Memory {
             entries,
-            taken,
+            shelves: RwLock::new(Shelves { of: HashMap::new(), prune_at: SHELVES }),
             epochs: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
             share: bytes / SHARE,
-            hits: AtomicU64::default(),
-            misses: AtomicU64::default(),
+            fills: Arc::default(),
+            boot: Boot::current(),
         })
     }
 
-    /// What `key` holds, if it is here and not expired.
-    pub(super) fn get(&self, file: u64, key: &Key) -> Option<Arc<Entry>> {
-        let entry = self.entries.get(&At { file, key }).filter(|entry| entry.expires_at.is_none_or(|at| at > now_ms()));
-        let counter = if entry.is_some() { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Relaxed);
-        entry
+    /// What `key` holds, if it is here and of use to anybody.
+    pub(super) fn get(&self, file: u64, key: &Key, now: Millis) -> Option<Arc<Held>> {
+        let held = self.entries.get(&At { file, key })?;
+        let valid = held.generation == held.shelf.generation.load(SeqCst) && held.entry.life.gone_at().is_none_or(|at| at > now);
+        valid.then(|| {
+            held.shelf.memory_hits.fetch_add(1, Relaxed);
+            held
+        })
     }
 
-    /// To be asked before the file is read for [`Memory::fill`].
-    pub(super) fn epoch(&self, file: u64, key: &Key) -> u64 {
-        *self.lock(file, key)
+    /// To be taken before the file is read for [`Memory::fill`].
+    pub(super) fn reading(&self, file: u64, key: &Key) -> Reading {
+        let shelf = self.shelf(file);
+        Reading { generation: shelf.generation.load(SeqCst), epoch: *self.lock(file, key), shelf }
     }
 
-    /// Puts in what a read found that began when the key's epoch was `before`.
-    pub(super) fn fill(&self, file: u64, key: Key, entry: &Arc<Entry>, before: u64) {
+    /// Puts in what a read found, if its key was not written since it began.
+    pub(super) fn fill(&self, file: u64, key: Key, entry: Entry, reading: Reading) -> Arc<Held> {
+        let Reading { shelf, generation, epoch } = reading;
+        shelf.file_hits.fetch_add(1, Relaxed);
+        let bytes = bytes_of(&key, &entry);
+        let held = Arc::new(Held { entry, shelf, generation });
+        if held.entry.len() > VALUE_MAX {
+            return held;
+        }
         let place = Place { file, key };
-        if entry.value.len() > VALUE_MAX {
-            return;
+        let now = self.lock(file, &place.key);
+        if *now != epoch {
+            return held;
         }
-        let epoch = self.lock(file, &place.key);
-        if *epoch != before {
-            return;
+        if held.shelf.bytes.fetch_add(bytes, Relaxed) + bytes > self.share {
+            held.shelf.bytes.fetch_sub(bytes, Relaxed);
+            return held;
         }
-        {
-            let mut taken = lock(&self.taken);
-            let bytes = taken.entry(file).or_default();
-            if *bytes + bytes_of(&place, entry) > self.share {
-                return;
-            }
-            *bytes += bytes_of(&place, entry);
-        }
-        self.entries.insert(place, entry.clone());
+        self.entries.insert(place, held.clone());
+        held
     }
 
-    pub(super) fn forget(&self, file: u64, key: &Key) {
-        *self.lock(file, key) += 1;
-        self.entries.invalidate(&At { file, key });
+    /// Forgets `keys` now, and again when what is returned is dropped.
+    pub(super) fn forgetting(self: &Arc<Self>, file: u64, keys: Arc<[Key]>) -> Forgetting {
+        let forgetting = Forgetting { memory: self.clone(), file, keys };
+        forgetting.forget();
+        forgetting
     }
 
-    /// Forgets `key` now, and again when what is returned is dropped.
-    pub(super) fn forgetting(self: &Arc<Self>, file: u64, key: &Key) -> Forgetting {
-        self.forget(file, key);
-        Forgetting { memory: self.clone(), file, key: key.clone() }
+    /// Doubts all entries of a file now, and again when what is returned is dropped.
+    pub(super) fn doubting(&self, file: u64) -> Doubting {
+        let doubting = Doubting(self.shelf(file));
+        doubting.doubt();
+        doubting
     }
 
-    pub fn state(&self) -> MemoryState {
-        MemoryState {
-            entries: self.entries.entry_count(),
-            bytes: self.entries.weighted_size(),
-            hits: self.hits.load(Relaxed),
-            misses: self.misses.load(Relaxed),
+    /// What is known of an opening of a file.
+    pub(super) fn shelf(&self, file: u64) -> Arc<Shelf> {
+        if let Some(shelf) = self.shelves.read().unwrap_or_else(PoisonError::into_inner).of.get(&file) {
+            return shelf.clone();
         }
+        let mut shelves = self.shelves.write().unwrap_or_else(PoisonError::into_inner);
+        if shelves.of.len() >= shelves.prune_at {
+            // A shelf whose generation is forgotten must have no entry that still compares with it.
+            shelves.of.retain(|_, shelf| Arc::strong_count(shelf) > 1);
+            shelves.prune_at = SHELVES.max(shelves.of.len() * 2);
+        }
+        shelves.of.entry(file).or_default().clone()
+    }
+
+    /// Who is filling what.
+    pub(super) fn fills(&self) -> &Arc<Fills> {
+        &self.fills
+    }
+
+    pub(super) fn boot(&self) -> &Boot {
+        &self.boot
+    }
+
+    /// Ends all waiting for fills, now and from now on.
+    pub fn close(&self) {
+        self.fills.close();
     }
 
     fn lock(&self, file: u64, key: &Key) -> MutexGuard<'_, u64> {
         let class = self.hasher.hash_one(At { file, key }) as usize % EPOCHS;
-        lock(&self.epochs[class])
+        self.epochs[class].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shelf {
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted.load(SeqCst)
+    }
+
+    pub(super) fn trust(&self) {
+        self.trusted.store(true, SeqCst);
+    }
+
+    pub(super) fn missed(&self) {
+        self.misses.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn evicted(&self, entries: u32) {
+        self.evicted.fetch_add(entries.into(), Relaxed);
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            memory_hits: self.memory_hits.load(Relaxed),
+            file_hits: self.file_hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            evicted: self.evicted.load(Relaxed),
+            memory_bytes: self.bytes.load(Relaxed),
+        }
+    }
 }
 
-fn bytes_of(place: &Place, entry: &Entry) -> u64 {
-    (entry.value.len() + place.key.as_str().len() + entry.content_type.as_ref().map_or(0, String::len) + OVERHEAD) as u64
+impl Reading {
+    pub(super) fn is_trusted(&self) -> bool {
+        self.shelf.is_trusted()
+    }
+
+    /// There was nothing.
+    pub(super) fn missed(self) {
+        self.shelf.missed();
+    }
+}
+
+impl Forgetting {
+    fn forget(&self) {
+        for key in &*self.keys {
+            *self.memory.lock(self.file, key) += 1;
+            self.memory.entries.invalidate(&At { file: self.file, key });
+        }
+    }
 }
 
 impl Drop for Forgetting {
     fn drop(&mut self) {
-        self.memory.forget(self.file, &self.key);
+        self.forget();
     }
+}
+
+impl Doubting {
+    fn doubt(&self) {
+        self.0.generation.fetch_add(1, SeqCst);
+    }
+}
+
+impl Drop for Doubting {
+    fn drop(&mut self) {
+        self.doubt();
+    }
+}
+
+fn bytes_of(key: &Key, entry: &Entry) -> u64 {
+    (entry.len()
+        + key.as_bytes().len()
+        + entry.content_type.as_ref().map_or(0, String::len)
+        + entry.source.as_ref().map_or(0, |source| source.len())
+        + OVERHEAD) as u64
 }
 
 #[cfg(test)]
@@ -193,43 +317,78 @@ mod tests {
 
     use super::*;
     use crate::cache::Etag;
+    use crate::cache::terms::Life;
 
-    fn entry(value: &str) -> Arc<Entry> {
+    fn entry(value: &str) -> Entry {
         let etag = Etag { version: 1, created_at: 1 };
-        Arc::new(Entry { value: Bytes::copy_from_slice(value.as_bytes()), content_type: None, etag, expires_at: None })
+        Entry { value: Some(Bytes::copy_from_slice(value.as_bytes())), content_type: None, etag, life: Life::default(), source: None }
     }
 
     fn key(text: &str) -> Key {
         Key::parse(text.as_bytes()).unwrap()
     }
 
+    fn get(memory: &Memory, file: u64, text: &str) -> Option<Bytes> {
+        memory.get(file, &key(text), 0).and_then(|held| held.entry.value.clone())
+    }
+
+    fn fill(memory: &Memory, file: u64, text: &str, value: &str) {
+        memory.fill(file, key(text), entry(value), memory.reading(file, &key(text)));
+    }
+
     #[test]
     fn what_was_read_before_a_write_does_not_come_in_after_it() {
         let memory = Memory::new(1 << 20);
-        let before = memory.epoch(1, &key("k"));
-        drop(memory.forgetting(1, &key("k")));
-        memory.fill(1, key("k"), &entry("old"), before);
-        assert!(memory.get(1, &key("k")).is_none());
-        let before = memory.epoch(1, &key("k"));
-        memory.fill(1, key("k"), &entry("new"), before);
-        assert_eq!(memory.get(1, &key("k")).unwrap().value, "new");
-        assert!(memory.get(2, &key("k")).is_none(), "another file's key");
-        memory.forget(1, &key("k"));
-        assert!(memory.get(1, &key("k")).is_none());
+        let before = memory.reading(1, &key("k"));
+        drop(memory.forgetting(1, [key("k")].into()));
+        memory.fill(1, key("k"), entry("old"), before);
+        assert_eq!(get(&memory, 1, "k"), None);
+        fill(&memory, 1, "k", "new");
+        assert_eq!(get(&memory, 1, "k").unwrap(), "new");
+        assert_eq!(get(&memory, 2, "k"), None, "another file's key");
+        drop(memory.forgetting(1, [key("k")].into()));
+        assert_eq!(get(&memory, 1, "k"), None);
+    }
+
+    #[test]
+    fn what_was_read_before_many_were_thrown_away_is_looked_up_again() {
+        let memory = Memory::new(1 << 20);
+        fill(&memory, 1, "before", "v");
+        fill(&memory, 2, "elsewhere", "v");
+        let begun = memory.reading(1, &key("during"));
+        let doubting = memory.doubting(1);
+        fill(&memory, 1, "meanwhile", "v");
+        drop(doubting);
+        memory.fill(1, key("during"), entry("v"), begun);
+        assert!(["before", "during", "meanwhile"].iter().all(|text| get(&memory, 1, text).is_none()));
+        fill(&memory, 1, "before", "v");
+        assert!(get(&memory, 1, "before").is_some() && get(&memory, 2, "elsewhere").is_some());
     }
 
     #[test]
     fn one_file_has_a_share_and_gets_it_back() {
         let memory = Memory::new(80_000);
         let value = "x".repeat(1_000);
-        let fill = |n: usize| memory.fill(1, key(&n.to_string()), &entry(&value), memory.epoch(1, &key(&n.to_string())));
-        (0..100).for_each(fill);
+        (0..100).for_each(|n| fill(&memory, 1, &n.to_string(), &value));
         memory.entries.run_pending_tasks();
-        assert_eq!(memory.state().entries, 7, "{:?}", memory.state());
-        (0..100).for_each(|n| memory.forget(1, &key(&n.to_string())));
+        assert_eq!(memory.entries.entry_count(), 7);
+        (0..100).for_each(|n| drop(memory.forgetting(1, [key(&n.to_string())].into())));
         memory.entries.run_pending_tasks();
-        assert!(lock(&memory.taken).is_empty());
-        fill(1);
-        assert!(memory.get(1, &key("1")).is_some());
+        assert_eq!(memory.shelf(1).counts().memory_bytes, 0);
+        fill(&memory, 1, "1", &value);
+        assert!(get(&memory, 1, "1").is_some());
+    }
+
+    #[test]
+    fn shelves_that_nobody_needs_are_forgotten_and_no_others() {
+        let memory = Memory::new(1 << 20);
+        fill(&memory, 0, "k", "v");
+        let used = memory.shelf(1);
+        (2..10_000).for_each(|file| drop(memory.shelf(file)));
+        assert!(memory.shelves.read().unwrap().of.len() <= SHELVES + 2);
+        drop(memory.doubting(0));
+        assert_eq!(get(&memory, 0, "k"), None);
+        used.missed();
+        assert_eq!(memory.shelf(1).counts().misses, 1);
     }
 }

@@ -271,8 +271,8 @@ impl Bell {
         }
         let by = self.hold.as_ref().map_or(Millis::MAX, Hold::by);
         let mut first = self.look_at;
-        if self.everywhere && tx.row(ANY_PUSHED, [], |_| Ok(()))?.is_some() {
-            first = Millis::MIN;
+        if self.everywhere && first > 0 && tx.row(ANY_IS_PUSHED, [], |_| Ok(()))?.is_some() {
+            first = 0;
         }
         for (queue, at, _) in &self.rung {
             if *at < by.min(first) && tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some() {
@@ -301,6 +301,5 @@ impl Drop for Bell {
 
 const NAME: &str = "SELECT name FROM queues WHERE queue = ?1";
 
-const ANY_PUSHED: &str = "SELECT 1 FROM webhooks LIMIT 1";
-
 const IS_PUSHED: &str = "SELECT 1 FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
+const ANY_IS_PUSHED: &str = "SELECT 1 FROM webhooks LIMIT 1";

@@ -1,8 +1,7 @@
 //! A [`Call`] is a function with its arguments. What it returns is placed where a table would stand, and is chosen from,
 //! ordered and paged like one; only who may see its rows is not asked: that is said by who may call it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::types::{Value, ValueRef};
 use serde_json::json;
@@ -11,11 +10,12 @@ use super::access::Caller;
 use super::filter;
 use super::function::{Function, Functions, Returns, Text};
 use super::media::Media;
+use super::outline::Outline;
 use super::page::Page;
 use super::payload::Payload;
 use super::plan::{Given, Plan};
+use super::policy::Auth;
 use super::prefer::Prefer;
-use super::query::Query;
 use super::render::Statement;
 use super::schema::{Schema, Table};
 use super::value::Kind;
@@ -51,6 +51,14 @@ impl Call {
         if request.verb == Verb::Get && function.is_volatile {
             return Err(refusal::not_by_get(&name));
         }
+        let prefer = Prefer::parse(request.prefer.iter().copied())?;
+        if prefer.most().is_some() && !function.returns.is_many() {
+            return Err(refusal::nothing_to_count());
+        }
+        let media = Media::negotiate(request.accept)?;
+        if function.is_volatile && matches!(media, Media::Plan { .. }) {
+            return Err(refusal::not_here("the plan of a function that may write"));
+        }
         let mut values = Vec::with_capacity(function.parameters.len() + 3);
         for parameter in &function.parameters {
             values.push(match arguments.value(&parameter.name, parameter.kind)? {
@@ -58,32 +66,22 @@ impl Call {
                 None => parameter.default.clone().unwrap_or(Value::Null),
             });
         }
-        let claims = &caller.claims;
-        values.extend([&claims.sub, &claims.role, &*claims.payload].map(|text| Value::Text(text.to_owned())));
-        let query = Query::parse(&pairs)?;
-        let page = Page::of(query.root(), request.range)?;
-        let mut hasher = DefaultHasher::new();
-        ("rpc", &name).hash(&mut hasher);
-        let task = Task {
-            verb: request.verb,
-            table: name,
-            query,
-            prefer: Prefer::parse(request.prefer.iter().copied())?,
-            media: Media::negotiate(request.accept)?,
-            page,
-            payload: None,
-            kind: hasher.finish(),
-        };
+        values.extend([Auth::Uid, Auth::Role, Auth::Jwt { path: Vec::new(), as_text: false }].map(|auth| caller.answer(&auth)));
+        let outline = Outline::new(pairs);
+        let page = Page::of(outline.last("limit"), outline.last("offset"), request.range)?;
+        let outline = Outline::of_read(outline.pairs, &format!("rpc/{name}"), media, &page);
+        let task = Task { verb: request.verb, table: name, outline, query: OnceLock::new(), prefer, media, page, payload: None };
+        task.query()?;
         Ok(Call { function, values, task })
     }
 
     pub fn kind(&self) -> u64 {
-        self.task.kind
+        self.task.outline.kind()
     }
 
     /// Runs it; `reader` is in a snapshot, or in a write.
     pub fn run(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        let Some((shape, table)) = self.function.returns.shape(schema)? else {
+        let Some((shape, table)) = self.function.returns.shape(schema, &setting.caller)? else {
             self.function.statements.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
             return Ok(Answer { status: 204, wrote: self.function.is_volatile, ..Answer::default() });
         };
@@ -96,9 +94,9 @@ impl Call {
         let sql = format!("WITH r({}) AS ({rows}) SELECT * FROM r{}", names.join(","), if many { "" } else { " LIMIT 1" });
         values.shrink_to_fit();
         let given = Given { sql, values, many, bare: matches!(self.function.returns, Returns::Values { .. }) };
-        let mut plan = Plan::new(&shape, &self.task.query, table, setting.dialect.unindexed)?;
+        let mut plan = Plan::new(&shape, self.task.query()?, table, setting.dialect.unindexed)?;
         plan.given = Some(given);
-        let answer = read::page(reader, &shape, setting, &plan, &self.task)?;
+        let answer = read::given(reader, &shape, setting, &plan, &self.task)?;
         Ok(Answer { wrote: self.function.is_volatile, ..answer })
     }
 

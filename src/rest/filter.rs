@@ -25,6 +25,8 @@ pub struct Filter {
     pub path: Path,
     pub negated: bool,
     pub test: Test,
+    /// The number of the parameter whose literal is compared with; `None` if it is the outline's.
+    pub literal: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -112,11 +114,11 @@ enum Ends {
 }
 
 /// The test of a parameter of its own.
-pub fn parse(path: Path, text: &str) -> Result<Filter> {
+pub fn parse(path: Path, text: &str, literal: Option<usize>) -> Result<Filter> {
     let mut cursor = Cursor::new("filter", text);
     let (negated, test) = test(&mut cursor, Ends::WithTheText)?;
     cursor.end("end of input")?;
-    Ok(Filter { path, negated, test })
+    Ok(Filter { path, negated, test, literal })
 }
 
 /// Whether a value reads as a test.
@@ -156,7 +158,7 @@ fn tree(cursor: &mut Cursor<'_>) -> Result<Logic> {
     let path = select::path(cursor)?;
     cursor.expect(".")?;
     let (negated, test) = test(cursor, Ends::InATree)?;
-    Ok(Logic::Filter(Filter { path, negated, test }))
+    Ok(Logic::Filter(Filter { path, negated, test, literal: None }))
 }
 
 fn test(cursor: &mut Cursor<'_>, ends: Ends) -> Result<(bool, Test)> {
@@ -251,6 +253,13 @@ fn value(cursor: &mut Cursor<'_>, ends: Ends) -> String {
     }
 }
 
+/// The values of `in.` alone.
+pub fn values(text: &str) -> Result<Vec<String>> {
+    let mut cursor = Cursor::new("filter", text);
+    let values = list(&mut cursor)?;
+    cursor.end("end of input").map(|()| values)
+}
+
 /// `(a,"b,c",d)`
 fn list(cursor: &mut Cursor<'_>) -> Result<Vec<String>> {
     cursor.spaces();
@@ -306,7 +315,7 @@ mod tests {
 
     fn alone(text: &str) -> Result<(bool, Test)> {
         let path = Path { column: "c".into(), steps: Vec::new(), as_text: false };
-        parse(path, text).map(|filter| (filter.negated, filter.test))
+        parse(path, text, None).map(|filter| (filter.negated, filter.test))
     }
 
     #[test]

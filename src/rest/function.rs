@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use rusqlite::types::Value;
 
-use super::access::Caller;
+use super::access::{self, Caller};
+use super::policy::rules::{Access, Rights};
 use super::refusal;
 use super::schema::{Column, Schema, Shape, Table, TableId};
 use super::value::Kind;
@@ -84,13 +85,16 @@ impl Returns {
     }
 
     /// The schema and table that rows like its own are of, if there are any.
-    pub fn shape(&self, tenants: &Arc<Schema>) -> Result<Option<(Arc<Schema>, TableId)>> {
+    pub fn shape(&self, tenants: &Arc<Schema>, caller: &Caller) -> Result<Option<(Arc<Schema>, TableId)>> {
         match self {
             Returns::Nothing => Ok(None),
             Returns::Values { of, .. } | Returns::Rows { of } => Ok(Some((of.clone(), 0))),
             Returns::Table { name, .. } => {
                 let found = tenants.find(name).ok_or_else(|| refusal::unknown_table(tenants, name))?;
-                Ok(Some((tenants.clone(), found)))
+                let seen = access::schema(caller, tenants.clone());
+                // The rows are the caller's to see; what is embedded beside them is not always.
+                let seen = if caller.is_service() { seen } else { Arc::new(seen.opened(found, tenants.table(found))) };
+                Ok(Some((seen, found)))
             }
         }
     }
@@ -161,10 +165,15 @@ impl Function {
 
 /// A schema of one table that is no table of the tenant's.
 fn shape_of(name: &str, columns: Vec<(String, String, Kind)>) -> Arc<Schema> {
-    let column = |(name, declared, kind)| Column { name, declared, kind, not_null: false, default: None, generated: false };
+    let column = |(name, declared, kind)| {
+        let rights = Rights::default();
+        Column { name, declared, kind, not_null: false, default: None, generated: false, rights }
+    };
     let columns = columns.into_iter().map(column).collect();
     let (key, unique, indexes, foreign_keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Arc::new(Schema::of(vec![Table { name: name.to_owned(), shape: Shape::View, columns, key, unique, indexes, foreign_keys }]))
+    let (shape, replaces, access) = (Shape::View, false, Access::Everything);
+    let table = Table { name: name.to_owned(), shape, columns, key, unique, indexes, foreign_keys, replaces, access };
+    Arc::new(Schema::of(vec![table]))
 }
 
 /// All functions, by name.

@@ -32,10 +32,12 @@ pub fn document(schema: &Schema, functions: &Functions, caller: &Caller) -> Vec<
 }
 
 fn definition(schema: &Schema, table: &Table) -> Value {
-    let properties: Map<String, Value> =
-        table.columns.iter().enumerate().map(|(at, column)| (column.name.clone(), property(schema, table, at, column))).collect();
+    let properties: Map<String, Value> = {
+        let columns = table.columns.iter().enumerate().filter(|(_, column)| column.rights.has(Command::Select));
+        columns.map(|(at, column)| (column.name.clone(), property(schema, table, at, column))).collect()
+    };
     let required: Vec<_> =
-        table.columns.iter().filter(|column| column.not_null && column.default.is_none()).map(|column| &column.name).collect();
+        table.readable().filter(|column| column.not_null && column.default.is_none()).map(|column| &column.name).collect();
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
@@ -99,7 +101,7 @@ fn operations(table: &Table) -> Value {
     let name = &table.name;
     let body = json!([{ "name": name, "in": "body", "schema": { "$ref": format!("#/definitions/{name}") } }]);
     let rows = json!({ "type": "array", "items": { "$ref": format!("#/definitions/{name}") } });
-    let filters: Vec<Value> = table.columns.iter().map(|column| json!({ "name": column.name, "in": "query", "type": "string" })).collect();
+    let filters: Vec<Value> = table.readable().map(|column| json!({ "name": column.name, "in": "query", "type": "string" })).collect();
     let mut operations = json!({ "get": {
         "tags": [name], "parameters": filters, "responses": { "200": { "description": "OK", "schema": rows }, "206": { "description": "Partial Content" } }
     } });

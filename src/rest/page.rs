@@ -1,7 +1,6 @@
 //! A [`Page`] is from where to where of the rows: `limit`, `offset` and the `Range` header; and how the answer says
 //! where it stands: `Content-Range`, 206 and 416.
 
-use super::query::Rows;
 use super::refusal;
 use crate::error::Result;
 
@@ -13,12 +12,12 @@ pub struct Page {
 
 impl Page {
     /// What both the parameters and the header let through.
-    pub fn of(rows: Option<&Rows>, range: Option<&str>) -> Result<Page> {
-        let limit = match rows.and_then(|rows| rows.limit) {
+    pub fn of(limit: Option<&str>, offset: Option<&str>, range: Option<&str>) -> Result<Page> {
+        let limit = match limit.and_then(|limit| limit.parse::<i64>().ok()) {
             Some(limit) => Some(u64::try_from(limit).map_err(|_| refusal::bad_range("Limit should be greater than or equal to zero."))?),
             None => None,
         };
-        let offset = rows.and_then(|rows| rows.offset).map_or(0, |offset| u64::try_from(offset).unwrap_or(0));
+        let offset = offset.and_then(|offset| offset.parse::<i64>().ok()).map_or(0, |offset| u64::try_from(offset).unwrap_or(0));
         let asked = Page { offset, limit };
         let Some((first, last)) = range.and_then(parse) else { return Ok(asked) };
         if last.is_some_and(|last| last < first) {
@@ -28,6 +27,16 @@ impl Page {
         let ends = [last.map(|last| last.saturating_add(1)), asked.limit.map(|limit| asked.offset.saturating_add(limit))];
         let end = ends.into_iter().flatten().min();
         Ok(Page { offset, limit: end.map(|end| end.saturating_sub(offset)) })
+    }
+
+    /// As SQLite takes it.
+    pub fn limit_bound(&self) -> Option<i64> {
+        self.limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
+    }
+
+    /// As SQLite takes it.
+    pub fn offset_bound(&self) -> i64 {
+        i64::try_from(self.offset).unwrap_or(i64::MAX)
     }
 
     /// The answer's status and `Content-Range` for `rows` rows of `total`.
@@ -63,21 +72,17 @@ fn parse(range: &str) -> Option<(u64, Option<u64>)> {
 mod tests {
     use super::*;
 
-    fn rows(limit: Option<i64>, offset: Option<i64>) -> Rows {
-        Rows { limit, offset, ..Rows::default() }
-    }
-
     #[test]
     fn the_header_and_the_parameters_both_bound() {
-        let page = |limit, offset, range| Page::of(Some(&rows(limit, offset)), range).unwrap();
-        assert_eq!(page(Some(3), Some(2), None), Page { offset: 2, limit: Some(3) });
+        let page = |limit, offset, range| Page::of(limit, offset, range).unwrap();
+        assert_eq!(page(Some("3"), Some("2"), None), Page { offset: 2, limit: Some(3) });
         assert_eq!(page(None, None, Some("0-1")), Page { offset: 0, limit: Some(2) });
         assert_eq!(page(None, None, Some("5-")), Page { offset: 5, limit: None });
-        assert_eq!(page(Some(10), None, Some("4-20")), Page { offset: 4, limit: Some(6) });
-        assert_eq!(page(Some(2), None, Some("4-20")), Page { offset: 4, limit: Some(0) });
-        assert_eq!(page(Some(2), None, Some("nonsense")), Page { offset: 0, limit: Some(2) });
-        assert!(Page::of(Some(&rows(Some(-1), None)), None).is_err());
-        assert!(Page::of(None, Some("1-0")).is_err());
+        assert_eq!(page(Some("10"), None, Some("4-20")), Page { offset: 4, limit: Some(6) });
+        assert_eq!(page(Some("2"), None, Some("4-20")), Page { offset: 4, limit: Some(0) });
+        assert_eq!(page(Some("2"), None, Some("nonsense")), Page { offset: 0, limit: Some(2) });
+        assert!(Page::of(Some("-1"), None, None).is_err());
+        assert!(Page::of(None, None, Some("1-0")).is_err());
     }
 
     #[test]

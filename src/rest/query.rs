@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::cursor::Cursor;
 use super::filter::{self, Logic};
 use super::order::{self, Term};
+use super::outline::literal;
 use super::select::{self, Item};
 use crate::error::Result;
 
@@ -38,14 +39,14 @@ impl Query {
             return Err(super::refusal::too_many("query parameters", PARAMETERS_MAX));
         }
         let mut query = Query::default();
-        for (name, value) in pairs {
+        for (number, (name, value)) in pairs.iter().enumerate() {
             match name.as_str() {
                 // Twice the same is read once: the last one, as PostgREST does for all but filters.
                 "select" if value.is_empty() => query.items = Some(Vec::new()),
                 "select" => query.items = Some(select::parse(value)?),
                 "columns" => query.columns = Some(select::names("columns parameter", value)?),
                 "on_conflict" => query.on_conflict = Some(select::names("on_conflict parameter", value)?),
-                _ => query.parameter(name, value)?,
+                _ => query.parameter(name, value, literal(name, value).map(|_| number))?,
             }
         }
         Ok(query)
@@ -56,7 +57,7 @@ impl Query {
         self.rows.get(&[] as &[String])
     }
 
-    fn parameter(&mut self, name: &str, value: &str) -> Result<()> {
+    fn parameter(&mut self, name: &str, value: &str, literal: Option<usize>) -> Result<()> {
         let (mut path, last) = tree_path(name)?;
         match (last.as_str(), last.contains("->")) {
             ("order", _) => self.at(path).order = order::parse(value)?,
@@ -74,7 +75,7 @@ impl Query {
                 let mut cursor = Cursor::new("tree path", &last);
                 let column = select::path(&mut cursor)?;
                 cursor.end("\"->\" or end of input")?;
-                let filter = filter::parse(column, value)?;
+                let filter = filter::parse(column, value, literal)?;
                 self.at(path).filters.push(Logic::Filter(filter));
             }
         }

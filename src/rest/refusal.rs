@@ -77,6 +77,11 @@ pub fn too_many_affected(rows: u64) -> Error {
         .details(format!("The query affects {rows} rows").into())
 }
 
+pub fn nothing_to_count() -> Error {
+    says("PGRST128", 400, "Invalid preferences given with handling=strict")
+        .details("max-affected preference only accepts functions returning SETOF or TABLE".into())
+}
+
 pub fn not_here(what: &str) -> Error {
     says("PGRST127", 400, "Feature not implemented").details(what.into()).hint("docs/rest.md lists what SQLite can do.")
 }
@@ -101,9 +106,11 @@ pub fn ambiguous(origin: &str, target: &str, choices: Vec<(String, Value)>) -> E
     ))
 }
 
-pub fn unindexed(origin: &str, target: &str, columns: &str) -> Error {
-    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': its foreign key has no index"))
-        .hint(format!("CREATE INDEX on {columns}, or have the operator set rest.unindexed_embeds."))
+/// `index` is the statement that makes the one it lacks.
+pub fn unindexed(origin: &str, target: &str, index: &str) -> Error {
+    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': the foreign key has no index"))
+        .details("Without one the whole table is read for each row.".into())
+        .hint(format!("{index}; or have the operator set rest.unindexed_embeds."))
 }
 
 pub fn too_deep(most: usize) -> Error {
@@ -140,6 +147,11 @@ pub fn unknown_function<'f>(known: impl Iterator<Item = &'f Function>, name: &st
         }
         _ => error.hint("A function is there for a service token, and for the roles that it is granted to."),
     }
+}
+
+pub fn not_of_functions(function: &str, method: &str) -> Error {
+    says("PGRST101", 405, format!("Cannot use the {method} method on RPC"))
+        .hint(format!("{function} is called with POST, or with GET if it only reads."))
 }
 
 pub fn not_by_get(function: &str) -> Error {
@@ -184,6 +196,41 @@ pub fn out_of_range(kind: &str, text: &str) -> Error {
 /// Nobody but a service token gets past this without a policy that lets them.
 pub fn denied(table: &str, is_anonymous: bool) -> Error {
     says("42501", if is_anonymous { 401 } else { 403 }, format!("permission denied for table {table}"))
+}
+
+/// A row as it was written is none that the caller may write, or see.
+pub fn unwritable(table: &Table, is_anonymous: bool) -> Error {
+    let message = format!("new row violates row-level security policy for table \"{}\"", table.name);
+    says("42501", if is_anonymous { 401 } else { 403 }, message)
+}
+
+/// A row that a merge would change is none that the caller may change.
+pub fn hidden_conflict(table: &Table, is_anonymous: bool) -> Error {
+    let message = format!("new row violates row-level security policy (USING expression) for table \"{}\"", table.name);
+    says("42501", if is_anonymous { 401 } else { 403 }, message)
+}
+
+/// The same to a caller who is held back: without names that are not in `schema` as the caller sees it, and without
+/// SQLite's own words for what we have none for.
+pub fn discreet(error: Error, schema: &Schema) -> Error {
+    if error.is_spoken() || !matches!(error.code(), Code::ConstraintViolation | Code::SqlError) {
+        return error;
+    }
+    let about = error.message().split_once(": ").map_or("", |(_, about)| about);
+    let known = |name: &str| {
+        let (table, column) = name.split_once('.')?;
+        schema.table(schema.find(table)?).column(column)
+    };
+    let all_known = about.split(", ").all(|name| known(name).is_some());
+    let spoken = translate(error);
+    match (spoken.body().code, all_known) {
+        ("23505" | "23502", true) | ("23503" | "P0001" | "42P10" | "22003" | "54000" | "2201B", _) => spoken,
+        ("23505", false) => says("23505", 409, "duplicate key value violates unique constraint"),
+        ("23502", false) => says("23502", 400, "null value violates not-null constraint"),
+        ("23514", _) => says("23514", 400, "new row violates check constraint"),
+        ("22P02", _) => says("22P02", 400, "a value is not of its column's type"),
+        _ => says("XX000", 400, "the statement failed").hint("A service token is told why."),
+    }
 }
 
 /// SQLite's refusal of a statement of ours in PostgreSQL's words; whatever else failed keeps its own.

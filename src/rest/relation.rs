@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::refusal;
-use super::schema::{ForeignKey, Schema, TableId};
+use super::schema::{ForeignKey, Schema, Shape, TableId};
 use super::select::Embed;
 use crate::error::Result;
 
@@ -59,7 +59,12 @@ pub fn find(schema: &Schema, origin: TableId, embed: &Embed) -> Result<Relation>
     let mut found: Vec<Relation> = all(schema, origin).filter(|relation| is_meant(schema, relation, &embed.name, hint)).collect();
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(refusal::no_relation(&schema.table(origin).name, &embed.name, hint)),
+        0 => {
+            let is_view = |id: TableId| schema.table(id).shape == Shape::View;
+            let error = refusal::no_relation(&schema.table(origin).name, &embed.name, hint);
+            let over_view = is_view(origin) || schema.find(&embed.name).is_some_and(is_view);
+            Err(if over_view { error.hint("A view has no foreign keys: embed its table, or join in the view.") } else { error })
+        }
         _ => {
             let choices = found.iter().map(|relation| (hint_for(schema, relation), describe(schema, relation))).collect();
             Err(refusal::ambiguous(&schema.table(origin).name, &embed.name, choices))

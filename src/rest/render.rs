@@ -2,46 +2,26 @@
 //! texts that are JSON already, embedded rows by correlated subqueries. So nothing is parsed on the way out, and no
 //! level parses the one below.
 
+mod binder;
+mod sequence;
 #[cfg(test)]
 mod tests;
 
 use rusqlite::types::Value;
 
+pub use binder::{Binder, Slot, Statement};
+
 use super::access::{self, Caller, Command};
 use super::conditions;
 use super::expression::{Expression, identifier, json_path, member, member_text, object};
-use super::order::Term;
+use super::page::Page;
 use super::plan::{Given, Node, Plan};
+use super::reading::Reading;
 use super::refusal;
 use super::schema::{Schema, Shape, Table};
 use super::select::{Aggregate, Field, Item, Path};
 use super::value::Kind;
 use crate::error::Result;
-
-/// A statement and what it is bound to.
-#[derive(Debug, Default)]
-pub struct Statement {
-    pub sql: String,
-    pub values: Vec<Value>,
-}
-
-/// The values of a statement being written.
-#[derive(Debug, Default)]
-pub struct Binder {
-    values: Vec<Value>,
-}
-
-impl Binder {
-    /// The parameter that stands for `value`.
-    pub fn bind(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("?{}", self.values.len())
-    }
-
-    pub fn statement(self, sql: String) -> Statement {
-        Statement { sql, values: self.values }
-    }
-}
 
 /// How rows are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +37,7 @@ pub enum Layout {
 /// Which rows of the root.
 pub enum From<'a> {
     /// Those that the request's filters choose, within a page.
-    Request { limit: Option<i64>, offset: i64 },
+    Request(Page),
     /// Those of these keys, in their order unless the request gives one.
     Keys(&'a str),
 }
@@ -77,16 +57,18 @@ pub struct Renderer<'a> {
     stripped: bool,
     /// Conditions written: those of what is embedded are written again wherever it is named.
     conditions: usize,
+    /// What is being written may raise on some rows: on those that the caller does not see, the error would tell of them.
+    fragile: bool,
 }
 
 impl<'a> Renderer<'a> {
     pub fn new(schema: &'a Schema, caller: &'a Caller) -> Renderer<'a> {
-        Renderer { given: None, schema, caller, binder: Binder::default(), stripped: false, conditions: 0 }
+        Renderer { given: None, schema, caller, binder: Binder::default(), stripped: false, conditions: 0, fragile: false }
     }
 
     fn of(schema: &'a Schema, caller: &'a Caller, plan: &'a Plan<'_>) -> Renderer<'a> {
         let given = plan.given.as_ref();
-        let binder = Binder { values: given.map_or(Vec::new(), |given| given.values.clone()) };
+        let binder = given.map_or_else(Binder::remembering, |given| Binder::after(given.values.clone()));
         Renderer { given, binder, ..Renderer::new(schema, caller) }
     }
 
@@ -97,6 +79,19 @@ impl<'a> Renderer<'a> {
 
     fn given(&self, node: &Node<'_>) -> Option<&'a Given> {
         self.given.filter(|_| node.parent.is_none())
+    }
+
+    /// The parameter that stands for a filter's value, which was read from the literal of this number.
+    pub fn bind(&mut self, literal: Option<usize>, reading: Reading, value: Value) -> String {
+        match literal {
+            Some(number) => self.binder.bind_from(Slot::Literal(number, reading), value),
+            None => self.binder.bind_common(value),
+        }
+    }
+
+    /// The same of what `text` says.
+    pub fn read(&mut self, literal: Option<usize>, reading: Reading, text: &str) -> Result<String> {
+        Ok(self.bind(literal, reading, reading.read(text)?))
     }
 
     /// One more condition. Errors: PGRST100 past [`CONDITIONS_MAX`].
@@ -126,8 +121,17 @@ impl Name {
     }
 }
 
+/// A statement that was written.
+pub struct Rendered {
+    pub statement: Statement,
+    /// Of the columns.
+    pub names: Vec<String>,
+    /// Where each value came from, if the statement may be remembered.
+    pub slots: Option<Vec<Slot>>,
+}
+
 /// The rows that `plan` chooses, and the names of their columns.
-pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<(Statement, Vec<String>)> {
+pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<Rendered> {
     let stripped = layout == Layout::Object { stripped: true };
     let mut renderer = Renderer { stripped, ..Renderer::of(schema, caller, plan) };
     let root = &plan.root;
@@ -142,9 +146,9 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     };
     let table = schema.table(root.table);
     let (source, conditions, otherwise, page) = match from {
-        From::Request { limit, offset } => {
+        From::Request(page) => {
             let conditions = renderer.conditions(root)?;
-            (renderer.source(root), conditions, None, renderer.page(limit, offset))
+            (renderer.source(root), conditions, None, renderer.page(page))
         }
         From::Keys(keys) => {
             let keys = renderer.binder.bind(keys.to_owned());
@@ -156,7 +160,8 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     };
     let order = renderer.order(root, otherwise)?;
     let sql = format!("SELECT {selected} FROM {source}{}{group}{order}{page}", where_(&conditions));
-    Ok((renderer.binder.statement(sql), names))
+    let slots = renderer.binder.slots();
+    Ok(Rendered { statement: renderer.binder.statement(sql), names, slots })
 }
 
 /// How many rows `plan` chooses over all pages, counted to `most`.
@@ -185,13 +190,16 @@ pub fn alias(node: &Node<'_>) -> String {
     format!("t{}", node.number)
 }
 
-/// That a row has the key `k.value`: its rowid, or an array of its primary key.
+/// That a row has the key `k.value`: its rowid, or an array of its primary key, in which bytes are `{"bytes": hex}`.
 pub fn by_key(table: &Table, node: &Node<'_>) -> String {
     match table.shape {
         Shape::WithoutRowid => {
-            let parts = table.key.iter().enumerate();
-            let equal = parts.map(|(at, &key)| format!("{}.{}=k.value->>'$[{at}]'", alias(node), identifier(&table.columns[key].name)));
-            equal.collect::<Vec<_>>().join(" AND ")
+            let parts = table.key.iter().enumerate().map(|(at, &key)| {
+                let bytes = format!("unhex(k.value->>'$[{at}].bytes')");
+                let value = format!("CASE json_type(k.value,'$[{at}]') WHEN 'object' THEN {bytes} ELSE k.value->>'$[{at}]' END");
+                format!("{}.{}={value}", alias(node), identifier(&table.columns[key].name))
+            });
+            parts.collect::<Vec<_>>().join(" AND ")
         }
         shape => format!("{}.{}=k.value", alias(node), rowid(shape)),
     }
@@ -224,7 +232,7 @@ impl Renderer<'_> {
         let members = outputs.into_iter().map(|output| {
             let name = match &output.name {
                 Name::OfSchema(name) => member(name),
-                Name::OfRequest(name) => self.binder.bind(member_text(name)),
+                Name::OfRequest(name) => self.binder.bind_common(member_text(name)),
             };
             (name, output.value.json())
         });
@@ -238,7 +246,7 @@ impl Renderer<'_> {
             match item {
                 Item::Star => {
                     let table = self.schema.table(node.table);
-                    outputs.extend(table.columns.iter().map(|column| Output {
+                    outputs.extend(table.readable().map(|column| Output {
                         name: Name::OfSchema(column.name.clone()),
                         value: Expression::value(format!("{}.{}", alias(node), identifier(&column.name)), column.kind),
                         aggregated: false,
@@ -317,7 +325,7 @@ impl Renderer<'_> {
         let conditions = self.conditions(node)?;
         let source = self.source(node);
         let order = self.order(node, None)?;
-        let page = self.page(node.rows.and_then(|rows| rows.limit), node.rows.and_then(|rows| rows.offset).unwrap_or(0));
+        let page = self.part(node.rows);
         Ok(format!(
             "coalesce((SELECT '['||group_concat(j)||']' FROM (SELECT {json} AS j FROM {source}{}{group}{order}{page})),'[]')",
             where_(&conditions)
@@ -352,18 +360,43 @@ impl Renderer<'_> {
     pub fn conditions(&mut self, node: &Node<'_>) -> Result<String> {
         self.spend()?;
         let mut all = self.joins(node)?;
-        if !self.is_given(node) {
-            all.extend(access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?);
-        }
-        for filter in node.rows.iter().flat_map(|rows| &rows.filters) {
-            all.push(conditions::logic(self, node, filter)?);
-        }
+        let seen = match self.is_given(node) {
+            true => None,
+            false => access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?,
+        };
+        all.extend(self.filters(node, seen.as_deref())?);
         for child in &node.children {
             if child.embed.is_some_and(|embed| embed.inner) {
-                all.push(self.exists(child)?);
+                all.push(self.behind(seen.as_deref(), |renderer| renderer.exists(child))?);
             }
         }
+        all.extend(seen);
         Ok(all.join(" AND "))
+    }
+
+    /// What the request says of `node`'s rows, none of which says anything of a row that does not meet `seen`.
+    pub fn filters(&mut self, node: &Node<'_>, seen: Option<&str>) -> Result<Vec<String>> {
+        let filters = node.rows.iter().flat_map(|rows| &rows.filters);
+        filters.map(|filter| self.behind(seen, |renderer| conditions::logic(renderer, node, filter))).collect()
+    }
+
+    /// A condition; where it may raise, it is only looked at on rows that meet `seen`: CASE is lazy, AND is not. In a
+    /// sub-select, because SQLite puts what other terms say of a column in its place everywhere else, and so might
+    /// find `seen` true of a row it has not looked at yet.
+    fn behind(&mut self, seen: Option<&str>, write: impl FnOnce(&mut Self) -> Result<String>) -> Result<String> {
+        let outer = std::mem::take(&mut self.fragile);
+        let condition = write(self)?;
+        let condition = match seen.filter(|_| self.fragile) {
+            Some(seen) => format!("CASE WHEN (SELECT {seen}) THEN {condition} END"),
+            None => condition,
+        };
+        self.fragile |= outer;
+        Ok(condition)
+    }
+
+    /// Takes note that what is being written may raise.
+    pub fn may_raise(&mut self) {
+        self.fragile = true;
     }
 
     fn joins(&mut self, node: &Node<'_>) -> Result<Vec<String>> {
@@ -391,70 +424,20 @@ impl Renderer<'_> {
         Ok(all)
     }
 
-    /// The request's order; else `otherwise`; else the order of the key, so that pages do not overlap.
-    fn order(&mut self, node: &Node<'_>, otherwise: Option<String>) -> Result<String> {
-        let terms = node.rows.map_or(&[][..], |rows| &rows.order);
-        let mut by = Vec::with_capacity(terms.len());
-        for term in terms {
-            by.push(self.term(node, term)?);
-        }
-        let table = self.table(node);
-        match (by.is_empty(), otherwise, table.shape) {
-            (true, Some(otherwise), _) => by.push(otherwise),
-            (true, None, _) if node.is_aggregate() || self.is_given(node) => {}
-            (true, None, Shape::Rowid(rowid)) => by.push(format!("{}.{rowid}", alias(node))),
-            (true, None, Shape::WithoutRowid) => {
-                by.extend(table.key.iter().map(|&key| format!("{}.{}", alias(node), identifier(&table.columns[key].name))));
-            }
-            _ => {}
-        }
-        Ok(if by.is_empty() { String::new() } else { format!(" ORDER BY {}", by.join(",")) })
-    }
-
-    fn term(&mut self, node: &Node<'_>, term: &Term) -> Result<String> {
-        let sql = match &term.relation {
-            None => self.ordered(node, &term.path)?,
-            Some(relation) => {
-                let child = node.child(relation).ok_or_else(|| refusal::not_embedded(relation))?;
-                if !child.is_to_one() {
-                    return Err(refusal::not_to_one(&self.table(node).name, relation));
-                }
-                let value = self.ordered(child, &term.path)?;
-                self.single(child, &value)?
-            }
-        };
-        let direction = if term.descending { "DESC" } else { "ASC" };
-        Ok(format!("{sql} {direction} NULLS {}", if term.nulls_first { "FIRST" } else { "LAST" }))
-    }
-
-    fn page(&mut self, limit: Option<i64>, offset: i64) -> String {
-        match (limit, offset) {
-            (None, 0) => String::new(),
-            (limit, 0) => format!(" LIMIT {}", self.binder.bind(limit.unwrap_or(-1))),
-            (limit, offset) => format!(" LIMIT {} OFFSET {}", self.binder.bind(limit.unwrap_or(-1)), self.binder.bind(offset)),
-        }
-    }
-
-    fn ordered(&mut self, node: &Node<'_>, path: &Path) -> Result<String> {
-        if path.steps.is_empty() || path.as_text {
-            return Ok(self.path(node, path)?.sql);
-        }
-        let column = Path { steps: Vec::new(), ..path.clone() };
-        let column = self.path(node, &column)?;
-        let steps = self.binder.bind(json_path(&path.steps));
-        Ok(column.ordered_within(&steps).sql)
-    }
-
     /// A column of `node`, or what is within it.
     pub fn path(&mut self, node: &Node<'_>, path: &Path) -> Result<Expression> {
         let table = self.schema.table(node.table);
         let column = table.column(&path.column).ok_or_else(|| refusal::unknown_column(&table.name, &path.column))?;
         let column = &table.columns[column];
+        // What the application computes may fail on what a row holds.
+        if column.generated || table.shape == Shape::View {
+            self.may_raise();
+        }
         let value = Expression::value(format!("{}.{}", alias(node), identifier(&column.name)), column.kind);
         if path.steps.is_empty() {
             return Ok(value);
         }
-        let steps = self.binder.bind(json_path(&path.steps));
+        let steps = self.binder.bind_common(json_path(&path.steps));
         Ok(value.within(&steps, path.as_text))
     }
 }

@@ -4,10 +4,15 @@
 mod constraints;
 mod load;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use moka::sync::Cache;
 
+use super::access::Command;
+use super::policy::rules::{self, Access, Rights};
+use super::policy::{Policies, Problem};
 use super::value::Kind;
 use crate::error::Result;
 use crate::sqlite::Reader;
@@ -15,18 +20,36 @@ use crate::sqlite::Reader;
 /// Files whose schema is remembered: a hundred bytes each.
 const FILES: u64 = 100_000;
 
+/// Of one schema, in the log.
+const PROBLEMS_LOGGED: usize = 20;
+
 /// Different schemas that are remembered.
 const DIFFERENT: u64 = 200;
 
 #[derive(Debug, Default)]
 pub struct Schema {
+    number: Number,
     tables: Vec<Table>,
+    policies: Arc<Policies>,
+    /// As each role sees it, by its number.
+    sights: Vec<OnceLock<Arc<Schema>>>,
+}
+
+/// No two schemas of a process have the same.
+#[derive(Debug)]
+struct Number(u64);
+
+impl Default for Number {
+    fn default() -> Number {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Number(LAST.fetch_add(1, Relaxed))
+    }
 }
 
 /// Index of a table in its schema.
 pub type TableId = usize;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table {
     pub name: String,
     pub shape: Shape,
@@ -38,6 +61,9 @@ pub struct Table {
     /// Columns of each index, in its order.
     pub indexes: Vec<Vec<usize>>,
     pub foreign_keys: Vec<ForeignKey>,
+    /// A constraint of it says ON CONFLICT REPLACE: a row that comes deletes those in its way.
+    pub replaces: bool,
+    pub access: Access,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +76,7 @@ pub enum Shape {
     FullText,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Column {
     pub name: String,
     /// As the table declares it.
@@ -60,9 +86,10 @@ pub struct Column {
     /// In SQL.
     pub default: Option<String>,
     pub generated: bool,
+    pub rights: Rights,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ForeignKey {
     pub name: String,
     pub columns: Vec<usize>,
@@ -72,19 +99,62 @@ pub struct ForeignKey {
 
 impl Schema {
     pub fn of(tables: Vec<Table>) -> Schema {
-        Schema { tables }
+        Schema { tables, ..Schema::default() }
     }
 
+    /// The same, under these policies.
+    pub fn under(self, policies: Arc<Policies>) -> Schema {
+        let sights = (0..policies.role_count()).map(|_| OnceLock::new()).collect();
+        Schema { policies, sights, ..self }
+    }
+
+    /// Of this very schema, as one role or the service sees it.
+    pub fn number(&self) -> u64 {
+        self.number.0
+    }
+
+    /// As `role` sees it; settled once.
+    pub fn seen_by(&self, role: &str) -> Arc<Schema> {
+        let number = self.policies.role(role);
+        let settle = || Arc::new(rules::seen_by(&self.policies, self, number));
+        self.sights.get(number).map_or_else(settle, |sight| sight.get_or_init(settle).clone())
+    }
+
+    /// The same, with `table`, all of it, in the place of the one that has its rights: rows of it were given to the caller.
+    pub fn opened(&self, id: TableId, table: &Table) -> Schema {
+        let mut tables = self.tables.clone();
+        let foreign_keys = std::mem::take(&mut tables[id].foreign_keys);
+        tables[id] = Table { foreign_keys, ..table.clone() };
+        Schema::of(tables)
+    }
+
+    /// Why policies do not hold on it, by table.
+    pub fn problems(&self) -> Vec<(String, Problem)> {
+        rules::problems(&self.policies, self)
+    }
+
+    /// Those that may be seen.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
-        self.tables.iter()
+        self.tables.iter().filter(|table| !matches!(table.access, Access::Nothing))
+    }
+
+    /// All of them.
+    pub fn by_id(&self) -> impl Iterator<Item = (TableId, &Table)> {
+        self.tables.iter().enumerate()
     }
 
     pub fn table(&self, id: TableId) -> &Table {
         &self.tables[id]
     }
 
+    /// The table of exactly this name, if it may be seen.
     pub fn find(&self, name: &str) -> Option<TableId> {
-        self.tables.iter().position(|table| table.name == name)
+        self.tables.iter().position(|table| table.name == name && !matches!(table.access, Access::Nothing))
+    }
+
+    /// The table of this name as SQL takes it, in any case; also one that may not be seen.
+    pub fn position(&self, name: &str) -> Option<TableId> {
+        self.tables.iter().position(|table| table.name.eq_ignore_ascii_case(name))
     }
 
     /// Every foreign key with the table that has it.
@@ -94,8 +164,24 @@ impl Schema {
 }
 
 impl Table {
+    /// The column of this name, if it may be read.
     pub fn column(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|column| column.name == name)
+        self.column_for(Command::Select, name)
+    }
+
+    /// The column of this name, if it is open to `command`.
+    pub fn column_for(&self, command: Command, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name && column.rights.has(command))
+    }
+
+    /// The columns that may be read.
+    pub fn readable(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(|column| column.rights.has(Command::Select))
+    }
+
+    /// Whether its key may be read.
+    pub fn key_is_readable(&self) -> bool {
+        self.key.iter().all(|&column| self.columns[column].rights.has(Command::Select))
     }
 
     /// Whether no two rows have the same in these columns.
@@ -116,15 +202,18 @@ pub struct Schemas {
     files: Cache<u64, (i64, Arc<Schema>)>,
     /// By the hash of the statements that make it.
     different: Cache<[u8; 32], Arc<Schema>>,
-}
-
-impl Default for Schemas {
-    fn default() -> Schemas {
-        Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT) }
-    }
+    policies: Arc<Policies>,
 }
 
 impl Schemas {
+    pub fn new(policies: Arc<Policies>) -> Schemas {
+        Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT), policies }
+    }
+
+    pub fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
     /// The schema that `reader` sees of the file that `serial` numbers; it is in a snapshot.
     pub fn of(&self, serial: u64, reader: &Reader<'_>) -> Result<Arc<Schema>> {
         let version = version(reader)?;
@@ -154,7 +243,10 @@ impl Schemas {
         if let Some(known) = self.different.get(&hash) {
             return Ok(known);
         }
-        let schema = Arc::new(load::schema(reader)?);
+        let schema = Arc::new(load::schema(reader)?.under(self.policies.clone()));
+        for (table, problem) in schema.problems().iter().take(PROBLEMS_LOGGED) {
+            tracing::warn!(table, place = problem.place, "{}: the table is closed to every role but service", problem.message);
+        }
         self.different.insert(hash, schema.clone());
         Ok(schema)
     }

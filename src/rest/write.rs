@@ -1,7 +1,15 @@
 //! Writing rows: insert, merge, change and delete, each request within one transaction. A row that was written is
 //! known by its key, and is answered by the same plan that reads rows.
 
-use rusqlite::types::{Value, ValueRef};
+mod held;
+mod key;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rusqlite::types::Value;
 use serde_json::json;
 
 use super::access::{self, Command};
@@ -11,20 +19,22 @@ use super::filter::{Comparison, Logic, Operand, Test};
 use super::media::Media;
 use super::page::content_range;
 use super::payload::{Payload, Row};
-use super::plan::{Node, Plan};
+use super::plan::Plan;
 use super::prefer::{Applies, Missing, Prefer, Resolution, Returns};
 use super::query::Query;
-use super::render::{self, Binder, From, Renderer, Statement, alias, by_key, rowid, where_};
+use super::render::{self, Binder, From, Rendered, Renderer, Statement, alias, rowid, where_};
 use super::schema::{Column, Schema, Shape, Table};
-use super::{Answer, Setting, Task, Verb, conditions, execute, refusal};
+use super::{Answer, Setting, Task, Verb, execute, refusal};
 use crate::error::Result;
-use crate::sqlite::{Cells, WriteTx};
+use crate::sqlite::WriteTx;
+use key::{as_json, key};
 
 /// A write on its way: what it is to do, and what it did.
 struct Write<'a> {
     tx: &'a WriteTx<'a>,
     setting: &'a Setting,
     task: &'a Task,
+    query: &'a Query,
     schema: &'a Schema,
     table: &'a Table,
     plan: &'a Plan<'a>,
@@ -38,26 +48,32 @@ struct Written {
     inserted: u64,
     /// Rowids, or arrays of primary keys; only where they are needed.
     keys: Vec<serde_json::Value>,
+    /// Which of these are of rows that a merge found there, or may have.
+    merged: BTreeSet<usize>,
     /// The primary key of the last one, where a `Location` is asked for.
     primary: Vec<serde_json::Value>,
 }
 
-pub fn rows(tx: &WriteTx<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
-    access::enter(&setting.caller, &task.table)?;
-    let schema = setting.dialect.schemas.within_write(serial, tx)?;
-    let id = schema.find(&task.table).ok_or_else(|| refusal::unknown_table(&schema, &task.table))?;
+pub fn rows(tx: &WriteTx<'_>, schema: &Arc<Schema>, setting: &Setting, task: &Task) -> Result<Answer> {
+    let schema = access::schema(&setting.caller, schema.clone());
+    let id = access::find(&setting.caller, &schema, &task.table)?;
     let table = schema.table(id);
+    if matches!(task.media, Media::Plan { .. }) {
+        return Err(refusal::not_here("the plan of a write"));
+    }
     if table.shape == Shape::View {
         return Err(refusal::read_only(table));
     }
-    let plan = Plan::new(&schema, &task.query, id, setting.dialect.unindexed)?;
-    let write = Write { tx, setting, task, schema: &schema, table, plan: &plan };
-    match (task.verb, &task.payload) {
+    let query = task.query()?;
+    let plan = Plan::new(&schema, query, id, setting.dialect.unindexed)?;
+    let write = Write { tx, setting, task, query, schema: &schema, table, plan: &plan };
+    let outcome = match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),
         (Verb::Put, Some(payload)) => write.put(payload),
         (Verb::Patch, Some(payload)) => write.update(payload),
         _ => write.delete(),
-    }
+    };
+    outcome.map_err(|error| if setting.caller.is_service() { error } else { refusal::discreet(error, &schema) })
 }
 
 impl Write<'_> {
@@ -71,10 +87,10 @@ impl Write<'_> {
     }
 
     fn put(&self, payload: &Payload) -> Result<Answer> {
-        if self.task.query.root().is_some_and(|rows| rows.limit.is_some() || rows.offset.is_some()) {
+        if self.query.root().is_some_and(|rows| rows.limit.is_some() || rows.offset.is_some()) {
             return Err(refusal::put_page());
         }
-        let named = named_by_key(self.table, &self.task.query).ok_or_else(refusal::put_filters)?;
+        let named = named_by_key(self.table, self.query).ok_or_else(refusal::put_filters)?;
         let [row] = &payload.rows[..] else { return Err(refusal::put_mismatch()) };
         for (column, text) in named {
             let column = &self.table.columns[column];
@@ -91,7 +107,8 @@ impl Write<'_> {
 
     fn update(&self, payload: &Payload) -> Result<Answer> {
         let mut written = Written::default();
-        let columns = self.columns(payload)?;
+        access::using(&self.setting.caller, self.table, Command::Update, &alias(&self.plan.root), &mut Binder::default())?;
+        let columns = self.columns(payload, &[Command::Update])?;
         if let Some(row) = payload.rows.first().filter(|_| !columns.is_empty()) {
             let mut renderer = Renderer::new(self.schema, &self.setting.caller);
             let mut set = Vec::with_capacity(columns.len());
@@ -106,7 +123,8 @@ impl Write<'_> {
             let conditions = self.touched(&mut renderer, Command::Update)?;
             let wants = self.wants_keys(Command::Update)?;
             let sql = format!(
-                "UPDATE {} AS {} SET {}{}{}",
+                "UPDATE {}{} AS {} SET {}{}{}",
+                self.or_abort(),
                 identifier(&self.table.name),
                 alias(&self.plan.root),
                 set.join(","),
@@ -143,7 +161,8 @@ impl Write<'_> {
     /// Inserts the payload's rows one by one, so that they keep their order and each value its type.
     fn store(&self, payload: &Payload, resolution: Option<Resolution>) -> Result<Written> {
         access::using(&self.setting.caller, self.table, Command::Insert, &alias(&self.plan.root), &mut Binder::default())?;
-        let columns = self.columns(payload)?;
+        let merges = resolution == Some(Resolution::Merge);
+        let columns = self.columns(payload, if merges { &[Command::Insert, Command::Update] } else { &[Command::Insert] })?;
         let conflict = self.conflict(resolution)?;
         let wants = self.wants_keys(Command::Insert)?;
         let returning = self.returning(wants)?;
@@ -154,38 +173,56 @@ impl Write<'_> {
         for row in &payload.rows {
             let given: Vec<usize> =
                 columns.iter().copied().filter(|&column| !by_default || row.contains_key(&self.table.columns[column].name)).collect();
-            statement.values.clear();
-            for &column in &given {
-                statement.values.push(self.value(row, column)?);
-            }
             if last.as_ref() != Some(&given) {
-                statement.sql = self.insert_sql(&given, resolution.zip(conflict.as_deref()), &returning);
-                last = Some(given);
+                statement = self.insert_statement(&given, resolution.zip(conflict.as_deref()), &returning)?;
             }
+            for (at, &column) in given.iter().enumerate() {
+                statement.values[at] = self.value(row, column)?;
+            }
+            let held = statement.values.len() > given.len();
+            last = Some(given);
+            let (keys, rows, inserted) = (written.keys.len(), written.rows, written.inserted);
             self.run(&statement, wants, &mut written)?;
+            if held && written.rows == rows {
+                return Err(refusal::hidden_conflict(self.table, self.setting.caller.is_anonymous()));
+            }
+            if merges && (written.inserted == inserted || self.table.shape == Shape::WithoutRowid) {
+                written.merged.extend(keys..written.keys.len());
+            }
         }
         Ok(written)
     }
 
-    fn insert_sql(&self, columns: &[usize], conflict: Option<(Resolution, &[usize])>, returning: &str) -> String {
-        let table = identifier(&self.table.name);
+    /// The first values are the columns'. A merge changes a row only where the caller may: another one in its place
+    /// makes it change nothing.
+    fn insert_statement(&self, columns: &[usize], conflict: Option<(Resolution, &[usize])>, returning: &str) -> Result<Statement> {
+        let mut binder = Binder::after(vec![Value::Null; columns.len()]);
+        let root = alias(&self.plan.root);
+        let table = format!("{}INTO {} AS {root}", self.or_abort(), identifier(&self.table.name));
         if columns.is_empty() {
-            return format!("INSERT INTO {table} DEFAULT VALUES{returning}");
+            return Ok(binder.statement(format!("INSERT {table} DEFAULT VALUES{returning}")));
         }
         let names: Vec<_> = columns.iter().map(|&column| identifier(&self.table.columns[column].name)).collect();
         let values: Vec<_> = (1..=columns.len()).map(|at| format!("?{at}")).collect();
-        let conflict = conflict.map_or(String::new(), |(resolution, target)| {
+        let mut on_conflict = String::new();
+        if let Some((resolution, target)) = conflict {
             let target: Vec<_> = target.iter().map(|&column| identifier(&self.table.columns[column].name)).collect();
             let act = match resolution {
                 Resolution::Ignore => "NOTHING".to_owned(),
                 Resolution::Merge => {
                     let set: Vec<_> = names.iter().map(|name| format!("{name}=excluded.{name}")).collect();
-                    format!("UPDATE SET {}", set.join(","))
+                    format!("UPDATE SET {}{}", set.join(","), where_(&self.open(Command::Update, &mut binder)?.join(" AND ")))
                 }
             };
-            format!(" ON CONFLICT ({}) DO {act}", target.join(","))
-        });
-        format!("INSERT INTO {table} ({}) VALUES ({}){conflict}{returning}", names.join(","), values.join(","))
+            on_conflict = format!(" ON CONFLICT ({}) DO {act}", target.join(","));
+        }
+        let sql = format!("INSERT {table} ({}) VALUES ({}){on_conflict}{returning}", names.join(","), values.join(","));
+        Ok(binder.statement(sql))
+    }
+
+    /// A constraint that says ON CONFLICT REPLACE would delete rows whether or not the caller may.
+    fn or_abort(&self) -> &'static str {
+        if self.table.replaces && !self.setting.caller.is_service() { "OR ABORT " } else { "" }
     }
 
     /// The columns by which a row counts as there already: those the request names, or the primary key's.
@@ -193,7 +230,7 @@ impl Write<'_> {
         if resolution.is_none() {
             return Ok(None);
         }
-        let Some(names) = self.task.query.on_conflict.as_ref().filter(|_| self.task.verb == Verb::Post) else {
+        let Some(names) = self.query.on_conflict.as_ref().filter(|_| self.task.verb == Verb::Post) else {
             return Ok((!self.table.key.is_empty()).then(|| self.table.key.clone()));
         };
         let found = names.iter().map(|name| self.table.column(name).ok_or_else(|| refusal::unknown_column(&self.table.name, name)));
@@ -203,22 +240,24 @@ impl Write<'_> {
     /// What is done with a row that is there already; nothing, if no column says whether it is.
     fn resolution(&self) -> Option<Resolution> {
         let resolution = self.task.prefer.resolution;
-        resolution.filter(|_| !self.table.key.is_empty() || self.task.query.on_conflict.is_some())
+        resolution.filter(|_| !self.table.key.is_empty() || self.query.on_conflict.is_some())
     }
 
     fn is_by_default(&self) -> bool {
         self.task.prefer.missing == Some(Missing::Default)
     }
 
-    fn columns(&self, payload: &Payload) -> Result<Vec<usize>> {
+    /// The columns that the payload sets, each of which is open to all of `commands`.
+    fn columns(&self, payload: &Payload, commands: &[Command]) -> Result<Vec<usize>> {
         // Where rows may lack members, all that any has are set.
-        let by_default = self.is_by_default() && self.task.query.columns.is_none();
+        let by_default = self.is_by_default() && self.query.columns.is_none();
         let names = match by_default {
-            true => payload.rows.iter().flat_map(Row::keys).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect(),
-            false => payload.columns(self.task.query.columns.as_deref())?,
+            true => payload.rows.iter().flat_map(Row::keys).cloned().collect::<BTreeSet<_>>().into_iter().collect(),
+            false => payload.columns(self.query.columns.as_deref())?,
         };
         let found = names.iter().map(|name| {
-            let column = self.table.column(name).ok_or_else(|| refusal::unknown_payload_column(&self.table.name, name))?;
+            let mut open = commands.iter().map(|&command| self.table.column_for(command, name));
+            let column = open.try_fold(0, |_, column| column).ok_or_else(|| refusal::unknown_payload_column(&self.table.name, name))?;
             if self.table.columns[column].generated { Err(refusal::generated(name)) } else { Ok(column) }
         });
         found.collect()
@@ -227,19 +266,6 @@ impl Write<'_> {
     fn value(&self, row: &Row, column: usize) -> Result<Value> {
         let column = &self.table.columns[column];
         row.get(&column.name).map_or(Ok(Value::Null), |cell| cell.read(column.kind))
-    }
-
-    /// What a row meets that is changed or deleted.
-    fn touched(&self, renderer: &mut Renderer<'_>, command: Command) -> Result<String> {
-        let root: &Node<'_> = &self.plan.root;
-        let mut all = Vec::new();
-        for command in [Command::Select, command] {
-            all.extend(access::using(renderer.caller, self.table, command, &alias(root), &mut renderer.binder)?);
-        }
-        for filter in root.rows.iter().flat_map(|rows| &rows.filters) {
-            all.push(conditions::logic(renderer, root, filter)?);
-        }
-        Ok(all.join(" AND "))
     }
 
     /// Runs a statement and takes note of what it did.
@@ -254,7 +280,11 @@ impl Write<'_> {
                 written.keys.push(key(cells, width, self.table.shape));
             }
             if wants.primary {
-                written.primary = cells.iter().skip(if wants.key { width } else { 0 }).map(as_json).collect();
+                written.primary = cells
+                    .iter()
+                    .skip(if wants.key { width } else { 0 })
+                    .map(|value| as_json(value, |bytes| json!(BASE64.encode(bytes))))
+                    .collect();
             }
             Ok(())
         })?;
@@ -266,10 +296,16 @@ impl Write<'_> {
     }
 
     fn wants_keys(&self, command: Command) -> Result<Wants> {
-        let mut binder = Binder::default();
-        let checked = access::check(&self.setting.caller, self.table, command, &alias(&self.plan.root), &mut binder)?.is_some();
-        let located = command == Command::Insert && self.task.prefer.returns == Some(Returns::HeadersOnly) && !self.table.key.is_empty();
+        let mut checked = self.checked(command, &mut Binder::default())?.is_some();
+        if command == Command::Insert && self.resolution() == Some(Resolution::Merge) {
+            checked |= self.checked(Command::Update, &mut Binder::default())?.is_some();
+        }
+        let located = command == Command::Insert && self.is_located() && !self.table.key.is_empty() && self.table.key_is_readable();
         Ok(Wants { key: self.represents() || checked, primary: located })
+    }
+
+    fn is_located(&self) -> bool {
+        self.task.prefer.returns == Some(Returns::HeadersOnly)
     }
 
     /// SQLite's name of a row's key.
@@ -331,6 +367,7 @@ impl Write<'_> {
             location: self.location(written),
             preference_applied: Prefer { resolution: self.resolution(), ..self.task.prefer.clone() }.applied(applies),
             wrote: true,
+            ..Answer::default()
         })
     }
 
@@ -338,30 +375,11 @@ impl Write<'_> {
     fn read_back(&self, written: &Written) -> Result<Vec<u8>> {
         let keys = json!(written.keys).to_string();
         let media = self.task.media;
-        let (statement, names) = render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
+        let Rendered { statement, names, .. } =
+            render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
         let mut body = Body::new(media, true, &names, &self.setting.plan);
         execute(self.tx, &statement, |cells| body.row(cells))?;
         body.finish()
-    }
-
-    /// That every row as written is one that the caller may write.
-    fn check(&self, written: &Written, command: Command) -> Result<()> {
-        let mut binder = Binder::default();
-        let root = &self.plan.root;
-        let Some(condition) = access::check(&self.setting.caller, self.table, command, &alias(root), &mut binder)? else { return Ok(()) };
-        let keys = binder.bind(json!(written.keys).to_string());
-        let sql = format!(
-            "SELECT 1 FROM json_each({keys}) AS k CROSS JOIN {} AS {} ON {} WHERE NOT coalesce(({condition}),0) LIMIT 1",
-            identifier(&self.table.name),
-            alias(root),
-            by_key(self.table, root)
-        );
-        let mut refused = false;
-        execute(self.tx, &binder.statement(sql), |_| {
-            refused = true;
-            Ok(())
-        })?;
-        if refused { Err(refusal::denied(&self.table.name, false)) } else { Ok(()) }
     }
 
     /// Where the one new row is.
@@ -382,22 +400,6 @@ impl Write<'_> {
 struct Wants {
     key: bool,
     primary: bool,
-}
-
-fn key(cells: &Cells<'_>, width: usize, shape: Shape) -> serde_json::Value {
-    match shape {
-        Shape::WithoutRowid => cells.iter().take(width).map(as_json).collect(),
-        _ => cells.iter().next().map_or(json!(null), as_json),
-    }
-}
-
-fn as_json(value: ValueRef<'_>) -> serde_json::Value {
-    match value {
-        ValueRef::Integer(value) => json!(value),
-        ValueRef::Real(value) => json!(value),
-        ValueRef::Text(text) => json!(String::from_utf8_lossy(text)),
-        ValueRef::Null | ValueRef::Blob(_) => json!(null),
-    }
 }
 
 /// The primary key's columns with what the filters say each is, if that is all they say.

@@ -17,12 +17,14 @@ use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
+use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
+use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
-use crate::rest::{Dialect, Functions, Schemas, Unindexed};
+use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -57,11 +59,13 @@ pub struct Parts {
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
-    cache_memory: Arc<Memory>,
+    pub cache_memory: Arc<Memory>,
+    pub waiting_for_locks: Arc<WaitingForLocks>,
     dialect: Arc<Dialect>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
+    cors: Arc<Cors>,
     unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
     grace: Duration,
@@ -82,6 +86,8 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let folder = config.tenants.migrations_dir.clone();
+        let beside = folder.clone();
+        let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
@@ -148,15 +154,18 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
+            waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
-                schemas: Schemas::default(),
+                schemas: Schemas::new(policies),
                 functions,
+                stencils: Stencils::default(),
                 unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
             }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
+            cors: Arc::new(Cors::new(config.http.cors_origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -181,12 +190,14 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
+            .app_data(Data::from(self.waiting_for_locks))
             .app_data(Data::from(self.dialect))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
             .app_data(Data::from(self.streams))
-            .app_data(Data::from(self.body_limits));
+            .app_data(Data::from(self.body_limits))
+            .app_data(Data::from(self.cors));
     }
 
     /// Closes every file. No request runs any more.

@@ -11,14 +11,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rusqlite::types::ValueRef;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::params::Params;
 use crate::config::Plan;
 use crate::error::Result;
-use crate::sqlite::{Cells, Effect};
+use crate::sqlite::{Cells, Effect, Prepared};
 
 /// How integers are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Integers {
     #[default]
@@ -42,6 +43,26 @@ impl<'p> Answering<'p> {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"{\"results\":[");
         Answering { out, integers, plan, rows: 0, results: 0, first_row: true }
+    }
+
+    /// Runs a statement; its rows are the next result.
+    pub fn result(&mut self, prepared: &mut Prepared<'_>, params: &Params) -> Result<()> {
+        match params {
+            Params::Positional(values) => prepared.bind_all(values)?,
+            Params::Named(values) => prepared.bind_named(values)?,
+        }
+        let mut begun = false;
+        let effect = prepared.run(|cells| {
+            if !std::mem::replace(&mut begun, true) {
+                self.begin_result(&cells.columns());
+            }
+            self.row(cells)
+        })?;
+        if !begun {
+            self.begin_result(&prepared.columns());
+        }
+        self.end_result(effect);
+        Ok(())
     }
 
     pub fn begin_result(&mut self, columns: &[&str]) {

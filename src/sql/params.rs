@@ -9,7 +9,7 @@ use rusqlite::ToSql;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub enum Param {
     Null,
     Integer(i64),
@@ -19,7 +19,7 @@ pub enum Param {
 }
 
 /// By position (`[…]`) or by name (`{…}`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub enum Params {
     Positional(Vec<Param>),
     Named(Vec<(String, Param)>),

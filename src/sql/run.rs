@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::encode::{Answering, Integers};
-use super::params::Params;
 use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
@@ -190,21 +189,7 @@ impl Task {
             return Ok(false);
         }
         self.caller.scopes.permit(prepared.needs())?;
-        match &statement.params {
-            Params::Positional(values) => prepared.bind_all(values)?,
-            Params::Named(values) => prepared.bind_named(values)?,
-        }
-        let mut begun = false;
-        let effect = prepared.run(|cells| {
-            if !std::mem::replace(&mut begun, true) {
-                answering.begin_result(&cells.columns());
-            }
-            answering.row(cells)
-        })?;
-        if !begun {
-            answering.begin_result(&prepared.columns());
-        }
-        answering.end_result(effect);
+        answering.result(&mut prepared, &statement.params)?;
         Ok(true)
     }
 

@@ -89,6 +89,11 @@ impl<'a> WriteTx<'a> {
         Ok(outcome?)
     }
 
+    /// Has the transaction count as one that wrote everything.
+    pub(super) fn wrote_everything(&self) {
+        self.reader.session.wrote_everything();
+    }
+
     /// (bytes of a page, the most pages the file may have)
     pub fn page_bounds(&self) -> (u64, u64) {
         (self.reader.session.page_bytes, self.reader.session.max_pages)

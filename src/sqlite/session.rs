@@ -177,7 +177,7 @@ impl Session {
             match (self.known(sql, false), sandbox.compiled()) {
                 (Some(known), compiled) => self.wrote(&known, compiled),
                 (None, Some(compiled)) => self.wrote(&self.remember(sql, false, compiled), None),
-                (None, None) => self.written.borrow_mut().add(&Written::everything()),
+                (None, None) => self.wrote_everything(),
             }
         }
         outcome
@@ -190,6 +190,10 @@ impl Session {
             judged.add(anew);
         }
         self.written.borrow_mut().add(&judged.writes);
+    }
+
+    pub(super) fn wrote_everything(&self) {
+        self.written.borrow_mut().add(&Written::everything());
     }
 
     /// Takes note of what was compiled, and run perhaps, by nobody who takes note himself. To be called before a statement

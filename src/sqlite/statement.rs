@@ -5,7 +5,7 @@
 //! it: only what the sandbox has judged before is.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Batch, CachedStatement, Row, Statement, ToSql, ffi};
@@ -144,6 +144,11 @@ impl<'s> Prepared<'s> {
         self.needs
     }
 
+    /// What is known of it until now.
+    pub(super) fn judged(&self) -> MutexGuard<'_, Judged> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What SQLite says of it, not its text. A CREATE or DROP TRIGGER IF … EXISTS with nothing to do counts as one that
     /// only reads, and writes when its step compiles it anew: what may change the schema is never taken for one.
     pub fn is_readonly(&self) -> bool {
@@ -238,6 +243,7 @@ impl<'s> Prepared<'s> {
     pub fn run(&mut self, mut on_row: impl FnMut(&Cells<'_>) -> Result<()>) -> Result<Effect> {
         let session = self.session;
         let conn = &session.conn;
+        session.gather();
         let confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
         let inserts = self.needs.has(Needs::INSERT);
         let asks_rowid = self.needs.has(Needs::LAST_ROWID);

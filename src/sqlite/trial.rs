@@ -52,6 +52,8 @@ impl Trial {
 
     /// Compiles one statement as a tenant's, and does not run it.
     pub fn judge(&self, sql: &str) -> Result<Judged, Flaw> {
+        // What the one before was compiled to, if it was not compiled to its end.
+        drop(self.sandbox.compiled());
         let confined = self.sandbox.confined();
         let statement = self.conn.prepare(sql).map_err(|error| self.flaw(error))?;
         let needs = match confined.judged() {

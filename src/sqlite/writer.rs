@@ -152,9 +152,20 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
 /// what is to come between a commit and its answer (shipping the log) belongs.
 pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
     let written = session.take_written();
+    let renamed = match open.versions.rename(session, &written) {
+        Ok(renamed) => renamed,
+        Err(error) => {
+            let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
+            roll_back(session);
+            return (Err(error.into()), end);
+        }
+    };
+    // Not of what comes next.
+    drop(session.take_written());
     match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
         Ok(_) => {
             engine.counters().commits.fetch_add(1, Relaxed);
+            open.versions.settle(renamed);
             open.wrote();
             open.tell(&written);
             (Ok(()), End::Sound)
@@ -324,7 +335,14 @@ impl Exclusive<'_> {
         self.session.conn.execute_batch("PRAGMA temp_store=MEMORY")?;
         outcome.map_err(|error| explain(self.session, error.into()))?;
         self.open.wrote();
-        Ok(())
+        if self.open.versions.is_empty() {
+            return Ok(());
+        }
+        // It may have given other rowids to the rows of a table that has no key of its own.
+        self.transaction(|tx| {
+            tx.wrote_everything();
+            Ok(())
+        })
     }
 
     /// What a step runs is watched, the commit after it is not.

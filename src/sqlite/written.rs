@@ -29,6 +29,11 @@ impl Written {
         self.everything || self.tables.contains(table)
     }
 
+    /// Whether nothing else than `table` was written.
+    pub(super) fn is_only(&self, table: &str) -> bool {
+        !self.everything && self.tables.len() == 1 && self.tables.contains(table)
+    }
+
     pub fn is_everything(&self) -> bool {
         self.everything
     }
@@ -64,6 +69,8 @@ pub struct Judged {
     pub needs: Needs,
     /// The tables it reads, in lower case; also views, and names that its own WITH makes.
     pub reads: BTreeSet<Box<str>>,
+    /// The functions it calls and, after `pragma `, its pragmas, in lower case.
+    pub calls: BTreeSet<Box<str>>,
     pub writes: Written,
 }
 
@@ -72,6 +79,7 @@ impl Judged {
         self.needs = self.needs.with(other.needs);
         self.writes.add(&other.writes);
         self.reads.extend(other.reads);
+        self.calls.extend(other.calls);
     }
 
     /// Takes note of one action on the database itself, not on the `temp` schema.
@@ -79,6 +87,10 @@ impl Judged {
         use AuthAction::*;
         match *action {
             Read { table_name, .. } if !self.reads.contains(table_name) => drop(self.reads.insert(table_name.to_ascii_lowercase().into())),
+            // Full-text search asks whether somebody else has written the file.
+            Pragma { pragma_name: "data_version", .. } => drop(self.reads.insert("sqlite_master".into())),
+            Pragma { pragma_name, .. } => drop(self.calls.insert(format!("pragma {}", pragma_name.to_ascii_lowercase()).into())),
+            Function { function_name } => drop(self.calls.insert(function_name.to_ascii_lowercase().into())),
             Insert { table_name } | Delete { table_name } | Update { table_name, .. } => self.writes.add_table(table_name),
             CreateIndex { .. }
             | CreateTable { .. }

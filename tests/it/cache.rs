@@ -1,6 +1,14 @@
 //! The cache, seen from outside: what comes back, when it stops coming back, and what a full file gives up.
 
-use crate::support::{Server, TenantClient, eventually, json, segment};
+mod batch;
+mod conditions;
+mod fill;
+mod increment;
+mod remember;
+mod terms;
+mod thrown;
+
+use crate::support::{Answer, Server, TenantClient, eventually, json, segment};
 
 fn path(key: impl AsRef<[u8]>) -> String {
     format!("/v1/cache/{}", segment(key))
@@ -9,6 +17,12 @@ fn path(key: impl AsRef<[u8]>) -> String {
 #[track_caller]
 fn put(tenant: &TenantClient, key: &str, value: &[u8]) {
     tenant.call("PUT", &path(key)).bytes("application/octet-stream", value).send().expect(204);
+}
+
+/// Sets `key` to a short text under `query`, such as `ttl=5&tags=a`.
+#[track_caller]
+fn put_with(tenant: &TenantClient, key: &str, query: &str) -> Answer {
+    tenant.call("PUT", &format!("{}?{query}", path(key))).bytes("text/plain", key).send().expect(204)
 }
 
 fn has(tenant: &TenantClient, key: &str) -> bool {
@@ -159,6 +173,11 @@ fn a_tenant_sees_only_its_own_entries_and_only_with_the_scope() {
     for method in ["PUT", "GET", "DELETE"] {
         reader.call(method, &path("k")).send().refused(403, "forbidden");
     }
+    reader.get("/v1/cache").refused(403, "forbidden");
+    reader.delete("/v1/cache?all=true").refused(403, "forbidden");
+    reader.post("/v1/cache", json!({ "operations": [{ "op": "get", "key": "k" }] })).refused(403, "forbidden");
+    reader.post(&format!("{}/increment", path("k")), json!({})).refused(403, "forbidden");
+    reader.delete(&format!("{}/fill", path("k"))).refused(403, "forbidden");
     server.anyone().get(&path("k")).refused(401, "unauthenticated");
 }
 

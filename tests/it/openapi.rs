@@ -119,6 +119,7 @@ fn answers_have_the_form_that_the_document_promises() {
     check("PUT", "/v1/cache/{key}", &tenant.call("PUT", "/v1/cache/k").bytes("text/plain", "v").send());
     check("GET", "/v1/cache/{key}", &tenant.get("/v1/cache/none"));
     check("DELETE", "/v1/cache/{key}", &tenant.delete("/v1/cache/k"));
+    cache_answers(&tenant, &mut check);
     check("POST", "/v1/queues/{queue}/jobs", &tenant.post("/v1/queues/q/jobs", json!({ "payload": { "a": 1 } })));
     let claimed = tenant.post("/v1/queues/q/claim", json!({ "max": 1, "lease_s": 30 }));
     check("POST", "/v1/queues/{queue}/claim", &claimed);
@@ -137,6 +138,42 @@ fn answers_have_the_form_that_the_document_promises() {
         check("GET", path, &server.anyone().get(path));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Everything else that a cache answers.
+fn cache_answers(tenant: &TenantClient, check: &mut impl FnMut(&str, &str, &Answer)) {
+    const KEY: &str = "/v1/cache/{key}";
+    check("PUT", KEY, &tenant.call("PUT", "/v1/cache/absent?absent=true").send().expect(204));
+    check("GET", KEY, &tenant.get("/v1/cache/absent").expect(204));
+    check("HEAD", KEY, &tenant.call("HEAD", "/v1/cache/absent").send().expect(204));
+    check("PUT", KEY, &tenant.call("PUT", "/v1/cache/none").header("If-Match", "*").send().expect(412));
+    let fill = tenant.get("/v1/cache/filled?fill=60").expect(404);
+    check("GET", KEY, &fill);
+    let give_up = || tenant.call("DELETE", "/v1/cache/filled/fill").header("Fill-Token", fill.header("fill-token").unwrap()).send();
+    check("DELETE", "/v1/cache/{key}/fill", &give_up().expect(204));
+    check("DELETE", "/v1/cache/{key}/fill", &give_up().expect(409));
+    check("POST", "/v1/cache/{key}/increment", &tenant.post("/v1/cache/number/increment", json!({})).expect(200));
+    check("POST", "/v1/cache/{key}/increment", &tenant.post("/v1/cache/number/increment", json!({ "by": i64::MAX })).expect(409));
+    let operations = json!([
+        { "op": "set", "key": "a", "text": "v", "ttl": 60, "if_none_match": "*" }, { "op": "set", "key": "a", "text": "v", "if_none_match": "*" },
+        { "op": "get", "key": "a" }, { "op": "get", "key": "none" }, { "op": "get", "key": "absent" },
+        { "op": "increment", "key": "number" }, { "op": "set", "key": "b", "base64": "AP8=" }, { "op": "get", "key": "b" },
+        { "op": "delete", "key": "a" },
+    ]);
+    check("POST", "/v1/cache", &tenant.post("/v1/cache", json!({ "operations": operations })).expect(200));
+    check("GET", "/v1/cache", &tenant.get("/v1/cache").expect(200));
+    check("DELETE", "/v1/cache", &tenant.delete("/v1/cache?tag=t").expect(204));
+    check("DELETE", "/v1/cache", &tenant.delete("/v1/cache").expect(400));
+    const LOCK: &str = "/v1/locks/{name}";
+    let lock = tenant.post("/v1/locks/l", json!({ "ttl_s": 60 })).expect(200);
+    check("POST", LOCK, &lock);
+    check("POST", LOCK, &tenant.post("/v1/locks/l", json!({ "ttl_s": 60 })).expect(409));
+    check("GET", LOCK, &tenant.get("/v1/locks/l").expect(200));
+    let token = lock.json()["token"].clone();
+    check("POST", "/v1/locks/{name}/extend", &tenant.post("/v1/locks/l/extend", json!({ "token": token, "ttl_s": 60 })).expect(200));
+    check("POST", "/v1/locks/{name}/release", &tenant.post("/v1/locks/l/release", json!({ "token": token })).expect(204));
+    check("POST", "/v1/locks/{name}/release", &tenant.post("/v1/locks/l/release", json!({ "token": token })).expect(409));
+    check("GET", LOCK, &tenant.get("/v1/locks/l").expect(404));
 }
 
 /// Everything else that a queue answers.

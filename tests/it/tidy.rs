@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["system"],
     &["auth"],
     &["tenant"],
-    &["sql", "hrana", "rest", "cache", "queue", "fleet"],
+    &["sql", "hrana", "rest", "cache", "queue", "locks", "fleet"],
     &["http"],
     &["server"],
     &["cli"],

@@ -1,7 +1,5 @@
-DROP TABLE locks;
-DROP TABLE fills;
+DROP TABLE prefix_lengths;
 DROP TABLE invalidations;
-DROP TABLE entry_tags;
 DROP TABLE entry_uses;
 DROP TABLE entries;
 DROP TABLE clock;

@@ -1,1 +1,2 @@
+DROP TABLE _tenantry_versions;
 DROP TABLE _tenantry_idempotency;

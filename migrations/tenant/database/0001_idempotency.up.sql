@@ -11,3 +11,10 @@ CREATE TABLE _tenantry_idempotency (
     PRIMARY KEY (subject, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX _tenantry_idempotency_age ON _tenantry_idempotency (created_at);
+
+-- Tables that a remembered answer was made from, each with a random name for what it holds: another one with each
+-- transaction that writes it. `*` stands for all tables.
+CREATE TABLE _tenantry_versions (
+    name    TEXT    PRIMARY KEY NOT NULL,           -- of the table, in lower case
+    version INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

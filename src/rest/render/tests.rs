@@ -6,6 +6,7 @@ use super::*;
 use crate::auth::Claims;
 use crate::auth::scope::Scopes;
 use crate::rest::plan::Unindexed;
+use crate::rest::policy::rules::{Access, Rights};
 use crate::rest::query::Query;
 use crate::rest::schema::{Column, ForeignKey};
 
@@ -17,6 +18,7 @@ fn column(name: &str, declared: &str) -> Column {
         not_null: false,
         default: None,
         generated: false,
+        rights: Rights::default(),
     }
 }
 
@@ -29,6 +31,8 @@ fn table(name: &str, columns: Vec<Column>, foreign_keys: Vec<ForeignKey>) -> Tab
         unique: vec![vec![0]],
         indexes: Vec::new(),
         foreign_keys,
+        replaces: false,
+        access: Access::default(),
     }
 }
 
@@ -58,8 +62,8 @@ fn rendered(pairs: &[(&str, &str)], role: &str) -> Result<Statement> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let (schema, query) = (schema(), Query::parse(&pairs)?);
     let plan = Plan::new(&schema, &query, 0, Unindexed::Allowed)?;
-    let from = From::Request { limit: None, offset: 0 };
-    rows(&schema, &caller(role), &plan, Layout::Object { stripped: false }, from).map(|(statement, _)| statement)
+    let from = From::Request(Page::default());
+    rows(&schema, &caller(role), &plan, Layout::Object { stripped: false }, from).map(|rendered| rendered.statement)
 }
 
 #[test]

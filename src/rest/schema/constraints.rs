@@ -1,4 +1,5 @@
-//! The names of foreign keys, which SQLite keeps only in the text of `CREATE TABLE`.
+//! What SQLite keeps of constraints only in the text of `CREATE TABLE`: the names of foreign keys, and whether rows
+//! replace others.
 
 use super::super::lexer::{self, Kind};
 
@@ -27,6 +28,12 @@ pub fn names(sql: &str) -> Vec<Option<String>> {
         }
     }
     names
+}
+
+/// Whether a constraint deletes what is in a row's way.
+pub fn replaces(sql: &str) -> bool {
+    let tokens: Vec<_> = lexer::tokens(sql).filter(|token| token.kind != Kind::Blank).collect();
+    tokens.windows(3).any(|three| three.iter().zip(["on", "conflict", "replace"]).all(|(token, word)| token.is_word(word)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use rusqlite::types::Type;
 use sha2::{Digest, Sha256};
 
+use super::super::policy::rules::{Access, Rights};
 use super::super::value::Kind;
 use super::constraints;
 use super::{Column, ForeignKey, Schema, Shape, Table};
@@ -58,13 +59,15 @@ pub fn schema(reader: &Reader<'_>) -> Result<Schema> {
             unique.push(key.clone());
         }
         keys.push((foreign_keys(reader, &name)?, constraints::names(&sql)));
-        tables.push(Table { name, shape, columns, key, unique, indexes, foreign_keys: Vec::new() });
+        let replaces = shape != Shape::View && constraints::replaces(&sql);
+        let access = Access::default();
+        tables.push(Table { name, shape, columns, key, unique, indexes, foreign_keys: Vec::new(), replaces, access });
     }
     for (id, (listed, names)) in keys.into_iter().enumerate() {
         let found = resolve(&tables, id, &listed, &names);
         tables[id].foreign_keys = found;
     }
-    Ok(Schema { tables })
+    Ok(Schema::of(tables))
 }
 
 fn is_full_text(sql: &str) -> bool {
@@ -90,6 +93,7 @@ fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<
             not_null: row.get::<_, bool>(2)?,
             default: row.get(3)?,
             generated: row.get::<_, i64>(5)? > 1,
+            rights: Rights::default(),
         })
     });
     let mut columns = match read {

@@ -16,6 +16,7 @@ use super::super::interactive::Transactions;
 use super::super::migrate::{self, Course};
 use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
+use super::super::versions::Versions;
 use super::super::watch::Watch;
 use super::super::writer::Apart;
 use super::super::written::{Told, Written};
@@ -33,6 +34,7 @@ pub struct Open {
     pub(in crate::sqlite) log: LogLength,
     pub(in crate::sqlite) transactions: Transactions,
     pub(in crate::sqlite) apart: Apart,
+    pub(in crate::sqlite) versions: Versions,
     told: Arc<OnceLock<Told>>,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
@@ -142,6 +144,7 @@ impl Database {
             log: LogLength::of(&session),
             transactions: Transactions::default(),
             apart: Apart::default(),
+            versions: Versions::load(&session).map_err(describe)?,
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),

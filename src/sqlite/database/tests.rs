@@ -25,7 +25,18 @@ impl Bench {
     pub fn database(&self, gate: &Arc<Gate>) -> Arc<Database> {
         let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE);
                       CREATE TABLE child(t INTEGER REFERENCES t(id) DEFERRABLE INITIALLY DEFERRED);";
-        let set = Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap();
+        self.database_with(gate, schema)
+    }
+
+    pub fn database_with(&self, gate: &Arc<Gate>, schema: &str) -> Arc<Database> {
+        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap())
+    }
+
+    pub fn database_with_more(&self, gate: &Arc<Gate>, schema: &str, more: &str) -> Arc<Database> {
+        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema), ("0002_more.up.sql", more)]).unwrap())
+    }
+
+    fn database_of(&self, gate: &Arc<Gate>, set: Migrations) -> Arc<Database> {
         let options = Options {
             level: Level::Full,
             max_bytes: 0,

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, ffi, params};
 use serde::Serialize;
 
 use super::super::copy::copy;
-use super::super::fault;
+use super::super::{fault, versions};
 use super::{Applied, Migration, Migrations, Text};
 use crate::clock;
 use crate::error::{Code, Error, Result};
@@ -184,6 +184,7 @@ fn run(conn: &Connection, sets: &[Arc<Migrations>], course: Course, pending: &[P
         }
         if !pending.is_empty() {
             no_broken_references(conn)?;
+            versions::forget(conn)?;
         }
         record_holds(conn, sets, course)
     };

@@ -1,0 +1,208 @@
+//! `POST /v1/cache`: several operations in one request, done in their order, each with a result of its own. A value is
+//! `text` where it is UTF-8, else `base64`.
+
+use actix_web::HttpResponse;
+use actix_web::http::header::ContentType;
+use actix_web::web::{Bytes, Data};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::super::extract::Json;
+use super::super::guard::Caller;
+use super::super::unread::UnreadAnswers;
+use super::{namespace, one};
+use crate::auth::scope::Scope;
+use crate::cache::{CONTENT_TYPE_BYTES, Cache, Conditions, Done, Entry, Etags, Key, Memory, OPS_MAX, Op, Put, Seconds, Tag, Terms, Wanted};
+use crate::clock::rfc3339;
+use crate::error::{Body, Code, Error, Result};
+
+/// The most bytes of values in one answer.
+const VALUES_BYTES: usize = 4 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchBody {
+    operations: Vec<OpBody>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+enum OpBody {
+    Get {
+        key: String,
+        namespace: Option<String>,
+    },
+    Set(Box<SetBody>),
+    Delete {
+        key: String,
+        namespace: Option<String>,
+        if_match: Option<String>,
+    },
+    Increment {
+        key: String,
+        namespace: Option<String>,
+        #[serde(default = "one")]
+        by: i64,
+        #[serde(default)]
+        initial: i64,
+        ttl: Option<i64>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetBody {
+    key: String,
+    namespace: Option<String>,
+    text: Option<String>,
+    base64: Option<String>,
+    #[serde(default)]
+    absent: bool,
+    content_type: Option<String>,
+    ttl: Option<i64>,
+    sliding: Option<i64>,
+    swr: Option<i64>,
+    sie: Option<i64>,
+    jitter: Option<i64>,
+    #[serde(default)]
+    tags: Vec<String>,
+    if_match: Option<String>,
+    if_none_match: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BatchReply<'a> {
+    results: Vec<ResultReply<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ResultReply<'a> {
+    Entry(EntryReply<'a>),
+    Absent { absent: bool, etag: String, expires_at: Option<String> },
+    Missed { hit: bool },
+    Set { etag: String },
+    Deleted { deleted: bool },
+    Counted { value: i64, etag: String },
+    Refused { error: Body<'a> },
+}
+
+#[derive(Serialize)]
+struct EntryReply<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    content_type: Option<&'a str>,
+    etag: String,
+    /// Before now: it is stale.
+    expires_at: Option<String>,
+}
+
+/// 200 with a result for each operation.
+pub async fn run(call: Caller, memory: Data<Memory>, unread: Data<UnreadAnswers>, body: Json<BatchBody>) -> Result<HttpResponse> {
+    call.claims.require(Scope::Cache)?;
+    let operations = body.0.operations;
+    if operations.is_empty() || operations.len() > OPS_MAX {
+        return Err(Error::bad_request(format!("operations are not 1 to {OPS_MAX}")).hint("Send several requests."));
+    }
+    let ops = operations.into_iter().enumerate().map(|(n, op)| op.read().map_err(|error| at(n, &error))).collect::<Result<Vec<_>>>()?;
+    let lease = call.lease().await?;
+    unread.admit(&lease)?;
+    let mut done = Cache::new(lease.cache(), &memory).apply(ops).await?;
+    let mut left = VALUES_BYTES;
+    for one in &mut done {
+        if let Done::Found(Some(entry)) = one {
+            match left.checked_sub(entry.len()) {
+                Some(rest) => left = rest,
+                None => *one = Done::Refused(too_much()),
+            }
+        }
+    }
+    let reply = BatchReply { results: done.iter().map(result).collect() };
+    let text = serde_json::to_vec(&reply).map_err(|error| Error::internal("a batch's results could not be written as JSON", &error))?;
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, text)))
+}
+
+impl OpBody {
+    fn read(self) -> Result<Op> {
+        Ok(match self {
+            OpBody::Get { key, namespace } => Op::Get(self::key(&key, namespace.as_deref())?),
+            OpBody::Set(set) => Op::Put(set.read()?),
+            OpBody::Delete { key, namespace, if_match } => {
+                let conditions = Conditions { if_match: if_match.as_deref().map(Etags::new), if_none_match: None };
+                Op::Delete { key: self::key(&key, namespace.as_deref())?, conditions }
+            }
+            OpBody::Increment { key, namespace, by, initial, ttl } => {
+                let ttl = ttl.map(|ttl| Seconds::new("ttl", ttl)).transpose()?;
+                let terms = Terms::new(Wanted { ttl, ..Wanted::default() })?;
+                Op::Increment { key: self::key(&key, namespace.as_deref())?, by, initial, terms }
+            }
+        })
+    }
+}
+
+impl SetBody {
+    fn read(self) -> Result<Put> {
+        let value = match (self.text, self.base64, self.absent) {
+            (Some(text), None, false) => Some(Bytes::from(text)),
+            (None, Some(base64), false) => {
+                Some(BASE64.decode(base64).map(Bytes::from).map_err(|error| Error::bad_request(format!("base64: {error}")))?)
+            }
+            (None, None, true) => None,
+            _ => return Err(Error::bad_request("a set has one of text, base64 and absent")),
+        };
+        if self
+            .content_type
+            .as_ref()
+            .is_some_and(|text| text.len() > CONTENT_TYPE_BYTES || text.bytes().any(|b| !(b' '..=b'~').contains(&b)))
+        {
+            return Err(Error::bad_request(format!("content_type is at most {CONTENT_TYPE_BYTES} visible ASCII characters")));
+        }
+        let seconds = |name, seconds: Option<i64>| seconds.map(|seconds| Seconds::new(name, seconds)).transpose();
+        let terms = Terms::new(Wanted {
+            ttl: seconds("ttl", self.ttl)?,
+            sliding: seconds("sliding", self.sliding)?,
+            swr: seconds("swr", self.swr)?,
+            sie: seconds("sie", self.sie)?,
+            jitter: seconds("jitter", self.jitter)?,
+            tags: self.tags.iter().map(|tag| Tag::parse(tag)).collect::<Result<_>>()?,
+        })?;
+        let etags = |header: Option<String>| header.as_deref().map(Etags::new);
+        let conditions = Conditions { if_match: etags(self.if_match), if_none_match: etags(self.if_none_match) };
+        Ok(Put::new(key(&self.key, self.namespace.as_deref())?, value, self.content_type, terms)?.only_if(conditions))
+    }
+}
+
+fn key(name: &str, namespace: Option<&str>) -> Result<Key> {
+    self::namespace(namespace)?.key(name.as_bytes())
+}
+
+fn at(n: usize, error: &Error) -> Error {
+    Error::new(error.code(), format!("operations[{n}]: {}", error.message())).hint("Nothing of the batch was done.")
+}
+
+fn too_much() -> Error {
+    Error::new(Code::ResultTooLarge, format!("the values of one answer have at most {VALUES_BYTES} bytes together"))
+        .hint("Get this key in another request.")
+}
+
+fn result(done: &Done) -> ResultReply<'_> {
+    match done {
+        Done::Found(None) => ResultReply::Missed { hit: false },
+        Done::Found(Some(entry)) => found(entry),
+        Done::Put(etag) => ResultReply::Set { etag: etag.to_string() },
+        Done::Deleted => ResultReply::Deleted { deleted: true },
+        Done::Counted(value, etag) => ResultReply::Counted { value: *value, etag: etag.to_string() },
+        Done::Refused(error) => ResultReply::Refused { error: error.body() },
+    }
+}
+
+fn found(entry: &Entry) -> ResultReply<'_> {
+    let (etag, expires_at) = (entry.etag.to_string(), entry.life.expires_at.map(rfc3339));
+    let Some(value) = &entry.value else { return ResultReply::Absent { absent: true, etag, expires_at } };
+    let text = std::str::from_utf8(value).ok();
+    let base64 = if text.is_none() { Some(BASE64.encode(value)) } else { None };
+    ResultReply::Entry(EntryReply { text, base64, content_type: entry.content_type.as_deref(), etag, expires_at })
+}

@@ -1,0 +1,139 @@
+//! `POST /v1/cache/{key}/remember`: a query on the tenant's database, answered as `/v1/sql` does, from the cache while no
+//! later commit has written what it reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::super::extract::{Json, Query};
+use super::super::guard::TenantCall;
+use super::super::unread::UnreadAnswers;
+use super::super::watch::SlowLog;
+use super::{CACHE_STATUS, KeyQuery, answer, namespace, segment};
+use crate::auth::scope::Scope;
+use crate::cache::{Cache, Conditions, Key, Making, Memory, QueryId, Recalled, Seconds, Tag, Terms, Wanted};
+use crate::error::{Error, Result};
+use crate::sql::{self, Caller, Integers, Params};
+use crate::sqlite::Limits;
+use crate::tenant::Lease;
+
+/// How long one waits for others to make the answer before one makes it oneself.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// How often one waits, where what the others made was old again at once.
+const WAITS: u32 = 2;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RememberBody {
+    sql: String,
+    #[serde(default)]
+    params: Params,
+    #[serde(default)]
+    integers: Integers,
+    ttl: Option<i64>,
+    jitter: Option<i64>,
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+/// What is asked, and how the answer is kept.
+struct Asked {
+    key: Key,
+    query: Arc<sql::Query>,
+    id: QueryId,
+    terms: Terms,
+    lasting: bool,
+}
+
+/// `POST`: the answer, remembered or made now.
+pub async fn remember(
+    call: TenantCall,
+    request: HttpRequest,
+    query: Query<KeyQuery>,
+    memory: Data<Memory>,
+    unread: Data<UnreadAnswers>,
+    slow: Data<SlowLog>,
+    body: Json<RememberBody>,
+) -> Result<HttpResponse> {
+    call.claims.require(Scope::Cache)?;
+    call.claims.require(Scope::SqlRead)?;
+    let asked = Asked::new(remembered(&request, &query.0)?, body.0)?;
+    let until = Instant::now() + WAIT;
+    for _ in 0..WAITS {
+        // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
+        let lease = call.lease().await?;
+        let cache = Cache::new(lease.cache(), &memory);
+        match cache.recall(&asked.key, asked.id, lease.database(), Limits::of(lease.plan())).await? {
+            Recalled::Found(found) => return answer(&request, &lease, &unread, &found),
+            Recalled::Mine(making) => return asked.make(&call, &lease, &memory, &unread, &slow, Some(making)).await,
+            Recalled::Theirs(waiting) => {
+                drop(lease);
+                waiting.over(until).await;
+            }
+        }
+    }
+    asked.make(&call, &call.lease().await?, &memory, &unread, &slow, None).await
+}
+
+/// `DELETE`: 204, whether or not an answer was there.
+pub async fn forget(call: TenantCall, request: HttpRequest, query: Query<KeyQuery>, memory: Data<Memory>) -> Result<HttpResponse> {
+    call.claims.require(Scope::Cache)?;
+    let key = remembered(&request, &query.0)?;
+    Cache::new(call.lease().await?.cache(), &memory).delete(key, Conditions::default()).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+impl Asked {
+    fn new(key: Key, body: RememberBody) -> Result<Asked> {
+        let RememberBody { sql, params, integers, ttl, jitter, tags } = body;
+        let seconds = |what, given: Option<i64>| given.map(|given| Seconds::new(what, given)).transpose();
+        let tags = tags.iter().map(|tag| Tag::parse(tag)).collect::<Result<_>>()?;
+        let terms = Terms::new(Wanted { ttl: seconds("ttl", ttl)?, jitter: seconds("jitter", jitter)?, tags, ..Wanted::default() })?;
+        let query = sql::Query { sql, params, integers };
+        let spelled = serde_json::to_vec(&query).map_err(|error| Error::internal("a query cannot be spelled out", &error))?;
+        Ok(Asked { key, id: QueryId::of(&spelled), query: Arc::new(query), terms, lasting: ttl.is_none() })
+    }
+
+    /// Asks the database, and keeps the answer where `making` entitles to.
+    async fn make(
+        self,
+        call: &TenantCall,
+        lease: &Lease,
+        memory: &Arc<Memory>,
+        unread: &UnreadAnswers,
+        slow: &SlowLog,
+        making: Option<Making>,
+    ) -> Result<HttpResponse> {
+        unread.admit(lease)?;
+        let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
+        let made = self.query.make(lease.database(), lease.plan(), caller, self.lasting).await?;
+        slow.note(call.tenant.id.uuid(), "database", "remember", made.took, 1, call.request_id);
+        let body = actix_web::web::Bytes::from(made.body);
+        let kept = match (making, made.seen) {
+            (Some(making), Some(seen)) => {
+                Cache::new(lease.cache(), memory).keep(making, self.key, self.id, seen, body.clone(), self.terms).await
+            }
+            _ => None,
+        };
+        let mut answer = HttpResponse::Ok();
+        answer
+            .insert_header((CONTENT_TYPE, "application/json"))
+            .insert_header((CACHE_CONTROL, "private, no-cache"))
+            .insert_header((AGE, 0));
+        match kept {
+            Some(etag) => answer.insert_header((ETAG, etag.to_string())).insert_header((CACHE_STATUS, "tenantry; fwd=miss; stored")),
+            None => answer.insert_header((CACHE_STATUS, "tenantry; fwd=miss")),
+        };
+        Ok(answer.body(unread.hold(lease, body)?))
+    }
+}
+
+fn remembered(request: &HttpRequest, query: &KeyQuery) -> Result<Key> {
+    namespace(query.namespace.as_deref())?.remembered(&segment(request)?)
+}

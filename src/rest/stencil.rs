@@ -1,0 +1,91 @@
+//! A [`Stencil`] is the statement of a read with its values left open. Requests that differ in their literals only have
+//! one outline ([`super::outline`]) and so one stencil; for the second of them nothing is parsed, planned or rendered.
+//!
+//! A stencil is known by the outline and by the schema as its caller's role sees it, policies included: both are in its
+//! key. What else a statement is bound to (who calls, where the page begins) has a [`Slot`]; one with a value that has
+//! none is never kept.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use rusqlite::types::Value;
+
+use super::Task;
+use super::access::Caller;
+use super::render::{Slot, Statement};
+use super::schema::Schema;
+use crate::error::Result;
+
+/// Of all stencils together, in bytes.
+const BYTES: u64 = 32 << 20;
+
+/// A longer one is not kept, in bytes.
+const LONGEST: usize = 32 << 10;
+
+#[derive(Debug)]
+pub struct Stencil {
+    sql: String,
+    /// Of the columns.
+    pub names: Vec<String>,
+    slots: Vec<Slot>,
+}
+
+impl Stencil {
+    pub fn new(statement: &Statement, names: &[String], slots: Vec<Slot>) -> Stencil {
+        Stencil { sql: statement.sql.clone(), names: names.to_vec(), slots }
+    }
+
+    /// The statement for `task`. `Err` where a literal cannot be read.
+    pub fn filled(&self, task: &Task, caller: &Caller) -> Result<Statement> {
+        let value = |slot: &Slot| {
+            Ok(match slot {
+                Slot::Common(value) => value.clone(),
+                Slot::Literal(number, reading) => reading.read(task.outline.literal(*number))?,
+                Slot::Who(auth) => caller.answer(auth),
+                Slot::Limit => Value::Integer(task.page.limit_bound().unwrap_or(-1)),
+                Slot::Offset => Value::Integer(task.page.offset_bound()),
+            })
+        };
+        Ok(Statement { sql: self.sql.clone(), values: self.slots.iter().map(value).collect::<Result<_>>()? })
+    }
+}
+
+/// Those that are remembered, within bounds.
+pub struct Stencils(Cache<Box<[u8]>, Arc<Stencil>>);
+
+impl Default for Stencils {
+    fn default() -> Self {
+        let weigher = |key: &Box<[u8]>, stencil: &Arc<Stencil>| {
+            let names: usize = stencil.names.iter().map(|name| name.len() + 32).sum();
+            u32::try_from(key.len() + stencil.sql.len() + names + 64 * stencil.slots.len() + 200).unwrap_or(u32::MAX)
+        };
+        Stencils(Cache::builder().max_capacity(BYTES).weigher(weigher).build())
+    }
+}
+
+impl Stencils {
+    /// `schema` is as the caller sees it.
+    pub fn find(&self, schema: &Schema, task: &Task) -> Option<Arc<Stencil>> {
+        self.0.get(&key(schema, task)[..])
+    }
+
+    /// For benches: what it costs not to know one.
+    pub fn forget_all(&self) {
+        self.0.invalidate_all();
+    }
+
+    pub fn keep(&self, schema: &Schema, task: &Task, stencil: Stencil) {
+        let key = key(schema, task);
+        if key.len() + stencil.sql.len() <= LONGEST {
+            self.0.insert(key.into_boxed_slice(), Arc::new(stencil));
+        }
+    }
+}
+
+fn key(schema: &Schema, task: &Task) -> Vec<u8> {
+    let outline = task.outline.key();
+    let mut key = Vec::with_capacity(outline.len() + 8);
+    key.extend_from_slice(outline);
+    key.extend_from_slice(&schema.number().to_le_bytes());
+    key
+}

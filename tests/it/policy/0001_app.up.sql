@@ -1,0 +1,10 @@
+CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, login TEXT UNIQUE, salary INTEGER, boss INTEGER REFERENCES people(id));
+CREATE TABLE projects (id INTEGER PRIMARY KEY, name TEXT NOT NULL, is_open BOOLEAN NOT NULL DEFAULT false);
+CREATE TABLE members (project_id INTEGER NOT NULL REFERENCES projects(id), person_id INTEGER NOT NULL REFERENCES people(id), login TEXT NOT NULL, PRIMARY KEY (project_id, person_id)) WITHOUT ROWID;
+CREATE TABLE tasks (id INTEGER PRIMARY KEY, name TEXT NOT NULL, project_id INTEGER REFERENCES projects(id));
+CREATE TABLE notes (id INTEGER PRIMARY KEY, project_id INTEGER REFERENCES projects(id), task_id INTEGER REFERENCES tasks(id), owner TEXT, text TEXT, doc TEXT);
+CREATE TRIGGER give_away AFTER INSERT ON notes WHEN NEW.text = 'give away' BEGIN UPDATE notes SET owner = 'bob' WHERE id = NEW.id; END;
+CREATE TABLE seals (id BLOB PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE slots (id INTEGER, owner TEXT, UNIQUE (id) ON CONFLICT REPLACE);
+CREATE TABLE messages (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE vault (id INTEGER PRIMARY KEY, project_id INTEGER REFERENCES projects(id), secret TEXT);
