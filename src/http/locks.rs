@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::extract::Json;
-use super::guard::TenantCall;
+use super::guard::Caller;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ struct LockReply<'a> {
 }
 
 /// `POST`: 200 and the lock is the caller's, on the disk; 409 when somebody else has it, and had it for all of `wait_s`.
-pub async fn take(call: TenantCall, name: Path<String>, waiting: Data<WaitingForLocks>, body: Json<TakeBody>) -> Result<HttpResponse> {
+pub async fn take(call: Caller, name: Path<String>, waiting: Data<WaitingForLocks>, body: Json<TakeBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let (name, TakeBody { ttl_s, wait_s, owner }) = (LockName::parse(&name)?, body.0);
     if wait_s > WAIT_MAX_S {
@@ -85,7 +85,7 @@ pub async fn take(call: TenantCall, name: Path<String>, waiting: Data<WaitingFor
 }
 
 /// `GET`: who has it; 404 when nobody does.
-pub async fn look(call: TenantCall, name: Path<String>, waiting: Data<WaitingForLocks>) -> Result<HttpResponse> {
+pub async fn look(call: Caller, name: Path<String>, waiting: Data<WaitingForLocks>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let name = LockName::parse(&name)?;
     let lock = Locks::new(call.lease().await?.queue(), &waiting).look(&name).await?;
@@ -94,7 +94,7 @@ pub async fn look(call: TenantCall, name: Path<String>, waiting: Data<WaitingFor
 }
 
 /// `POST …/extend`: 200 with the lock, now until later; 409 when the token does not hold it.
-pub async fn extend(call: TenantCall, name: Path<String>, waiting: Data<WaitingForLocks>, body: Json<ExtendBody>) -> Result<HttpResponse> {
+pub async fn extend(call: Caller, name: Path<String>, waiting: Data<WaitingForLocks>, body: Json<ExtendBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let (name, ExtendBody { token, ttl_s }) = (LockName::parse(&name)?, body.0);
     let lock = Locks::new(call.lease().await?.queue(), &waiting).extend(&name, token, ttl_s).await?;
@@ -102,12 +102,7 @@ pub async fn extend(call: TenantCall, name: Path<String>, waiting: Data<WaitingF
 }
 
 /// `POST …/release`: 204; 409 when the token does not hold it.
-pub async fn release(
-    call: TenantCall,
-    name: Path<String>,
-    waiting: Data<WaitingForLocks>,
-    body: Json<ReleaseBody>,
-) -> Result<HttpResponse> {
+pub async fn release(call: Caller, name: Path<String>, waiting: Data<WaitingForLocks>, body: Json<ReleaseBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let name = LockName::parse(&name)?;
     Locks::new(call.lease().await?.queue(), &waiting).release(&name, body.0.token).await?;
