@@ -119,12 +119,11 @@ impl Database {
             return Err(busy());
         }
         let fresh = self.make_room_for_a_new_one()?;
-        self.open_file(for_writer, fresh).inspect_err(|error| self.spoil(error))
+        self.open_file(room, fresh).inspect_err(|error| self.spoil(error))
     }
 
     /// Opens what is there; with `fresh`, makes it.
-    fn open_file(&self, mut for_writer: Descriptors, fresh: bool) -> Result<Arc<Open>> {
-        let for_reader = for_writer.split(READER_DESCRIPTORS);
+    fn open_file(&self, room: Descriptors, fresh: bool) -> Result<Arc<Open>> {
         let create = self.options.create || fresh;
         match std::fs::symlink_metadata(&self.path) {
             Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
