@@ -104,13 +104,6 @@ impl Waiters {
         self.own.notified().await;
     }
 
-    /// One claim of each queue of the file.
-    fn ring_all(&self, path: &Path) {
-        if let Some(file) = self.files().get(path) {
-            file.lines.values().for_each(|line| line.ready.notify_one());
-        }
-    }
-
     /// A hold on what is seen to already.
     pub(super) fn held(&self, file: &Database) -> Option<Hold> {
         self.wakeups.as_ref()?.held(Uuid::from_u128(file.owner()?))
@@ -218,7 +211,6 @@ pub(super) struct Bell {
     waiters: Arc<Waiters>,
     file: Arc<Database>,
     rung: Vec<(QueueName, Millis, Millis)>,
-    everywhere: bool,
     /// When the file must be looked into though nobody asks.
     look_at: Millis,
     /// Let go of after the commit.
@@ -227,13 +219,12 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new(waiters: &Arc<Waiters>, file: &Arc<Database>, hold: Option<Hold>) -> Bell {
-        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new(), everywhere: false, look_at: Millis::MAX, hold }
+        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new(), look_at: Millis::MAX, hold }
     }
 
     /// The transaction begins (again).
     pub(super) fn quieten(&mut self) {
         self.rung.clear();
-        self.everywhere = false;
         self.look_at = Millis::MAX;
     }
 
@@ -244,11 +235,6 @@ impl Bell {
             Some((last, due, _)) if last == queue => *due = at.min(*due),
             _ => self.rung.push((queue.clone(), at, now)),
         }
-    }
-
-    /// There is something to do for whoever claims, from whatever queue.
-    pub(super) fn ring_all(&mut self) {
-        self.everywhere = true;
     }
 
     /// [`Bell::ring`] for a queue known by its number.
@@ -271,9 +257,6 @@ impl Bell {
         }
         let by = self.hold.as_ref().map_or(Millis::MAX, Hold::by);
         let mut first = self.look_at;
-        if self.everywhere && first > 0 && tx.row(ANY_IS_PUSHED, [], |_| Ok(()))?.is_some() {
-            first = 0;
-        }
         for (queue, at, _) in &self.rung {
             if *at < by.min(first) && tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some() {
                 first = *at;
@@ -285,13 +268,10 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        if self.file.owner().is_none() && (self.everywhere || !self.rung.is_empty() || self.look_at < Millis::MAX) {
+        if self.file.owner().is_none() && (!self.rung.is_empty() || self.look_at < Millis::MAX) {
             self.waiters.own.notify_one();
         }
         if self.waiters.count() > 0 {
-            if self.everywhere {
-                self.waiters.ring_all(self.file.path());
-            }
             for (queue, at, now) in &self.rung {
                 self.waiters.ring(self.file.path(), queue, *at, *now);
             }
@@ -302,4 +282,3 @@ impl Drop for Bell {
 const NAME: &str = "SELECT name FROM queues WHERE queue = ?1";
 
 const IS_PUSHED: &str = "SELECT 1 FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
-const ANY_IS_PUSHED: &str = "SELECT 1 FROM webhooks LIMIT 1";
