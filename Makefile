@@ -3,12 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench tools lint check demo clients clients-if-possible
+.PHONY: help run test bench bench-redis tools lint check demo clients clients-if-possible
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: tools ## Build, start a server with three example tenants, and show what it does
 	cargo run --locked -- demo $(ARGS)
@@ -17,6 +17,10 @@ test: tools lint check demo clients-if-possible ## Everything: format, lints, te
 
 bench: tools ## Measure how far from its limits it is, in under five minutes
 	cargo bench --locked --bench limits -- $(ARGS)
+
+bench-redis: tools ## Measure the cache and the queue beside a Redis server, installed where it is missing
+	@command -v redis-server > /dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends redis-server; }
+	cargo bench --locked --bench limits -- --redis $(ARGS)
 
 # What the build and the tests need beside cargo, installed only where it is missing.
 tools:

@@ -76,6 +76,7 @@ routes! {
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
         "/v1/queues/{queue}/purge" [POST queue::control::purge]
         "/rest/v1/" [GET rest::root]
+        "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [
             GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,
             OPTIONS rest::options,

@@ -10,10 +10,13 @@
 
 pub mod access;
 mod body;
+mod call;
 mod conditions;
 mod cursor;
 mod expression;
 mod filter;
+mod function;
+mod lexer;
 mod media;
 mod openapi;
 mod order;
@@ -36,6 +39,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 pub use access::Caller;
+pub use call::Call;
+pub use function::Functions;
 pub use plan::Unindexed;
 pub use policy::Policies;
 pub use schema::Schemas;
@@ -43,7 +48,7 @@ pub use schema::Schemas;
 use crate::auth::scope::Scope;
 use crate::config;
 use crate::error::Result;
-use crate::sqlite::{Database, Limits, Reader};
+use crate::sqlite::{Database, Limits, Reader, WriteTx};
 use media::Media;
 use page::Page;
 use payload::Payload;
@@ -63,7 +68,7 @@ pub enum Verb {
 /// A request as it came.
 pub struct Request<'r> {
     pub verb: Verb,
-    /// As the path has it.
+    /// Its name or the function's, as the path has it.
     pub table: &'r str,
     /// The query string.
     pub query: &'r str,
@@ -71,6 +76,7 @@ pub struct Request<'r> {
     /// `Accept-Profile` or `Content-Profile`.
     pub profile: Option<&'r str>,
     pub prefer: Vec<&'r str>,
+    /// Of a GET; other methods do not look at it.
     pub range: Option<&'r str>,
     pub content_type: Option<&'r str>,
     pub body: &'r [u8],
@@ -92,7 +98,13 @@ pub struct Task {
 pub struct Setting {
     pub caller: Caller,
     pub plan: Arc<config::Plan>,
-    pub schemas: Arc<Schemas>,
+    pub dialect: Arc<Dialect>,
+}
+
+/// What all requests share.
+pub struct Dialect {
+    pub schemas: Schemas,
+    pub functions: Functions,
     pub unindexed: Unindexed,
 }
 
@@ -111,14 +123,12 @@ pub struct Answer {
 
 impl Task {
     pub fn read(request: &Request<'_>) -> Result<Task> {
-        if let Some(profile) = request.profile.filter(|profile| *profile != "public") {
-            return Err(refusal::unknown_profile(profile));
-        }
+        served(request)?;
         let pairs = pairs(request.query);
         let query = Query::parse(&pairs)?;
         let prefer = Prefer::parse(request.prefer.iter().copied())?;
         let media = Media::negotiate(request.accept)?;
-        let page = Page::of(query.root(), request.range.filter(|_| request.verb == Verb::Get))?;
+        let page = Page::of(query.root(), request.range)?;
         let payload = match request.verb {
             Verb::Get | Verb::Delete => None,
             Verb::Post | Verb::Patch | Verb::Put => Some(Payload::parse(request.content_type, request.body)?),
@@ -128,6 +138,14 @@ impl Task {
         pairs.iter().for_each(|(name, value)| (name, (name == "select").then_some(value)).hash(&mut hasher));
         let table = decoded(request.table, false);
         Ok(Task { verb: request.verb, table, query, prefer, media, page, payload, kind: hasher.finish() })
+    }
+}
+
+/// That the request is for the one schema there is.
+fn served(request: &Request<'_>) -> Result<()> {
+    match request.profile.filter(|profile| *profile != "public") {
+        Some(profile) => Err(refusal::unknown_profile(profile)),
+        None => Ok(()),
     }
 }
 
@@ -146,14 +164,42 @@ pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Resu
     outcome.map_err(refusal::translate)
 }
 
+/// Calls a function on `database`.
+pub async fn call(database: &Arc<Database>, setting: Setting, call: Call) -> Result<Answer> {
+    let scopes = setting.caller.claims.scopes;
+    scopes.require(Scope::SqlRead)?;
+    let limits = Limits::of(&setting.plan);
+    let (serial, kind) = (database.serial(), call.kind());
+    let outcome = if call.function.is_volatile {
+        scopes.require(Scope::SqlWrite)?;
+        let called = move |tx: &WriteTx<'_>| call.run(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
+        database.write(limits, called).await
+    } else {
+        let called = move |reader: &Reader<'_>| {
+            reader.snapshot()?;
+            call.run(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
+        };
+        database.read_brief(limits, kind, called).await
+    };
+    outcome.map_err(refusal::translate)
+}
+
+/// The methods that a function takes, as `Allow` lists them.
+pub fn callable(functions: &Functions, caller: &Caller, name: &str) -> Result<&'static str> {
+    caller.claims.require(Scope::SqlRead)?;
+    let name = decoded(name, false);
+    let found = functions.find(caller, &name).ok_or_else(|| refusal::unknown_function(functions.of(caller), &name, &[]))?;
+    Ok(found.methods())
+}
+
 /// What there is: the tenant's tables as an OpenAPI document.
 pub async fn describe(database: &Arc<Database>, setting: Setting) -> Result<Vec<u8>> {
     setting.caller.claims.require(Scope::SqlRead)?;
     let serial = database.serial();
     let described = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = access::schema(&setting.caller, setting.schemas.of(serial, reader)?);
-        Ok(openapi::document(&schema, &setting.caller))
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
+        Ok(openapi::document(&schema, &setting.dialect.functions, &setting.caller))
     };
     database.read(Limits::default(), described).await
 }
@@ -164,7 +210,7 @@ pub async fn allowed(database: &Arc<Database>, setting: Setting, table: &str) ->
     let (serial, table) = (database.serial(), decoded(table, false));
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        let schema = access::schema(&setting.caller, setting.schemas.of(serial, reader)?);
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
         let found = access::find(&setting.caller, &schema, &table)?;
         Ok(match schema.table(found) {
             view if view.shape == schema::Shape::View => "OPTIONS,GET,HEAD",

@@ -41,26 +41,31 @@ pub struct Client {
 impl Client {
     /// Requests a second that all connections together get answered, each doing `work` for a slice.
     pub fn rate(&self, target: &Target, work: impl AsyncFn(&mut Line) + Sync) -> f64 {
+        self.spread(async |number, until| {
+            let mut line = Line { wire: Wire::new(target, PATIENCE), number, request: Vec::new(), until, asked: 0 };
+            work(&mut line).await;
+            line.asked
+        })
+    }
+
+    /// What all connections together get done in a second: `work` is one connection's, given its number and when to end,
+    /// and says how much it did.
+    pub fn spread(&self, work: impl AsyncFn(usize, Instant) -> u64 + Sync) -> f64 {
         let threads = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)).min(self.connections);
         let began = Instant::now();
         let until = began + self.slice;
         let work = &work;
-        let asked: u64 = std::thread::scope(|scope| {
+        let done: u64 = std::thread::scope(|scope| {
             let one = |thread: usize| {
                 move || {
                     let mine = (0..self.connections).filter(move |number| number % threads == thread);
-                    let lines = mine.map(async |number| {
-                        let mut line = Line { wire: Wire::new(target, PATIENCE), number, request: Vec::new(), until, asked: 0 };
-                        work(&mut line).await;
-                        line.asked
-                    });
-                    runtime().block_on(join_all(lines)).into_iter().sum::<u64>()
+                    runtime().block_on(join_all(mine.map(|number| work(number, until)))).into_iter().sum::<u64>()
                 }
             };
             let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(one(thread))).collect();
             threads.into_iter().map(|thread| thread.join().expect("a client's thread")).sum()
         });
-        asked as f64 / began.elapsed().as_secs_f64()
+        done as f64 / began.elapsed().as_secs_f64()
     }
 }
 

@@ -6,6 +6,7 @@
 mod client;
 mod goals;
 mod local;
+mod redis;
 mod results;
 mod rows;
 mod scale;
@@ -30,6 +31,9 @@ pub struct Args {
     /// Measure scale, fairness and overload instead: some minutes
     #[arg(long)]
     scale: bool,
+    /// Measure the cache and the queue beside a Redis server instead
+    #[arg(long, conflicts_with = "scale")]
+    redis: bool,
     /// Only these rows (may be repeated)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
@@ -91,7 +95,11 @@ fn main() {
     assert!(unknown.is_empty(), "no such row: {unknown:?}; there are {}", names.join(", "));
 
     let began = Instant::now();
-    let results = if args.scale { scale::run(&args) } else { limits(&args) };
+    let results = match (args.scale, args.redis) {
+        (true, _) => scale::run(&args),
+        (_, true) => redis::run(&args),
+        _ => limits(&args),
+    };
     tell("");
     println!("{}", results.table());
     println!("\n{} rounds of {} ms a side in {:.0} s", args.rounds, args.slice_ms, began.elapsed().as_secs_f64());

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tenantry::cli::load::wire;
+use tenantry::cli::load::wire::{self, Caller};
 
 use crate::client::{Line, runtime};
 use crate::local::{self, ROWS as TABLE_ROWS, cores};
@@ -33,13 +33,22 @@ pub const ROWS: &[RowDef] = &[
 ];
 
 pub const SQL: &str = "/v1/sql";
-const CACHE: &str = "/v1/cache/limits";
-const JOBS: &str = "/v1/queues/limits/jobs";
-const CLAIM: &str = "/v1/queues/limits/claim";
+pub const CACHE: &str = "/v1/cache/limits";
+pub const JOBS: &str = "/v1/queues/limits/jobs";
+pub const CLAIM: &str = "/v1/queues/limits/claim";
 
-const TEN: &[u8] = br#"{"max":10,"lease_s":600}"#;
+pub const TEN: &[u8] = br#"{"max":10,"lease_s":600}"#;
 pub const INSERT: &[u8] = br#"{"statements":[{"sql":"INSERT INTO w (v) VALUES (?1)","params":["the quick brown fox"]}]}"#;
-const JOB: &[u8] = br#"{"payload":{"to":"somebody@example.com","template":"welcome"}}"#;
+pub const JOB: &[u8] = br#"{"payload":{"to":"somebody@example.com","template":"welcome"}}"#;
+
+/// What the cache holds: 528 bytes.
+pub const VALUE: &str = concat!(
+    "the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy ",
+    "dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the la",
+    "zy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the",
+    " lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over ",
+    "the lazy dog "
+);
 
 /// Tenants made in one round of `provision`.
 const PROVISIONED: usize = 100;
@@ -49,8 +58,7 @@ pub fn canned(tenantry: &Tenantry) -> Answers {
     const JSON: &str = "application/json";
     let caller = &tenantry.tenants[0].caller;
     let post = |path: &str, body: &[u8]| tenantry.sample(JSON, |request| wire::post(request, caller, path, body));
-    let value = "the quick brown fox jumps over the lazy dog ".repeat(12);
-    tenantry.sample(JSON, |request| wire::put(request, caller, CACHE, value.as_bytes()));
+    tenantry.sample(JSON, |request| wire::put(request, caller, CACHE, VALUE.as_bytes()));
     let enqueued: Vec<Canned> = (0..10).map(|_| post(JOBS, JOB)).collect();
     let claimed = post(CLAIM, TEN);
     let jobs: Value = serde_json::from_str(&claimed.body).expect("JSON");
@@ -129,13 +137,13 @@ impl Call {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Side {
+pub enum Side {
     Tenantry,
     Limit,
 }
 
 /// Tenantry's figure and the limit's, measured in turns that alternate by round.
-fn both(round: usize, mut measure: impl FnMut(Side) -> f64) -> [f64; 2] {
+pub fn both(round: usize, mut measure: impl FnMut(Side) -> f64) -> [f64; 2] {
     if round.is_multiple_of(2) {
         let limit = measure(Side::Limit);
         [measure(Side::Tenantry), limit]
@@ -144,7 +152,7 @@ fn both(round: usize, mut measure: impl FnMut(Side) -> f64) -> [f64; 2] {
     }
 }
 
-fn of(goal: &'static str, [ours, limit]: [f64; 2]) -> Measured {
+pub fn of(goal: &'static str, [ours, limit]: [f64; 2]) -> Measured {
     Measured { goal, ours, limit: Some(limit) }
 }
 
@@ -211,18 +219,23 @@ fn claim_ack(site: &mut Site, round: usize) -> Vec<Measured> {
         site.client.rate(target, async |line: &mut Line| {
             while line.runs() {
                 wire::post(&mut line.request, caller, claim, TEN);
-                let jobs: Value = line.ask(200, |body| serde_json::from_slice(body).expect("JSON")).await;
-                let jobs = jobs["jobs"].as_array().expect("jobs");
-                assert!(!jobs.is_empty(), "the queue ran dry");
-                for job in jobs {
-                    let (path, body) = ack_of(job);
-                    wire::post(&mut line.request, caller, if on_bare { "/ack" } else { &path }, &body);
-                    line.ask(200, |_| ()).await;
-                }
+                acknowledge(line, caller, on_bare.then_some("/ack")).await;
             }
         })
     };
     vec![of("claim-ack", both(round, rate))]
+}
+
+/// Sends the claim that is in the request, and acknowledges its jobs one by one, each at its own path unless one is given.
+pub async fn acknowledge(line: &mut Line, caller: &Caller, path: Option<&str>) {
+    let jobs: Value = line.ask(200, |body| serde_json::from_slice(body).expect("JSON")).await;
+    let jobs = jobs["jobs"].as_array().expect("jobs");
+    assert!(!jobs.is_empty(), "the queue ran dry");
+    for job in jobs {
+        let (own, body) = ack_of(job);
+        wire::post(&mut line.request, caller, path.unwrap_or(&own), &body);
+        line.ask(200, |_| ()).await;
+    }
 }
 
 /// The first request to each tenant after a start, one after the other, against opening its file and the same statement.

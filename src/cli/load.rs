@@ -17,6 +17,7 @@ mod tally;
 mod truth;
 mod verdict;
 mod verify;
+mod via;
 pub mod wire;
 mod work;
 
@@ -37,6 +38,7 @@ use self::report::{Report, Row, Server, Settings, Summary, Wrong};
 use self::tally::{Tally, Trouble};
 use self::truth::Truth;
 use self::verify::Verified;
+use self::via::Via;
 use self::wire::{Caller, Target, Wire};
 use self::work::{Shared, Worker};
 use super::client::key_in;
@@ -57,6 +59,9 @@ pub struct Load {
     /// `queue` stand for usual shares of theirs
     #[arg(long, value_name = "OP=WEIGHT,…", default_value = "read=80,insert=10,cache=5,queue=5")]
     mix: Mix,
+    /// How rows are read and written: sql (POST /v1/sql), hrana (POST /v3/pipeline), or rows (/rest/v1/…)
+    #[arg(long, value_name = "WAY", default_value = "sql")]
+    via: Via,
     /// How load is spread over the tenants: uniform, zipf:S, or hot:SHARE on the first one
     #[arg(long, value_name = "KIND", default_value = "zipf:1.0")]
     skew: Skew,
@@ -145,7 +150,7 @@ impl Load {
 
         let (truth, trouble) = (Truth::new(now_s(), tenants, rows, connections), Trouble::default());
         let spread = Spread::new(self.skew, tenants);
-        let shared = Shared::new(&fleet, &truth, &trouble, connections, self.batch as usize, spread.has_hot());
+        let shared = Shared::new((&fleet, &truth, &trouble), connections, self.via, self.batch as usize, spread.has_hot());
         if self.mix.has(Op::CacheGet) {
             runtime.block_on(warm_caches(&shared))?;
         }
@@ -173,6 +178,7 @@ impl Load {
                 provisioned: fleet.provisioned,
                 rows,
                 mix: self.mix.text().to_owned(),
+                via: self.via.name(),
                 skew: self.skew.to_string(),
                 rate: self.rate.0,
                 connections,

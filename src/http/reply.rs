@@ -1,7 +1,7 @@
 //! Answers that every route shares: errors as JSON, unknown paths, wrong methods.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
 use crate::error::{Code, Error, Result};
@@ -16,6 +16,10 @@ impl ResponseError for Error {
         if let Some(wait) = self.wait() {
             // Whole seconds, rounded up.
             answer.insert_header((RETRY_AFTER, (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)));
+        }
+        if self.is_spoken() {
+            // Where PostgREST's clients find the code of an answer to HEAD, which has no body.
+            answer.insert_header((HeaderName::from_static("proxy-status"), format!("PostgREST; error={}", self.body().code)));
         }
         if self.code() == Code::Unauthenticated {
             answer.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));

@@ -13,7 +13,7 @@ use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
 use super::watch::SlowLog;
 use crate::error::Result;
-use crate::rest::{self, Answer, Caller, Request, Schemas, Setting, Task, Unindexed, Verb};
+use crate::rest::{self, Answer, Call, Caller, Dialect, Request, Setting, Task, Verb};
 use crate::tenant::Lease;
 
 /// Every method of `/rest/v1/{table}`.
@@ -21,8 +21,7 @@ pub async fn rows(
     call: TenantCall,
     request: HttpRequest,
     body: Body,
-    schemas: Data<Schemas>,
-    unindexed: Data<Unindexed>,
+    dialect: Data<Dialect>,
     slow: Data<SlowLog>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
@@ -30,38 +29,53 @@ pub async fn rows(
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let began = Instant::now();
-    let outcome = rest::run(lease.database(), setting(&call, &lease, &schemas, &unindexed), task).await;
+    let outcome = rest::run(lease.database(), setting(&call, &lease, &dialect), task).await;
     slow.note(call.tenant.id.uuid(), "database", "rest", began.elapsed(), 1, call.request_id);
     answered(outcome?, &lease, &unread)
 }
 
 /// `OPTIONS /rest/v1/{table}`: the methods it takes.
-pub async fn options(call: TenantCall, request: HttpRequest, schemas: Data<Schemas>, unindexed: Data<Unindexed>) -> Result<HttpResponse> {
+pub async fn options(call: TenantCall, request: HttpRequest, dialect: Data<Dialect>) -> Result<HttpResponse> {
     let lease = call.lease().await?;
-    let allowed = rest::allowed(lease.database(), setting(&call, &lease, &schemas, &unindexed), table(&request)).await?;
+    let allowed = rest::allowed(lease.database(), setting(&call, &lease, &dialect), table(&request)).await?;
+    Ok(HttpResponse::Ok().insert_header((ALLOW, allowed)).finish())
+}
+
+/// `/rest/v1/rpc/{name}`
+pub async fn call(
+    call: TenantCall,
+    request: HttpRequest,
+    body: Body,
+    dialect: Data<Dialect>,
+    slow: Data<SlowLog>,
+    unread: Data<UnreadAnswers>,
+) -> Result<HttpResponse> {
+    let caller = Caller { claims: call.claims.clone() };
+    let called = Call::read(&asked(&request, &body.0), &dialect.functions, &caller)?;
+    let lease = call.lease().await?;
+    unread.admit(&lease)?;
+    let began = Instant::now();
+    let outcome = rest::call(lease.database(), setting(&call, &lease, &dialect), called).await;
+    slow.note(call.tenant.id.uuid(), "database", "rpc", began.elapsed(), 1, call.request_id);
+    answered(outcome?, &lease, &unread)
+}
+
+/// `OPTIONS /rest/v1/rpc/{name}`: the methods it takes.
+pub async fn callable(call: TenantCall, request: HttpRequest, dialect: Data<Dialect>) -> Result<HttpResponse> {
+    let allowed = rest::callable(&dialect.functions, &Caller { claims: call.claims.clone() }, table(&request))?;
     Ok(HttpResponse::Ok().insert_header((ALLOW, allowed)).finish())
 }
 
 /// `GET /rest/v1/`: the tables, as an OpenAPI document.
-pub async fn root(
-    call: TenantCall,
-    schemas: Data<Schemas>,
-    unindexed: Data<Unindexed>,
-    unread: Data<UnreadAnswers>,
-) -> Result<HttpResponse> {
+pub async fn root(call: TenantCall, dialect: Data<Dialect>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
     let lease = call.lease().await?;
     unread.admit(&lease)?;
-    let document = rest::describe(lease.database(), setting(&call, &lease, &schemas, &unindexed)).await?;
+    let document = rest::describe(lease.database(), setting(&call, &lease, &dialect)).await?;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/openapi+json; charset=utf-8")).body(unread.hold(&lease, document)?))
 }
 
-fn setting(call: &TenantCall, lease: &Lease, schemas: &Data<Schemas>, unindexed: &Unindexed) -> Setting {
-    Setting {
-        caller: Caller { claims: call.claims.clone() },
-        plan: lease.plan().clone(),
-        schemas: Arc::clone(schemas),
-        unindexed: *unindexed,
-    }
+fn setting(call: &TenantCall, lease: &Lease, dialect: &Data<Dialect>) -> Setting {
+    Setting { caller: Caller { claims: call.claims.clone() }, plan: lease.plan().clone(), dialect: Arc::clone(dialect) }
 }
 
 fn asked<'r>(request: &'r HttpRequest, body: &'r [u8]) -> Request<'r> {
@@ -80,7 +94,7 @@ fn asked<'r>(request: &'r HttpRequest, body: &'r [u8]) -> Request<'r> {
         accept: header(ACCEPT),
         profile: header(HeaderName::from_static(profile)),
         prefer: request.headers().get_all("prefer").filter_map(|value| value.to_str().ok()).collect(),
-        range: header(RANGE),
+        range: header(RANGE).filter(|_| *request.method() == Method::GET),
         content_type: header(CONTENT_TYPE),
         body,
     }

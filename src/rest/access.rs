@@ -23,6 +23,17 @@ pub struct Caller {
     pub claims: Arc<Claims>,
 }
 
+impl Caller {
+    /// Whether no policy holds it back.
+    pub fn is_service(&self) -> bool {
+        self.claims.role == SERVICE
+    }
+
+    pub fn is_anonymous(&self) -> bool {
+        self.claims.role == ANONYMOUS
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Select,
@@ -33,17 +44,6 @@ pub enum Command {
 
 impl Command {
     pub const ALL: [Command; 4] = [Command::Select, Command::Insert, Command::Update, Command::Delete];
-}
-
-impl Caller {
-    /// Whether policies do not hold for it.
-    pub fn is_service(&self) -> bool {
-        self.claims.role == SERVICE
-    }
-
-    pub fn is_anonymous(&self) -> bool {
-        self.claims.role == ANONYMOUS
-    }
 }
 
 /// `schema` as the caller sees it.

@@ -11,18 +11,20 @@ use crate::sqlite::Cells;
 
 pub struct Body<'p> {
     media: Media,
+    /// Any number of rows, not one.
+    many: bool,
     plan: &'p Plan,
     out: Vec<u8>,
     pub rows: u64,
 }
 
 impl<'p> Body<'p> {
-    pub fn new(media: Media, names: &[String], plan: &'p Plan) -> Body<'p> {
-        let mut body = Body { media, plan, out: Vec::with_capacity(256), rows: 0 };
+    pub fn new(media: Media, many: bool, names: &[String], plan: &'p Plan) -> Body<'p> {
+        let mut body = Body { media, many, plan, out: Vec::with_capacity(256), rows: 0 };
         match media {
-            Media::Json { .. } => body.out.push(b'['),
+            Media::Json { .. } if many => body.out.push(b'['),
             Media::Csv => body.line(names.iter().map(|name| ValueRef::Text(name.as_bytes()))),
-            Media::Object { .. } | Media::OpenApi => {}
+            Media::Json { .. } | Media::Object { .. } | Media::OpenApi => {}
         }
         body
     }
@@ -56,7 +58,8 @@ impl<'p> Body<'p> {
 
     pub fn finish(mut self) -> Result<Vec<u8>> {
         match self.media {
-            Media::Json { .. } => self.out.push(b']'),
+            Media::Json { .. } if self.many => self.out.push(b']'),
+            Media::Json { .. } if self.rows == 0 => self.out.extend_from_slice(b"null"),
             Media::Object { .. } if self.rows != 1 => return Err(refusal::not_one(self.rows)),
             _ => {}
         }

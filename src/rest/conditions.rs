@@ -203,7 +203,7 @@ fn literally(glob: &mut String, character: char) {
 /// Full text search: of an FTS5 table's column, or of all of them by the table's name.
 fn search(renderer: &mut Renderer<'_>, node: &Node<'_>, filter: &Filter, how: Search, words: &str) -> Result<String> {
     let table = renderer.table(node);
-    if table.shape != Shape::FullText || !filter.path.steps.is_empty() {
+    if table.shape != Shape::FullText || renderer.is_given(node) || !filter.path.steps.is_empty() {
         return Err(refusal::not_here("full text search on what is no column of an FTS5 table"));
     }
     let column = &filter.path.column;

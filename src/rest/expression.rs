@@ -88,7 +88,10 @@ impl Expression {
                 Form::Value(Kind::Boolean) => (format!("({})", self.text()), Kind::Text),
                 _ => (format!("CAST({sql} AS TEXT)"), Kind::Text),
             },
-            "int2" | "int4" | "int8" | "smallint" | "int" | "integer" | "bigint" => (format!("CAST({sql} AS INTEGER)"), Kind::Integer),
+            "int2" | "int4" | "int8" | "smallint" | "int" | "integer" | "bigint" => {
+                // Rounded, as PostgreSQL does it. An integer is left alone: past 2^53 it would lose digits.
+                (format!("CAST(CASE typeof({sql}) WHEN 'real' THEN round({sql}) ELSE {sql} END AS INTEGER)"), Kind::Integer)
+            }
             "float4" | "float8" | "real" | "double precision" => (format!("CAST({sql} AS REAL)"), Kind::Number),
             "numeric" | "decimal" => (format!("CAST({sql} AS NUMERIC)"), Kind::Number),
             "bool" | "boolean" => {

@@ -119,6 +119,11 @@ pub fn parse(path: Path, text: &str) -> Result<Filter> {
     Ok(Filter { path, negated, test })
 }
 
+/// Whether a value reads as a test.
+pub fn is_test(text: &str) -> bool {
+    test(&mut Cursor::new("filter", text), Ends::WithTheText).is_ok()
+}
+
 /// The tree of an `and=` or `or=` parameter, which is in parentheses.
 pub fn parse_tree(negated: bool, any: bool, text: &str) -> Result<Logic> {
     let mut cursor = Cursor::new("logic tree", text);

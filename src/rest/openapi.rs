@@ -3,17 +3,21 @@
 use serde_json::{Map, Value, json};
 
 use super::access::{self, Caller, Command};
+use super::function::{Function, Functions, Parameter};
 use super::render::Binder;
 use super::schema::{Column, Schema, Shape, Table};
 use super::value::Kind;
 
-/// Of the tables that the caller may see.
-pub fn document(schema: &Schema, caller: &Caller) -> Vec<u8> {
+/// Of the tables that the caller may see, and the functions that it may call.
+pub fn document(schema: &Schema, functions: &Functions, caller: &Caller) -> Vec<u8> {
     let seen = |table: &&Table| access::using(caller, table, Command::Select, "t", &mut Binder::default()).is_ok();
     let (mut definitions, mut paths) = (Map::new(), Map::new());
     for table in schema.tables().filter(seen) {
         definitions.insert(table.name.clone(), definition(schema, table));
         paths.insert(format!("/{}", table.name), operations(table));
+    }
+    for function in functions.of(caller) {
+        paths.insert(format!("/rpc/{}", function.name), calls(function));
     }
     let document = json!({
         "swagger": "2.0",
@@ -38,14 +42,7 @@ fn definition(schema: &Schema, table: &Table) -> Value {
 }
 
 fn property(schema: &Schema, table: &Table, at: usize, column: &Column) -> Value {
-    let mut property = match column.kind {
-        Kind::Integer => json!({ "type": "integer" }),
-        Kind::Number => json!({ "type": "number" }),
-        Kind::Boolean => json!({ "type": "boolean" }),
-        Kind::Text => json!({ "type": "string" }),
-        Kind::Blob => json!({ "type": "string", "format": "byte" }),
-        Kind::Json | Kind::Any => json!({}),
-    };
+    let mut property = form(column.kind);
     let mut notes = Vec::new();
     if table.key.contains(&at) {
         notes.push("This is a Primary Key.<pk/>".to_owned());
@@ -62,6 +59,42 @@ fn property(schema: &Schema, table: &Table, at: usize, column: &Column) -> Value
         property["format"] = json!(column.declared.to_lowercase());
     }
     property
+}
+
+fn form(kind: Kind) -> Value {
+    match kind {
+        Kind::Integer => json!({ "type": "integer" }),
+        Kind::Number => json!({ "type": "number" }),
+        Kind::Boolean => json!({ "type": "boolean" }),
+        Kind::Text => json!({ "type": "string" }),
+        Kind::Blob => json!({ "type": "string", "format": "byte" }),
+        Kind::Json | Kind::Any => json!({}),
+    }
+}
+
+fn calls(function: &Function) -> Value {
+    let tag = format!("(rpc) {}", function.name);
+    let required = |parameter: &&Parameter| parameter.default.is_none();
+    let properties: Map<String, Value> =
+        function.parameters.iter().map(|parameter| (parameter.name.clone(), form(parameter.kind))).collect();
+    let required: Vec<_> = function.parameters.iter().filter(required).map(|parameter| &parameter.name).collect();
+    let arguments = json!({ "type": "object", "properties": properties, "required": required });
+    let answers = json!({ "200": { "description": "OK" }, "204": { "description": "No Content" } });
+    let body = json!([{ "name": "args", "in": "body", "required": true, "schema": arguments }]);
+    let mut calls = json!({ "post": { "tags": [tag], "parameters": body, "responses": answers } });
+    if !function.is_volatile {
+        let parameters = function.parameters.iter().map(|parameter| {
+            let mut one = form(parameter.kind);
+            // A parameter of a query has a type.
+            one["type"] = one["type"].as_str().unwrap_or("string").into();
+            one["name"] = parameter.name.clone().into();
+            one["in"] = "query".into();
+            one["required"] = parameter.default.is_none().into();
+            one
+        });
+        calls["get"] = json!({ "tags": [tag], "parameters": parameters.collect::<Vec<_>>(), "responses": answers });
+    }
+    calls
 }
 
 fn operations(table: &Table) -> Value {

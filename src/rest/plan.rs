@@ -1,11 +1,15 @@
 //! A [`Plan`] is a query placed on a schema: a tree of tables, each with the relation that leads to it, what is asked
 //! of it and which of its rows. Every table's reference has a number, by which SQL calls it.
 
+use std::borrow::Cow;
+
+use rusqlite::types::Value;
+
 use super::query::{Query, Rows};
 use super::refusal;
 use super::relation::{self, Relation};
-use super::schema::{Schema, TableId};
-use super::select::{Embed, Item};
+use super::schema::{Schema, Table, TableId};
+use super::select::{Aggregate, Embed, Field, Item, Path};
 use crate::error::Result;
 
 /// Tables embedded in one another.
@@ -16,6 +20,19 @@ const TABLES_MAX: usize = 64;
 
 pub struct Plan<'q> {
     pub root: Node<'q>,
+    /// What stands in the place of the root's table, if something does.
+    pub given: Option<Given>,
+}
+
+/// Rows that a query of ours gives, like a table's. They are the caller's to see.
+pub struct Given {
+    pub sql: String,
+    /// What `sql` is bound to: the statement's first parameters.
+    pub values: Vec<Value>,
+    /// Any number of rows, not one.
+    pub many: bool,
+    /// Each is answered as its one value, not as an object.
+    pub bare: bool,
 }
 
 pub struct Node<'q> {
@@ -26,7 +43,7 @@ pub struct Node<'q> {
     pub parent: Option<usize>,
     pub relation: Option<Relation>,
     pub embed: Option<&'q Embed>,
-    pub items: &'q [Item],
+    pub items: Cow<'q, [Item]>,
     pub rows: Option<&'q Rows>,
     /// In the order of their items.
     pub children: Vec<Node<'q>>,
@@ -66,7 +83,7 @@ impl<'q> Plan<'q> {
         // What is said of a table that is not asked for is a mistake of somebody who would wonder about the answer.
         match query.rows.keys().find(|path| !planner.reached.contains(path)) {
             Some(path) => Err(refusal::not_embedded(path.first().map_or("", String::as_str))),
-            None => Ok(Plan { root }),
+            None => Ok(Plan { root, given: None }),
         }
     }
 }
@@ -96,6 +113,7 @@ impl<'q> Planner<'q> {
             children.push(self.node(reached, path)?);
             path.pop();
         }
+        let items = with_counts(self.schema.table(table), items);
         Ok(Node { table, number, parent, relation, embed, items, rows, children })
     }
 
@@ -116,6 +134,24 @@ impl<'q> Planner<'q> {
         let (origin, target) = (&self.schema.table(relation.origin).name, &self.schema.table(relation.target).name);
         Err(refusal::unindexed(origin, target, &format!("{}({})", table.name, names.join(", "))))
     }
+}
+
+/// `count` is `count()` in a table without a column of that name: PostgreSQL reads it so, and clients are told to write
+/// it.
+fn with_counts<'q>(table: &Table, items: &'q [Item]) -> Cow<'q, [Item]> {
+    let is_count = |path: &Path| path.column == Aggregate::Count.name() && path.steps.is_empty();
+    let counts = |item: &Item| matches!(item, Item::Field(Field { path: Some(path), aggregate: None, .. }) if is_count(path));
+    if table.column(Aggregate::Count.name()).is_some() || !items.iter().any(counts) {
+        return Cow::Borrowed(items);
+    }
+    let counted = |item: &Item| match item {
+        Item::Field(field) if counts(item) => {
+            let (alias, aggregate_cast) = (field.alias.clone(), field.cast.clone());
+            Item::Field(Field { alias, path: None, cast: None, aggregate: Some(Aggregate::Count), aggregate_cast })
+        }
+        other => other.clone(),
+    };
+    Cow::Owned(items.iter().map(counted).collect())
 }
 
 impl<'q> Node<'q> {

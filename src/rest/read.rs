@@ -6,7 +6,7 @@ use super::media::Media;
 use super::page::content_range;
 use super::plan::Plan;
 use super::prefer::{Applies, Count};
-use super::render::{self, From};
+use super::render::{self, From, Layout};
 use super::schema::Schema;
 use super::{Answer, Setting, Task, execute};
 use crate::error::{Error, Result};
@@ -17,21 +17,31 @@ const ESTIMATED_MAX: i64 = 100_000;
 
 pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
     reader.snapshot()?;
-    let schema = access::schema(&setting.caller, setting.schemas.of(serial, reader)?);
+    let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
     let table = access::find(&setting.caller, &schema, &task.table)?;
-    let plan = Plan::new(&schema, &task.query, table, setting.unindexed)?;
+    let plan = Plan::new(&schema, &task.query, table, setting.dialect.unindexed)?;
+    page(reader, &schema, setting, &plan, task)
+}
+
+/// The page of the plan's rows that the task asks for.
+pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan<'_>, task: &Task) -> Result<Answer> {
     let from = From::Request {
         limit: task.page.limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)),
         offset: i64::try_from(task.page.offset).unwrap_or(i64::MAX),
     };
-    let (statement, names) = render::rows(&schema, &setting.caller, &plan, task.media.layout(), from)?;
-    let mut body = Body::new(task.media, &names, &setting.plan);
+    let (bare, many) = plan.given.as_ref().map_or((false, true), |given| (given.bare, given.many));
+    let layout = match task.media.layout() {
+        Layout::Object { .. } if bare => Layout::Bare,
+        layout => layout,
+    };
+    let (statement, names) = render::rows(schema, &setting.caller, plan, layout, from)?;
+    let mut body = Body::new(task.media, many, &names, &setting.plan);
     execute(reader, &statement, |cells| body.row(cells))?;
     let total = match task.prefer.count {
         None => None,
         // All of it is on this page.
         Some(_) if task.page.offset == 0 && task.page.limit.is_none_or(|limit| body.rows < limit) => Some(body.rows),
-        Some(how) => Some(total(reader, &schema, &setting.caller, &plan, how)?),
+        Some(how) => Some(total(reader, schema, &setting.caller, plan, how)?),
     };
     let (status, content_range) = match task.page.placed(body.rows, total) {
         Ok(placed) => placed,

@@ -3,6 +3,7 @@
 use rusqlite::ffi;
 use serde_json::{Value, json};
 
+use super::function::Function;
 use super::schema::{Schema, Table};
 use crate::error::{Code, Error};
 
@@ -120,6 +121,30 @@ pub fn unknown_table(schema: &Schema, name: &str) -> Error {
         Some((likeness, table)) if likeness > 0.8 => error.hint(format!("Perhaps you meant the table 'public.{}'", table.name)),
         _ => error,
     }
+}
+
+/// `known` are the functions that the caller may call.
+pub fn unknown_function<'f>(known: impl Iterator<Item = &'f Function>, name: &str, arguments: &[&str]) -> Error {
+    let (called, with) = match arguments {
+        [] => (format!("public.{name} without parameters"), String::new()),
+        [one] => (format!("public.{name}({one})"), format!(" with parameter {one}")),
+        several => (format!("public.{name}({})", several.join(", ")), format!(" with parameters {}", several.join(", "))),
+    };
+    let searched = if arguments.is_empty() { called.clone() } else { format!("public.{name}{with}") };
+    let error = says("PGRST202", 404, format!("Could not find the function {called} in the schema cache"))
+        .details(format!("Searched for the function {searched}, but no matches were found in the schema cache.").into());
+    let near = known.map(|function| (strsim::jaro_winkler(&function.name, name), function)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((likeness, function)) if likeness > 0.8 => {
+            error.hint(format!("Perhaps you meant to call the function public.{}", function.signature()))
+        }
+        _ => error.hint("A function is there for a service token, and for the roles that it is granted to."),
+    }
+}
+
+pub fn not_by_get(function: &str) -> Error {
+    says("25006", 405, format!("the function {function} may write, and GET does not"))
+        .hint("Call it with POST; declare it STABLE if it only reads.")
 }
 
 pub fn unknown_column(table: &str, column: &str) -> Error {

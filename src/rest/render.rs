@@ -11,7 +11,7 @@ use super::access::{self, Caller, Command};
 use super::conditions;
 use super::expression::{Expression, identifier, json_path, member, member_text, object};
 use super::order::Term;
-use super::plan::{Node, Plan};
+use super::plan::{Given, Node, Plan};
 use super::refusal;
 use super::schema::{Schema, Shape, Table};
 use super::select::{Aggregate, Field, Item, Path};
@@ -53,6 +53,8 @@ impl Binder {
 pub enum Layout {
     /// One JSON object in one column.
     Object { stripped: bool },
+    /// The one column itself.
+    Bare,
     /// A column for each.
     Columns,
 }
@@ -72,6 +74,8 @@ const CONDITIONS_MAX: usize = 10_000;
 const COLUMNS_MAX: usize = 2_000;
 
 pub struct Renderer<'a> {
+    /// Of the plan that is rendered.
+    given: Option<&'a Given>,
     pub schema: &'a Schema,
     pub caller: &'a Caller,
     pub binder: Binder,
@@ -84,7 +88,22 @@ pub struct Renderer<'a> {
 
 impl<'a> Renderer<'a> {
     pub fn new(schema: &'a Schema, caller: &'a Caller) -> Renderer<'a> {
-        Renderer { schema, caller, binder: Binder::default(), stripped: false, conditions: 0, fragile: false }
+        Renderer { given: None, schema, caller, binder: Binder::default(), stripped: false, conditions: 0, fragile: false }
+    }
+
+    fn of(schema: &'a Schema, caller: &'a Caller, plan: &'a Plan<'_>) -> Renderer<'a> {
+        let given = plan.given.as_ref();
+        let binder = Binder { values: given.map_or(Vec::new(), |given| given.values.clone()) };
+        Renderer { given, binder, ..Renderer::new(schema, caller) }
+    }
+
+    /// Whether something stands in the place of the table of `node`.
+    pub fn is_given(&self, node: &Node<'_>) -> bool {
+        self.given(node).is_some()
+    }
+
+    fn given(&self, node: &Node<'_>) -> Option<&'a Given> {
+        self.given.filter(|_| node.parent.is_none())
     }
 
     /// One more condition. Errors: PGRST100 past [`CONDITIONS_MAX`].
@@ -117,13 +136,14 @@ impl Name {
 /// The rows that `plan` chooses, and the names of their columns.
 pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, from: From<'_>) -> Result<(Statement, Vec<String>)> {
     let stripped = layout == Layout::Object { stripped: true };
-    let mut renderer = Renderer { stripped, ..Renderer::new(schema, caller) };
+    let mut renderer = Renderer { stripped, ..Renderer::of(schema, caller, plan) };
     let root = &plan.root;
     let outputs = renderer.outputs(root)?;
     let names = outputs.iter().map(|output| output.name.text().to_owned()).collect();
     let group = grouping(root, &outputs);
     let selected = match layout {
         Layout::Object { .. } => renderer.object(outputs),
+        Layout::Bare => outputs.first().map_or("'null'".to_owned(), |output| output.value.json()),
         Layout::Columns if outputs.is_empty() => "NULL".to_owned(),
         Layout::Columns => outputs.iter().map(|output| output.value.text()).collect::<Vec<_>>().join(","),
     };
@@ -148,7 +168,7 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
 
 /// How many rows `plan` chooses over all pages, counted to `most`.
 pub fn count(schema: &Schema, caller: &Caller, plan: &Plan<'_>, most: Option<i64>) -> Result<Statement> {
-    let mut renderer = Renderer::new(schema, caller);
+    let mut renderer = Renderer::of(schema, caller, plan);
     let root = &plan.root;
     let (selected, group) = if root.is_aggregate() {
         let outputs = renderer.outputs(root)?;
@@ -224,7 +244,7 @@ impl Renderer<'_> {
     fn outputs(&mut self, node: &Node<'_>) -> Result<Vec<Output>> {
         let mut outputs = Vec::new();
         let mut children = node.children.iter();
-        for item in node.items {
+        for item in node.items.iter() {
             match item {
                 Item::Star => {
                     let table = self.schema.table(node.table);
@@ -327,6 +347,9 @@ impl Renderer<'_> {
     }
 
     fn source(&self, node: &Node<'_>) -> String {
+        if let Some(given) = self.given(node) {
+            return format!("({}) AS {}", given.sql, alias(node));
+        }
         let table = format!("{} AS {}", identifier(&self.table(node).name), alias(node));
         match node.relation.as_ref().and_then(|relation| relation.junction.as_ref()) {
             None => table,
@@ -339,7 +362,10 @@ impl Renderer<'_> {
     pub fn conditions(&mut self, node: &Node<'_>) -> Result<String> {
         self.spend()?;
         let mut all = self.joins(node)?;
-        let seen = access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?;
+        let seen = match self.is_given(node) {
+            true => None,
+            false => access::using(self.caller, self.schema.table(node.table), Command::Select, &alias(node), &mut self.binder)?,
+        };
         all.extend(self.filters(node, seen.as_deref())?);
         for child in &node.children {
             if child.embed.is_some_and(|embed| embed.inner) {
@@ -410,7 +436,7 @@ impl Renderer<'_> {
         let table = self.table(node);
         match (by.is_empty(), otherwise, table.shape) {
             (true, Some(otherwise), _) => by.push(otherwise),
-            (true, None, _) if node.is_aggregate() => {}
+            (true, None, _) if node.is_aggregate() || self.is_given(node) => {}
             (true, None, Shape::Rowid(rowid)) => by.push(format!("{}.{rowid}", alias(node))),
             (true, None, Shape::WithoutRowid) => {
                 by.extend(table.key.iter().map(|&key| format!("{}.{}", alias(node), identifier(&table.columns[key].name))));

@@ -179,8 +179,9 @@ pub struct Schemas {
 }
 
 impl Schemas {
-    pub fn new(policies: Arc<Policies>) -> Arc<Schemas> {
-        Arc::new(Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT), policies })
+    /// With the policies that hold on all of them.
+    pub fn new(policies: Arc<Policies>) -> Schemas {
+        Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT), policies }
     }
 
     pub fn policies(&self) -> &Arc<Policies> {

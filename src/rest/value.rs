@@ -41,6 +41,20 @@ impl Kind {
         }
     }
 
+    /// What PostgreSQL means by a type's name, in lower case; `None` if it is not one that there is here.
+    pub fn named(name: &str) -> Option<Kind> {
+        Some(match name {
+            "text" | "varchar" | "character varying" | "char" | "bpchar" | "citext" | "name" | "uuid" => Kind::Text,
+            "date" | "time" | "timestamp" | "timestamptz" => Kind::Text,
+            "int2" | "int4" | "int8" | "smallint" | "int" | "integer" | "bigint" => Kind::Integer,
+            "float4" | "float8" | "real" | "double precision" | "numeric" | "decimal" => Kind::Number,
+            "bool" | "boolean" => Kind::Boolean,
+            "json" | "jsonb" => Kind::Json,
+            "bytea" | "blob" => Kind::Blob,
+            _ => return None,
+        })
+    }
+
     /// PostgreSQL's name for it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -75,7 +89,11 @@ impl Kind {
                 Ok(_) => Value::Text(text.to_owned()),
                 Err(_) => return Err(refusal::bad_value("json", text)),
             },
-            Kind::Blob => Value::Blob(BASE64.decode(text).map_err(|_| wrong())?),
+            // PostgreSQL's own spelling, which postgrest-py sends, is no base64.
+            Kind::Blob => match text.strip_prefix("\\x") {
+                Some(digits) => Value::Blob(hexadecimal(digits).ok_or_else(wrong)?),
+                None => Value::Blob(BASE64.decode(text).map_err(|_| wrong())?),
+            },
             Kind::Any => match number(text) {
                 // Only as it would be written: `007` is text.
                 Some(Value::Integer(value)) if value.to_string() == text => Value::Integer(value),
@@ -103,6 +121,12 @@ impl Kind {
             _ => self.read(text),
         }
     }
+}
+
+fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
 fn number(text: &str) -> Option<Value> {
@@ -143,9 +167,16 @@ mod tests {
         assert_eq!(Kind::Text.read("5").unwrap(), Value::Text("5".into()));
         assert_eq!(Kind::Any.read("007").unwrap(), Value::Text("007".into()));
         assert_eq!(Kind::Blob.read("AP8=").unwrap(), Value::Blob(vec![0, 255]));
-        for (kind, text) in
-            [(Kind::Integer, "x"), (Kind::Integer, "99999999999999999999"), (Kind::Boolean, "2"), (Kind::Json, "{"), (Kind::Blob, "?")]
-        {
+        assert_eq!(Kind::Blob.read("\\x00Ff").unwrap(), Value::Blob(vec![0, 255]));
+        for (kind, text) in [
+            (Kind::Integer, "x"),
+            (Kind::Integer, "99999999999999999999"),
+            (Kind::Boolean, "2"),
+            (Kind::Json, "{"),
+            (Kind::Blob, "?"),
+            (Kind::Blob, "\\x0"),
+            (Kind::Blob, "\\x0g"),
+        ] {
             assert!(kind.read(text).is_err(), "{text}");
         }
     }

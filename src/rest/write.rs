@@ -53,13 +53,13 @@ struct Written {
 }
 
 pub fn rows(tx: &WriteTx<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
-    let schema = access::schema(&setting.caller, setting.schemas.within_write(serial, tx)?);
+    let schema = access::schema(&setting.caller, setting.dialect.schemas.within_write(serial, tx)?);
     let id = access::find(&setting.caller, &schema, &task.table)?;
     let table = schema.table(id);
     if table.shape == Shape::View {
         return Err(refusal::read_only(table));
     }
-    let plan = Plan::new(&schema, &task.query, id, setting.unindexed)?;
+    let plan = Plan::new(&schema, &task.query, id, setting.dialect.unindexed)?;
     let write = Write { tx, setting, task, schema: &schema, table, plan: &plan };
     let outcome = match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),
@@ -369,7 +369,7 @@ impl Write<'_> {
         let keys = json!(written.keys).to_string();
         let media = self.task.media;
         let (statement, names) = render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
-        let mut body = Body::new(media, &names, &self.setting.plan);
+        let mut body = Body::new(media, true, &names, &self.setting.plan);
         execute(self.tx, &statement, |cells| body.row(cells))?;
         body.finish()
     }

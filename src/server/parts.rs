@@ -21,15 +21,15 @@ use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::queue::Waiters;
-use crate::rest::{Policies, Schemas, Unindexed};
-use crate::sqlite::Engine;
+use crate::rest::{Dialect, Functions, Policies, Schemas, Unindexed};
+use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
 use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
-use crate::tenant::{Target, Triples};
+use crate::tenant::{Role, Target, Triples};
 
 /// The first operator's name.
 const FIRST_OPERATOR: &str = "root";
@@ -54,8 +54,7 @@ pub struct Parts {
     requests: Arc<Requests>,
     slow: Arc<SlowLog>,
     cache_memory: Arc<Memory>,
-    schemas: Arc<Schemas>,
-    unindexed: Arc<Unindexed>,
+    dialect: Arc<Dialect>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
@@ -83,6 +82,8 @@ impl Parts {
         let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
+        let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
+        let functions = engine.blocking(move || load_functions(folder, &known)).await?;
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);
@@ -131,8 +132,11 @@ impl Parts {
             requests: Arc::default(),
             slow: Arc::new(slow),
             cache_memory: Memory::new(config.cache.memory_bytes),
-            schemas: Schemas::new(policies),
-            unindexed: Arc::new(if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused }),
+            dialect: Arc::new(Dialect {
+                schemas: Schemas::new(policies),
+                functions,
+                unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
+            }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
@@ -160,8 +164,7 @@ impl Parts {
             .app_data(Data::from(self.requests))
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
-            .app_data(Data::from(self.schemas))
-            .app_data(Data::from(self.unindexed))
+            .app_data(Data::from(self.dialect))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
@@ -183,6 +186,17 @@ impl Parts {
         self.systems.close().await;
         self.engine.stop();
     }
+}
+
+/// The application's functions, tried on files as all of its migrations make them. Blocking.
+fn load_functions(folder: Option<PathBuf>, target: &Target) -> Result<Functions> {
+    let Some(folder) = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir()) else {
+        return Ok(Functions::default());
+    };
+    // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
+    let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
+    let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
+    Functions::load(&folder, &trial)
 }
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a

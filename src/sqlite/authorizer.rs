@@ -26,6 +26,8 @@ impl Needs {
     pub const INSERT: Needs = Needs(32);
     /// Calls a function of which one call may take long: it never reaches the progress handler.
     pub const COSTLY: Needs = Needs(64);
+    /// Calls `last_insert_rowid()`.
+    pub const LAST_ROWID: Needs = Needs(128);
     /// The authorizer was asked at all: the statement was compiled, not found in the cache.
     const SEEN: Needs = Needs(16);
 
@@ -171,12 +173,13 @@ fn verdict(action: &AuthAction<'_>) -> Result<Needs, Denied> {
 
 fn function(name: &str) -> Result<Needs, Denied> {
     match name.to_ascii_lowercase().as_str() {
+        "last_insert_rowid" => Ok(Needs::READ.with(Needs::LAST_ROWID)),
         "load_extension" | "fts3_tokenizer" | "sqlite_log" => {
             Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
         }
         "count" | "sum" | "total" | "avg" | "min" | "max" | "abs" | "round" | "coalesce" | "ifnull" | "nullif" | "iif" | "typeof"
-        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes"
-        | "last_insert_rowid" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
+        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes" | "date"
+        | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
         _ => Ok(Needs::READ.with(Needs::COSTLY)),
     }
 }

@@ -18,6 +18,9 @@ pub struct Counters {
     pub held_back: AtomicU64,
     /// Commits that ended undecided.
     pub unknown: AtomicU64,
+    /// Transactions over several requests, from the opening of their session to its end.
+    pub interactive_begun: AtomicU64,
+    pub interactive_ended: AtomicU64,
 }
 
 impl Counters {
@@ -26,7 +29,7 @@ impl Counters {
     }
 
     /// Each counter by its name.
-    pub fn all(&self) -> [(&'static str, u64); 9] {
+    pub fn all(&self) -> [(&'static str, u64); 11] {
         [
             ("opens", &self.opens),
             ("closes", &self.closes),
@@ -37,6 +40,8 @@ impl Counters {
             ("checkpoints", &self.checkpoints),
             ("readers_stopped", &self.held_back),
             ("unknown_commits", &self.unknown),
+            ("interactive_transactions_begun", &self.interactive_begun),
+            ("interactive_transactions_ended", &self.interactive_ended),
         ]
         .map(|(name, counter)| (name, counter.load(Relaxed)))
     }

@@ -11,6 +11,7 @@
 
 mod interaction;
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::database::{Caller, Database, Open};
 use super::descriptors::{Descriptors, READER_DESCRIPTORS};
+use super::engine::Engine;
 use super::executor::{Executor, Party};
 use super::gate::Pass;
 use super::session::{Session, Settings};
@@ -107,6 +109,23 @@ struct Pinned {
     begun_by_savepoint: bool,
     open: Arc<Open>,
     _pass: Pass,
+    _counted: Counted,
+}
+
+/// Counts a transaction's session: begun when it is made, ended when it is dropped.
+struct Counted(Arc<Engine>);
+
+impl Counted {
+    fn new(engine: &Arc<Engine>) -> Counted {
+        engine.counters().interactive_begun.fetch_add(1, Relaxed);
+        Counted(engine.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counters().interactive_ended.fetch_add(1, Relaxed);
+    }
 }
 
 impl Database {
@@ -127,7 +146,9 @@ impl Database {
         let (answer, answered) = oneshot::channel();
         let job = move || {
             let opened = shared.open_session(foreign_keys, descriptors).map(|session| {
-                let pinned = Pinned { session, turn, savepoints: Vec::new(), begun_by_savepoint: false, open, _pass: pass };
+                let counted = Counted::new(shared.database.engine());
+                let savepoints = Vec::new();
+                let pinned = Pinned { session, turn, savepoints, begun_by_savepoint: false, open, _pass: pass, _counted: counted };
                 shared.put_back(pinned);
             });
             let _ = answer.send(opened.map_err(Error::from));
@@ -306,7 +327,7 @@ impl Taken {
         let database = self.shared.database.clone();
         let mut interaction = Interaction { database: &database, begin: self.shared.begin, pinned: &mut pinned, until, gone: gone.clone() };
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(&mut interaction)));
-        let lost = ran.is_err() || gone.load(std::sync::atomic::Ordering::Relaxed);
+        let lost = ran.is_err() || gone.load(Relaxed);
         let outcome = ran.map_err(|_| Error::internal("a statement of a transaction panicked", &"it was rolled back"));
         if !lost && !pinned.session.conn.is_autocommit() {
             // First: the client's next request may come as soon as it is answered.

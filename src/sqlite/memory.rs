@@ -94,19 +94,25 @@ fn take(bytes: c_int) -> bool {
 }
 
 unsafe extern "C" fn malloc(bytes: c_int) -> *mut c_void {
-    match SYSTEM.get() {
-        // SAFETY: SQLite's own argument, passed on.
-        Some(system) if take(bytes) => unsafe { (system.malloc)(bytes) },
-        _ => std::ptr::null_mut(),
-    }
+    // SAFETY: SQLite's own argument, passed on.
+    counted(bytes, |system| unsafe { (system.malloc)(bytes) })
 }
 
 unsafe extern "C" fn realloc(block: *mut c_void, bytes: c_int) -> *mut c_void {
-    match SYSTEM.get() {
-        // SAFETY: SQLite's own arguments, passed on; the block is one of the system's.
-        Some(system) if take(bytes - unsafe { (system.size)(block) }) => unsafe { (system.realloc)(block, bytes) },
-        _ => std::ptr::null_mut(),
+    let Some(system) = SYSTEM.get() else { return std::ptr::null_mut() };
+    // SAFETY: SQLite's own arguments, passed on; the block is one of the system's.
+    let more = bytes - unsafe { (system.size)(block) };
+    counted(more, |system| unsafe { (system.realloc)(block, bytes) })
+}
+
+/// What the system allocates, `bytes` more than there was: counted if there is room, and if the system has it.
+fn counted(bytes: c_int, allocate: impl FnOnce(&System) -> *mut c_void) -> *mut c_void {
+    let Some(system) = SYSTEM.get().filter(|_| take(bytes)) else { return std::ptr::null_mut() };
+    let block = allocate(system);
+    if block.is_null() {
+        take(-bytes);
     }
+    block
 }
 
 unsafe extern "C" fn free(block: *mut c_void) {

@@ -224,7 +224,7 @@ fn small_lookaside(conn: &Connection) {
 }
 
 /// What no connection may do or be made to do, whoever's SQL it runs.
-fn confine(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn confine(conn: &Connection) -> rusqlite::Result<()> {
     use DbConfig::*;
     conn.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
     for off in [

@@ -234,8 +234,10 @@ impl Prepared<'_> {
         let conn = &session.conn;
         let confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
         let inserts = self.needs.has(Needs::INSERT);
-        if inserts {
-            // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one.
+        let asks_rowid = self.needs.has(Needs::LAST_ROWID);
+        if inserts && !asks_rowid {
+            // SAFETY: the handle is the open connection's. So that a stale rowid is not taken for a new one; unless the
+            // statement itself asks for that of the one before.
             unsafe { ffi::sqlite3_set_last_insert_rowid(conn.handle(), 0) };
         }
         let writes = !self.is_readonly();
@@ -262,9 +264,10 @@ impl Prepared<'_> {
         if done.is_err() && writes {
             super::writer::roll_back(session);
         }
-        done.map(|()| Effect {
-            rows_affected: if changes { conn.changes() } else { 0 },
-            last_insert_rowid: Some(conn.last_insert_rowid()).filter(|&rowid| inserts && rowid != 0),
+        done.map(|()| {
+            let rows_affected = if changes { conn.changes() } else { 0 };
+            let is_new = |&rowid: &i64| inserts && rowid != 0 && (!asks_rowid || rows_affected > 0);
+            Effect { rows_affected, last_insert_rowid: Some(conn.last_insert_rowid()).filter(is_new) }
         })
     }
 }

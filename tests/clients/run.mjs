@@ -1,4 +1,4 @@
-// Runs the published clients against a server: starts the binary that is named, gives each suite a tenant of its own,
+// Runs the published clients against servers: starts the binary that is named, gives each suite a tenant of its own,
 // prints what passed, and fails if anything did not.
 //
 //     node run.mjs path/to/tenantry [part of a suite's name]
@@ -16,29 +16,28 @@ const [binary, only = ""] = process.argv.slice(2);
 if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [part of a suite's name]");
 
 const node = (file) => ({ command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
-const python = { command: "python3", args: [path.join(here, "python", "test_libsql.py"), "-v"], env: { PYTHONPATH: path.join(here, ".python") } };
+const python = (file) => ({ command: "python3", args: [path.join(here, "python", file), "-v"], env: { PYTHONPATH: path.join(here, ".python") } });
+const bookshop = { migrations: path.join(here, "bookshop", "migrations") };
 const suites = [
-  { name: "@libsql/client over http", scheme: "http", ...node("libsql.test.mjs") },
+  { name: "@libsql/client over http", ...node("libsql.test.mjs") },
   { name: "@libsql/client over ws", scheme: "ws", ...node("libsql.test.mjs") },
-  { name: "@libsql/hrana-client over http", scheme: "http", ...node("hrana.test.mjs") },
+  { name: "@libsql/hrana-client over http", ...node("hrana.test.mjs") },
   { name: "@libsql/hrana-client over ws", scheme: "ws", ...node("hrana.test.mjs") },
-  { name: "drizzle-orm over http", scheme: "http", ...node("drizzle.test.mjs") },
+  { name: "drizzle-orm over http", ...node("drizzle.test.mjs") },
   { name: "drizzle-orm over ws", scheme: "ws", ...node("drizzle.test.mjs") },
-  { name: "libsql and libsql-client for Python", scheme: "http", ...python },
+  { name: "libsql and libsql-client for Python", ...python("test_libsql.py") },
+  { name: "@supabase/postgrest-js reading", ...bookshop, ...node("rows.read.test.mjs") },
+  { name: "@supabase/postgrest-js writing", ...bookshop, ...node("rows.write.test.mjs") },
+  { name: "postgrest for Python", ...bookshop, ...python("test_postgrest.py") },
 ].filter(({ name }) => name.includes(only));
 
 const folder = await mkdtemp(path.join(tmpdir(), "tenantry-clients-"));
 const adminKey = `clients-${crypto.randomUUID()}`;
-const server = spawn(path.resolve(binary), ["serve", "--data-dir", path.join(folder, "data"), "--listen", "127.0.0.1:0"], {
-  env: { ...process.env, TENANTRY_ADMIN_KEY: adminKey, TENANTRY_TELEMETRY__LOG: "warn", TENANTRY_PLANS__DEFAULT__STATEMENT_MS: "3000" },
-  stdio: ["ignore", "pipe", "inherit"],
-  cwd: folder,
-});
+const servers = new Map();
 
 try {
-  const base = await listening();
   const outcomes = [];
-  for (const suite of suites) outcomes.push(await run(suite, base));
+  for (const suite of suites) outcomes.push(await run(suite, await server(suite.migrations)));
   console.log();
   for (const { name, passed, failed, seconds } of outcomes) {
     console.log(`${failed ? "FAILED" : "passed"}  ${name.padEnd(38)} ${passed} passed, ${failed} failed, ${seconds} s`);
@@ -47,16 +46,32 @@ try {
   console.log(`clients: ${all("passed")} passed, ${all("failed")} failed`);
   process.exitCode = all("failed") > 0 || all("passed") === 0 ? 1 : 0;
 } finally {
-  if (server.exitCode === null) {
-    server.kill("SIGTERM");
-    await once(server, "exit");
+  for (const { process: running } of servers.values()) {
+    if (running.exitCode !== null) continue;
+    running.kill("SIGTERM");
+    await once(running, "exit");
   }
   await rm(folder, { recursive: true });
 }
 
-/** The address that the server says it listens on. */
-async function listening() {
-  for await (const line of createInterface(server.stdout)) {
+/** The address of the server whose tenants have these migrations; it is started for the first suite that wants it. */
+async function server(migrations) {
+  if (!servers.has(migrations)) {
+    const env = { ...process.env, TENANTRY_ADMIN_KEY: adminKey, TENANTRY_TELEMETRY__LOG: "warn", TENANTRY_PLANS__DEFAULT__STATEMENT_MS: "3000" };
+    if (migrations) env.TENANTRY_TENANTS__MIGRATIONS_DIR = migrations;
+    const running = spawn(path.resolve(binary), ["serve", "--data-dir", path.join(folder, `data-${servers.size}`), "--listen", "127.0.0.1:0"], {
+      env,
+      stdio: ["ignore", "pipe", "inherit"],
+      cwd: folder,
+    });
+    servers.set(migrations, { process: running, base: await listening(running) });
+  }
+  return servers.get(migrations).base;
+}
+
+/** The address that a server says it listens on. */
+async function listening(running) {
+  for await (const line of createInterface(running.stdout)) {
     const [, base] = line.match(/^listening on (http:\/\/\S+)$/) ?? [];
     if (base) return base;
   }
@@ -64,7 +79,7 @@ async function listening() {
 }
 
 /** Runs one suite against a tenant of its own. What a failing one printed is shown. */
-async function run({ name, scheme, command, args, env }, base) {
+async function run({ name, scheme = "http", command, args, env }, base) {
   const slug = name.toLowerCase().replaceAll(/[^a-z]+/g, "-").replaceAll(/^-|-$/g, "");
   const answer = await fetch(`${base}/admin/v1/tenants`, {
     method: "POST",
@@ -74,7 +89,7 @@ async function run({ name, scheme, command, args, env }, base) {
   const { token, message } = await answer.json();
   if (!token) throw new Error(`no tenant for ${name}: ${message}`);
   const began = Date.now();
-  const tenant = { LIBSQL_URL: base.replace("http", scheme), LIBSQL_TOKEN: token };
+  const tenant = { TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token };
   const suite = spawn(command, args, { env: { ...process.env, ...env, ...tenant }, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   for (const stream of [suite.stdout, suite.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));

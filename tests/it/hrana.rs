@@ -120,6 +120,24 @@ fn an_abandoned_transaction_is_rolled_back_and_others_write() {
 }
 
 #[test]
+fn the_metrics_tell_how_many_transactions_are_open() {
+    let server = Server::start();
+    let tenant = server.tenant("counted");
+    tenant.script("CREATE TABLE t (x)");
+    let told = || {
+        let text = server.anyone().get("/metrics").expect(200).text();
+        ["begun", "ended"].map(|what| {
+            let name = format!("tenantry_sqlite_interactive_transactions_{what}_total ");
+            text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}in {text}")).parse::<u64>().unwrap()
+        })
+    };
+    let baton = run(&tenant, Value::Null, &["BEGIN", "INSERT INTO t VALUES (1)"]);
+    assert_eq!(told(), [1, 0]);
+    run(&tenant, baton, &["COMMIT"]);
+    eventually("the session is closed", || (told() == [1, 1]).then_some(()));
+}
+
+#[test]
 fn a_stream_survives_the_closing_of_its_files_and_a_transaction_does_not() {
     let server = Server::with(|c| {
         c.set("plans.other.statement_ms", 9_000);

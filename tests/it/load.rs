@@ -30,17 +30,17 @@ fn report(home: &Path) -> Value {
 }
 
 #[test]
-fn a_load_ends_well_with_a_report_and_uses_its_tenants_again() {
+fn a_load_ends_well_by_every_way_with_a_report_and_uses_its_tenants_again() {
     let (server, home) = (Server::start(), tempfile::tempdir().unwrap());
-    for provisioned in [5, 0] {
-        let output = load(Some(&server), None, home.path(), &[]);
+    for (provisioned, via) in [(5, "sql"), (0, "hrana"), (0, "rows")] {
+        let output = load(Some(&server), None, home.path(), &["--via", via]);
         assert!(output.status.success(), "{}", said(&output));
         let report = report(home.path());
         let members = ["tenantry", "started_at", "settings", "server", "measured_s", "total", "operations", "hot", "quiet"];
         for member in members.into_iter().chain(["never_begun", "wrong", "verified", "unverified", "usage", "timeline"]) {
             assert!(report.get(member).is_some(), "no {member} in {report}");
         }
-        assert_eq!(report["settings"]["provisioned"], provisioned);
+        assert_eq!((&report["settings"]["provisioned"], &report["settings"]["via"]), (&json!(provisioned), &json!(via)));
         let operations: Vec<_> = report["operations"].as_array().unwrap().iter().map(|row| row["operation"].as_str().unwrap()).collect();
         assert_eq!(operations, ["read", "page", "insert", "update", "cache-get", "cache-set", "enqueue", "claim", "ack"]);
         assert_eq!((&report["wrong"]["count"], &report["verified"]["tenants"]), (&json!(0), &json!(5)), "{report}");

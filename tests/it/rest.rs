@@ -1,6 +1,7 @@
 //! Rows over HTTP, seen from outside: the dialect's cases on one fixture ([`cases`]), and what a case cannot say.
 
 mod cases;
+mod functions;
 
 use crate::support::{Server, TenantClient, Value, json};
 

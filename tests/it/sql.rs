@@ -35,6 +35,20 @@ fn the_shapes_are_exactly_these() {
 }
 
 #[test]
+fn a_statement_may_ask_for_the_rowid_that_the_one_before_made() {
+    let tenant = Server::shared().tenant("rowid");
+    tenant
+        .script("CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p INTEGER NOT NULL REFERENCES p(id)); INSERT INTO p VALUES (6)");
+    let child = "INSERT INTO c SELECT last_insert_rowid()";
+    tenant.script(&format!("INSERT INTO p DEFAULT VALUES; {child}"));
+    let statements =
+        json!({ "statements": [{ "sql": "INSERT INTO p DEFAULT VALUES" }, { "sql": child }, { "sql": format!("{child} WHERE 0") }] });
+    let results = run(&tenant, statements).expect(200).json()["results"].clone();
+    assert_eq!((&results[1]["last_insert_rowid"], &results[2]["last_insert_rowid"]), (&json!(2), &Value::Null));
+    assert_eq!(tenant.rows("SELECT p FROM c", json!([])), json!([[7], [8]]));
+}
+
+#[test]
 fn parameters_by_place_and_by_name() {
     let server = Server::shared();
     let tenant = server.tenant("params");

@@ -31,8 +31,9 @@ pub fn draw(report: &Report) -> String {
     let latency = [("p50", total.p50_ms), ("p90", total.p90_ms), ("p99", total.p99_ms), ("p99.9", total.p999_ms)];
     let latency = latency.map(|(name, ms)| format!("{name} {} ms", milliseconds(ms))).join(", ");
     let asked = format!(
-        "{} · {} · {} · {} connections · {:.0} s",
+        "{} via {} · {} · {} · {} connections · {:.0} s",
         settings.mix,
+        settings.via,
         settings.skew,
         report.pace(),
         settings.connections,

@@ -49,6 +49,8 @@ pub struct Settings {
     pub provisioned: usize,
     pub rows: usize,
     pub mix: String,
+    /// `sql`, `hrana` or `rows`.
+    pub via: &'static str,
     pub skew: String,
     /// Operations a second; null for as fast as it goes.
     pub rate: Option<f64>,
@@ -225,10 +227,10 @@ fn slope(points: &[(f64, f64)]) -> f64 {
 impl Report {
     /// For a person, on a page.
     pub fn page(&self) -> String {
-        let Settings { tenants, rows, mix, skew, connections, .. } = &self.settings;
+        let Settings { tenants, rows, mix, via, skew, connections, .. } = &self.settings;
         let mut lines = vec![
             format!(
-                "{tenants} tenants with {rows} rows, {mix}, {skew}, {}, {connections} connections, {:.0} s",
+                "{tenants} tenants with {rows} rows, {mix} via {via}, {skew}, {}, {connections} connections, {:.0} s",
                 self.pace(),
                 self.measured_s
             ),

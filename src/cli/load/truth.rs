@@ -8,7 +8,7 @@
 //! - A write that got no answer may have happened or not: it is remembered as such, and either is right.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -185,7 +185,7 @@ pub fn seed(number: usize, rows: usize) -> String {
 }
 
 /// The text in a seeded row.
-pub fn item(out: &mut Vec<u8>, number: usize, row: usize) {
+pub fn item(out: &mut String, number: usize, row: usize) {
     let _ = write!(out, "{number:06}/{row:06}/{FILLER}");
 }
 
@@ -229,9 +229,9 @@ mod tests {
             .collect::<Result<_, _>>()
             .unwrap();
         let computed = |row| {
-            let mut text = Vec::new();
+            let mut text = String::new();
             item(&mut text, 42, row);
-            String::from_utf8(text).unwrap()
+            text
         };
         assert_eq!(found, (1..=7).map(computed).collect::<Vec<_>>());
     }

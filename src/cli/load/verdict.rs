@@ -62,27 +62,6 @@ pub fn note(verdict: &Verdict, happened: impl FnOnce(), unknown: impl FnOnce()) 
     }
 }
 
-/// Whether a body begins with what is expected, up to the end of the first result's rows; in other words of JSON it
-/// may say the same.
-pub fn has_rows(body: &[u8], expected: &[u8]) -> bool {
-    if body.starts_with(expected) {
-        return true;
-    }
-    let whole = serde_json::from_slice::<Value>(&[expected, br#""more":null}]}"#].concat());
-    let (Ok(whole), Ok(body)) = (whole, serde_json::from_slice::<Value>(body)) else { return false };
-    ["columns", "rows"].iter().all(|part| body["results"][0][part] == whole["results"][0][part])
-}
-
-/// The whole number in a JSON body, found without parsing when it stands behind `head`, else by its path.
-pub fn number_at(body: &[u8], path: &[&str], head: &[u8]) -> Option<i64> {
-    if let Some(rest) = body.strip_prefix(head) {
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        return std::str::from_utf8(&rest[..digits]).ok()?.parse().ok();
-    }
-    let body: Value = serde_json::from_slice(body).ok()?;
-    body.pointer(&format!("/{}", path.join("/")))?.as_i64()
-}
-
 /// The beginning of a body, for a person.
 pub fn shown(body: &[u8]) -> String {
     const SHOWN: usize = 300;
@@ -115,24 +94,5 @@ mod tests {
         assert_eq!(missed(answer(500, b"<html>")), (Miss::Failed, "status 500".to_owned(), None, false));
         let gone = missed(Err(Broken::Closed));
         assert_eq!((gone.0, gone.1.as_str(), gone.3), (Miss::Failed, "no_answer", false));
-    }
-
-    #[test]
-    fn rows_are_compared_as_bytes_and_where_those_differ_as_json() {
-        let expected = br#"{"results":[{"columns":["v"],"rows":[["x"]],"#;
-        assert!(has_rows(br#"{"results":[{"columns":["v"],"rows":[["x"]],"rows_affected":0}]}"#, expected));
-        assert!(has_rows(br#"{ "results": [ {"rows":[["x"]], "columns":["v"]} ] }"#, expected));
-        assert!(!has_rows(br#"{"results":[{"columns":["v"],"rows":[["y"]],"rows_affected":0}]}"#, expected));
-        assert!(!has_rows(br#"{"results":[{"columns":["v"],"rows":[["x"],["x"]]}]}"#, expected));
-        assert!(!has_rows(b"", expected) && !has_rows(b"{}", expected));
-    }
-
-    #[test]
-    fn a_number_is_found_with_and_without_parsing() {
-        let body = br#"{"results":[{"columns":["n"],"rows":[[17]],"rows_affected":1}]}"#;
-        let path = ["results", "0", "rows", "0", "0"];
-        assert_eq!(number_at(body, &path, br#"{"results":[{"columns":["n"],"rows":[["#), Some(17));
-        assert_eq!(number_at(body, &path, b"{}"), Some(17));
-        assert_eq!(number_at(b"{}", &path, b"x"), None);
     }
 }

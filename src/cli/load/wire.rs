@@ -198,6 +198,13 @@ pub fn post(request: &mut Vec<u8>, caller: &Caller, path: &str, body: &[u8]) {
     finish(request, "application/json", body);
 }
 
+/// Puts a `PATCH` of JSON that asks for the rows as they are then into `request`, whatever it held.
+pub fn patch(request: &mut Vec<u8>, caller: &Caller, path: &str, body: &[u8]) {
+    start(request, "PATCH ", caller, path);
+    request.extend_from_slice(b"prefer: return=representation\r\n");
+    finish(request, "application/json", body);
+}
+
 /// Puts a `PUT` of plain text into `request`, whatever it held.
 pub fn put(request: &mut Vec<u8>, caller: &Caller, path: &str, body: &[u8]) {
     start(request, "PUT ", caller, path);

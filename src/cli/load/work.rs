@@ -14,13 +14,12 @@ use super::fleet::Fleet;
 use super::mix::Op;
 use super::tally::{Miss, Tally, Trouble};
 use super::truth::{self, PAGE, Truth};
-use super::verdict::{Verdict, has_rows, judge, note, number_at, shown};
+use super::verdict::{Verdict, judge, note, shown};
+use super::via::{Question, Via};
 use super::wire::{self, Wire};
 
 /// How long a claimed job belongs to its worker: longer than any run, so that none comes back.
 const LEASE_S: u32 = 43_200;
-
-const SQL: &str = "/v1/sql";
 
 /// What all workers of a run share.
 pub struct Shared<'a> {
@@ -28,6 +27,8 @@ pub struct Shared<'a> {
     pub truth: &'a Truth,
     pub trouble: &'a Trouble,
     pub connections: usize,
+    /// How rows are asked for.
+    pub via: Via,
     /// Jobs in one claim.
     pub batch: usize,
     /// Path of the run's queue for adding, and for claiming.
@@ -40,10 +41,16 @@ pub struct Shared<'a> {
 }
 
 impl<'a> Shared<'a> {
-    pub fn new(fleet: &'a Fleet, truth: &'a Truth, trouble: &'a Trouble, connections: usize, batch: usize, has_hot: bool) -> Self {
+    pub fn new(
+        (fleet, truth, trouble): (&'a Fleet, &'a Truth, &'a Trouble),
+        connections: usize,
+        via: Via,
+        batch: usize,
+        has_hot: bool,
+    ) -> Self {
         let queue = truth.queue();
         let (jobs_path, claim_path) = (format!("/v1/queues/{queue}/jobs"), format!("/v1/queues/{queue}/claim"));
-        Shared { fleet, truth, trouble, connections, batch, jobs_path, claim_path, has_hot, done: AtomicU64::new(0) }
+        Shared { fleet, truth, trouble, connections, via, batch, jobs_path, claim_path, has_hot, done: AtomicU64::new(0) }
     }
 }
 
@@ -53,9 +60,7 @@ pub struct Worker<'a> {
     /// Which connection this is: it alone writes what is its own.
     connection: usize,
     wire: Wire,
-    request: Vec<u8>,
-    body: Vec<u8>,
-    expected: Vec<u8>,
+    question: Question,
     /// By tenant and row: the counter's value, and additions to it that nobody knows of.
     counters: HashMap<(usize, usize), (u64, u64)>,
     /// Jobs claimed and not acknowledged yet: id and lease token.
@@ -84,15 +89,12 @@ impl Began {
 impl<'a> Worker<'a> {
     pub fn new(shared: &'a Shared<'a>, tally: &'a RefCell<Tally>, connection: usize, patience: Duration) -> Worker<'a> {
         let wire = Wire::new(&shared.fleet.target, patience);
-        let (request, body, expected) = (Vec::new(), Vec::new(), Vec::new());
         Worker {
             shared,
             tally,
             connection,
             wire,
-            request,
-            body,
-            expected,
+            question: Question::new(shared.via),
             counters: HashMap::new(),
             claimed: Vec::new(),
             turn: 0,
@@ -124,38 +126,25 @@ impl<'a> Worker<'a> {
 
     async fn read(&mut self, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
         let row = 1 + pick % self.shared.truth.rows;
-        let number = self.number(tenant);
-        self.statement(tenant, "SELECT v FROM load_items WHERE id = ?1", |body| write!(body, "{row}"));
-        self.expected.clear();
-        self.expected.extend_from_slice(br#"{"results":[{"columns":["v"],"rows":[[""#);
-        truth::item(&mut self.expected, number, row);
-        self.expected.extend_from_slice(br#""]],"#);
+        let of = &self.shared.fleet.tenants[tenant];
+        self.question.read(&of.caller, of.number, row);
         self.rows(Op::Read, tenant, began).await
     }
 
     async fn page(&mut self, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
         let rows = self.shared.truth.rows;
         let after = pick % rows.saturating_sub(PAGE).max(1);
-        let number = self.number(tenant);
-        self.statement(tenant, "SELECT id, v FROM load_items WHERE id > ?1 ORDER BY id LIMIT 20", |body| write!(body, "{after}"));
-        self.expected.clear();
-        self.expected.extend_from_slice(br#"{"results":[{"columns":["id","v"],"rows":["#);
-        for row in (after + 1..=rows).take(PAGE) {
-            let comma = if row == after + 1 { "" } else { "," };
-            let _ = write!(self.expected, "{comma}[{row},\"");
-            truth::item(&mut self.expected, number, row);
-            self.expected.extend_from_slice(b"\"]");
-        }
-        self.expected.extend_from_slice(b"],");
+        let of = &self.shared.fleet.tenants[tenant];
+        self.question.page(&of.caller, of.number, after, rows);
         self.rows(Op::Page, tenant, began).await
     }
 
-    /// Sends the statement, whose answer begins with what is expected.
+    /// Sends the question, whose answer holds the rows that are expected.
     async fn rows(&mut self, op: Op, tenant: usize, began: Began) -> Option<Duration> {
-        let expected = &self.expected;
-        let verdict = judge(self.wire.call(&self.request).await, 200, |body| match has_rows(body, expected) {
+        let question = &self.question;
+        let verdict = judge(self.wire.call(&question.request).await, 200, |body| match question.fits(body) {
             true => Ok(()),
-            false => Err(format!("expected {}…, got {}", shown(expected), shown(body))),
+            false => Err(format!("expected {}…, got {}", shown(question.expected()), shown(body))),
         });
         self.settle(op, tenant, began, verdict)
     }
@@ -163,13 +152,12 @@ impl<'a> Worker<'a> {
     async fn insert(&mut self, tenant: usize, began: Began) -> Option<Duration> {
         let stamp = self.shared.truth.stamp();
         let id = self.shared.truth.first_id() + stamp as i64;
-        let text = truth::inserted(self.number(tenant), stamp);
-        self.statement(tenant, "INSERT INTO load_inserts VALUES (?1, ?2)", |body| write!(body, "{id},\"{text}\""));
-        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
-            match number_at(body, &["results", "0", "rows_affected"], br#"{"results":[{"columns":[],"rows":[],"rows_affected":"#) {
-                Some(1) => Ok(()),
-                _ => Err(format!("expected one row affected, got {}", shown(body))),
-            }
+        let of = &self.shared.fleet.tenants[tenant];
+        self.question.insert(&of.caller, id, &truth::inserted(of.number, stamp));
+        let question = &self.question;
+        let verdict = judge(self.wire.call(&question.request).await, question.via().created(), |body| match question.says_one_row(body) {
+            true => Ok(()),
+            false => Err(format!("expected one row written, got {}", shown(body))),
         });
         let inserts = &self.shared.truth.of(tenant).inserts;
         note(&verdict, || inserts.acknowledge(stamp), || inserts.lose_sight_of(stamp));
@@ -181,12 +169,17 @@ impl<'a> Worker<'a> {
         let own = (rows - self.connection).div_ceil(connections);
         let row = 1 + self.connection + connections * (self.turn % own);
         self.turn = self.turn.wrapping_add(1);
-        self.statement(tenant, "UPDATE load_items SET n = n + 1 WHERE id = ?1 RETURNING n", |body| write!(body, "{row}"));
         let (value, unknown) = self.counters.get(&(tenant, row)).copied().unwrap_or_default();
+        if unknown > 0 && self.shared.via == Via::Rows {
+            // Rows set what follows a value, and nobody knows it of this one.
+            return None;
+        }
+        self.question.count_up(&self.shared.fleet.tenants[tenant].caller, row, value);
+        let question = &self.question;
         let mut now = None;
-        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
-            now = number_at(body, &["results", "0", "rows", "0", "0"], br#"{"results":[{"columns":["n"],"rows":[["#);
-            match now.and_then(|now| u64::try_from(now).ok()) {
+        let verdict = judge(self.wire.call(&question.request).await, 200, |body| {
+            now = question.counted(body);
+            match now {
                 Some(now) if (value + 1..=value + 1 + unknown).contains(&now) => Ok(()),
                 _ => Err(format!("row {row} was {value}, so it is {} now, got {}", value + 1, shown(body))),
             }
@@ -197,7 +190,7 @@ impl<'a> Worker<'a> {
             &verdict,
             || {
                 // What nobody knew of and is not in there yet may still come.
-                let now = now.and_then(|now| u64::try_from(now).ok()).unwrap_or(value + 1);
+                let now = now.unwrap_or(value + 1);
                 *counter = (now, unknown.saturating_sub(now - value - 1));
                 updates.acknowledge(1);
             },
@@ -215,8 +208,8 @@ impl<'a> Worker<'a> {
         let key = truth.cached_key(tenant, pick % self.shared.connections)?;
         let at_least = truth.cached(tenant, key);
         let number = self.number(tenant);
-        wire::get(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &cache_path(key));
-        let verdict = judge(self.wire.call(&self.request).await, 200, |body| match truth.cached_stamp(number, key, body) {
+        wire::get(&mut self.question.request, &self.shared.fleet.tenants[tenant].caller, &cache_path(key));
+        let verdict = judge(self.wire.call(&self.question.request).await, 200, |body| match truth.cached_stamp(number, key, body) {
             Some(stamp) if stamp >= at_least => Ok(()),
             Some(stamp) => Err(format!("key {key} held stamp {at_least} when it was asked for, got the older {stamp}")),
             None => Err(format!("key {key} never held {}", shown(body))),
@@ -240,8 +233,8 @@ impl<'a> Worker<'a> {
         let truth = self.shared.truth;
         let stamp = truth.stamp();
         let text = truth.cached_text(self.number(tenant), key, stamp);
-        wire::put(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &cache_path(key), text.as_bytes());
-        let verdict = judge(self.wire.call(&self.request).await, 204, |_| Ok(()));
+        wire::put(&mut self.question.request, &self.shared.fleet.tenants[tenant].caller, &cache_path(key), text.as_bytes());
+        let verdict = judge(self.wire.call(&self.question.request).await, 204, |_| Ok(()));
         // One that got no answer may come to pass at any later time, so of its key nothing is known any more.
         note(&verdict, || truth.cache(tenant, key, stamp), || truth.give_up_cached(tenant, key));
         verdict
@@ -250,10 +243,10 @@ impl<'a> Worker<'a> {
     async fn enqueue(&mut self, tenant: usize, began: Began) -> Option<Duration> {
         let stamp = self.shared.truth.stamp();
         let number = self.number(tenant);
-        self.body.clear();
-        let _ = write!(self.body, "{{\"payload\":{{\"tenant\":{number},\"stamp\":{stamp},\"to\":\"somebody@example.com\"}}}}");
-        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &self.shared.jobs_path, &self.body);
-        let verdict = judge(self.wire.call(&self.request).await, 201, |_| Ok(()));
+        self.question.body.clear();
+        let _ = write!(self.question.body, "{{\"payload\":{{\"tenant\":{number},\"stamp\":{stamp},\"to\":\"somebody@example.com\"}}}}");
+        wire::post(&mut self.question.request, &self.shared.fleet.tenants[tenant].caller, &self.shared.jobs_path, &self.question.body);
+        let verdict = judge(self.wire.call(&self.question.request).await, 201, |_| Ok(()));
         let jobs = &self.shared.truth.of(tenant).jobs;
         note(&verdict, || jobs.acknowledge(stamp), || jobs.lose_sight_of(stamp));
         self.settle(Op::Enqueue, tenant, began, verdict)
@@ -262,12 +255,12 @@ impl<'a> Worker<'a> {
     /// Claims up to `max` jobs and keeps them for acknowledging.
     pub async fn claim(&mut self, tenant: usize, max: usize, began: Began) -> Option<Duration> {
         let truth = self.shared.truth;
-        self.body.clear();
-        let _ = write!(self.body, "{{\"max\":{max},\"lease_s\":{LEASE_S}}}");
-        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &self.shared.claim_path, &self.body);
+        self.question.body.clear();
+        let _ = write!(self.question.body, "{{\"max\":{max},\"lease_s\":{LEASE_S}}}");
+        wire::post(&mut self.question.request, &self.shared.fleet.tenants[tenant].caller, &self.shared.claim_path, &self.question.body);
         let number = self.number(tenant);
         let claimed = &mut self.claimed;
-        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
+        let verdict = judge(self.wire.call(&self.question.request).await, 200, |body| {
             let jobs = serde_json::from_slice::<Claimed>(body).map_err(|error| format!("{error} in {}", shown(body)))?.jobs;
             if jobs.len() > max {
                 return Err(format!("asked for {max} jobs, got {}", jobs.len()));
@@ -291,10 +284,15 @@ impl<'a> Worker<'a> {
     }
 
     async fn ack(&mut self, tenant: usize, id: &str, lease: &str, began: Began) -> Option<Duration> {
-        self.body.clear();
-        let _ = write!(self.body, "{{\"lease_token\":\"{lease}\"}}");
-        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, &format!("/v1/jobs/{id}/ack"), &self.body);
-        let verdict = judge(self.wire.call(&self.request).await, 200, |body| {
+        self.question.body.clear();
+        let _ = write!(self.question.body, "{{\"lease_token\":\"{lease}\"}}");
+        wire::post(
+            &mut self.question.request,
+            &self.shared.fleet.tenants[tenant].caller,
+            &format!("/v1/jobs/{id}/ack"),
+            &self.question.body,
+        );
+        let verdict = judge(self.wire.call(&self.question.request).await, 200, |body| {
             let answer: Value = serde_json::from_slice(body).unwrap_or_default();
             let done = answer["job"]["id"] == id && answer["job"]["state"] == "done";
             if done { Ok(()) } else { Err(format!("job {id} should be done, got {}", shown(body))) }
@@ -327,18 +325,6 @@ impl<'a> Worker<'a> {
 
     fn number(&self, tenant: usize) -> usize {
         self.shared.fleet.tenants[tenant].number
-    }
-
-    /// Puts one statement into the request; `params` writes what stands between the brackets.
-    fn statement(&mut self, tenant: usize, sql: &str, params: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) {
-        self.body.clear();
-        self.body.extend_from_slice(br#"{"statements":[{"sql":""#);
-        self.body.extend_from_slice(sql.as_bytes());
-        self.body.extend_from_slice(br#"","params":["#);
-        // Into a vector, which takes everything.
-        let _ = params(&mut self.body);
-        self.body.extend_from_slice(b"]}]}");
-        wire::post(&mut self.request, &self.shared.fleet.tenants[tenant].caller, SQL, &self.body);
     }
 
     /// Counts how it went.

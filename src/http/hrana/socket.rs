@@ -208,6 +208,7 @@ impl Session {
     async fn greet(&mut self, jwt: Option<String>) -> Result<()> {
         let token = jwt.ok_or_else(missing_token)?;
         let call = self.hall.door.let_in(&token).await?;
+        call.tenant.admit()?;
         let (tenant, subject) = (call.tenant.id.uuid(), call.claims.sub.clone());
         let place = match self.caller.take() {
             None => self.hall.streams.clone().into_inner().socket(tenant)?,

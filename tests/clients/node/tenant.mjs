@@ -2,8 +2,8 @@
 
 import { createClient } from "@libsql/client";
 
-export const url = process.env.LIBSQL_URL;
-export const authToken = process.env.LIBSQL_TOKEN;
+export const url = process.env.TENANT_URL;
+export const authToken = process.env.TENANT_TOKEN;
 export const isSocket = url.startsWith("ws");
 
 /** A client of `@libsql/client` for the length of `use`. */

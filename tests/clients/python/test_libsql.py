@@ -7,8 +7,8 @@ import unittest
 import libsql
 import libsql_client
 
-URL = os.environ["LIBSQL_URL"]
-TOKEN = os.environ["LIBSQL_TOKEN"]
+URL = os.environ["TENANT_URL"]
+TOKEN = os.environ["TENANT_TOKEN"]
 
 
 class Binding(unittest.TestCase):

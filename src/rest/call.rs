@@ -1,0 +1,208 @@
+//! A [`Call`] is a function with its arguments. What it returns is placed where a table would stand, and is chosen from,
+//! ordered and paged like one; only who may see its rows is not asked: that is said by who may call it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use rusqlite::types::{Value, ValueRef};
+use serde_json::json;
+
+use super::access::{self, Caller};
+use super::filter;
+use super::function::{Function, Functions, Returns, Text};
+use super::media::Media;
+use super::page::Page;
+use super::payload::Payload;
+use super::plan::{Given, Plan};
+use super::prefer::Prefer;
+use super::query::Query;
+use super::render::Statement;
+use super::schema::{Schema, Table};
+use super::value::Kind;
+use super::{Answer, Request, Setting, Task, Verb, body, decoded, execute, expression, pairs, read, refusal};
+use crate::error::Result;
+use crate::sqlite::{Cells, Needs, Reader};
+
+/// Parameters of a query string that are never arguments.
+const RESERVED: [&str; 5] = ["select", "order", "limit", "offset", "columns"];
+
+pub struct Call {
+    pub function: Arc<Function>,
+    /// Of its parameters, and who calls.
+    values: Vec<Value>,
+    /// What is wanted of its rows.
+    task: Task,
+}
+
+impl Call {
+    pub fn read(request: &Request<'_>, functions: &Functions, caller: &Caller) -> Result<Call> {
+        super::served(request)?;
+        let name = decoded(request.table, false);
+        let mut pairs = pairs(request.query);
+        let found = functions.find(caller, &name).cloned();
+        let (arguments, only) = match request.verb {
+            Verb::Get => (Arguments::of_query(&mut pairs, found.as_deref()), None),
+            _ => (Arguments::of_body(request)?, pairs.iter().find(|(name, _)| name == "columns").map(|(_, names)| names.clone())),
+        };
+        let arguments = arguments.only(only.as_deref())?;
+        let Some(function) = found.filter(|function| arguments.fit(function)) else {
+            return Err(refusal::unknown_function(functions.of(caller), &name, &arguments.names()));
+        };
+        if request.verb == Verb::Get && function.is_volatile {
+            return Err(refusal::not_by_get(&name));
+        }
+        let mut values = Vec::with_capacity(function.parameters.len() + 3);
+        for parameter in &function.parameters {
+            values.push(match arguments.value(&parameter.name, parameter.kind)? {
+                Some(value) => value,
+                None => parameter.default.clone().unwrap_or(Value::Null),
+            });
+        }
+        let claims = &caller.claims;
+        values.extend([&claims.sub, &claims.role, &*claims.payload].map(|text| Value::Text(text.to_owned())));
+        let query = Query::parse(&pairs)?;
+        let page = Page::of(query.root(), request.range)?;
+        let mut hasher = DefaultHasher::new();
+        ("rpc", &name).hash(&mut hasher);
+        let task = Task {
+            verb: request.verb,
+            table: name,
+            query,
+            prefer: Prefer::parse(request.prefer.iter().copied())?,
+            media: Media::negotiate(request.accept)?,
+            page,
+            payload: None,
+            kind: hasher.finish(),
+        };
+        Ok(Call { function, values, task })
+    }
+
+    pub fn kind(&self) -> u64 {
+        self.task.kind
+    }
+
+    /// Runs it; `reader` is in a snapshot, or in a write.
+    pub fn run(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
+        // Rows of a table that the caller sees nothing of are such as the function gives them; nothing is embedded in them.
+        let seen = access::schema(&setting.caller, schema.clone());
+        let shape = self.function.returns.shape(&seen).or_else(|_| self.function.returns.shape(schema))?;
+        let Some((shape, table)) = shape else {
+            self.function.statements.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
+            return Ok(Answer { status: 204, wrote: self.function.is_volatile, ..Answer::default() });
+        };
+        let Some((last, before)) = self.function.statements.split_last() else { return Ok(Answer::default()) };
+        before.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
+        let table_ = shape.table(table);
+        let (rows, mut values) = self.rows(reader, last, table_, setting)?;
+        let many = self.function.returns.is_many();
+        let names: Vec<_> = table_.columns.iter().map(|column| expression::identifier(&column.name)).collect();
+        let sql = format!("WITH r({}) AS ({rows}) SELECT * FROM r{}", names.join(","), if many { "" } else { " LIMIT 1" });
+        values.shrink_to_fit();
+        let given = Given { sql, values, many, bare: matches!(self.function.returns, Returns::Values { .. }) };
+        let mut plan = Plan::new(&shape, &self.task.query, table, setting.dialect.unindexed)?;
+        plan.given = Some(given);
+        let answer = read::page(reader, &shape, setting, &plan, &self.task)?;
+        Ok(Answer { wrote: self.function.is_volatile, ..answer })
+    }
+
+    /// The rows of `last` as a SELECT with what it is bound to: itself if it only reads; what it returned, if it writes.
+    fn rows(&self, reader: &Reader<'_>, last: &Text, table: &Table, setting: &Setting) -> Result<(String, Vec<Value>)> {
+        if reader.prepare(&last.sql)?.is_readonly() {
+            return Ok((last.sql.clone(), self.values[..last.parameters].to_vec()));
+        }
+        let most = setting.plan.result_rows;
+        let mut rows = Vec::new();
+        self.execute(reader, last, |cells| {
+            if most > 0 && rows.len() as u64 >= most {
+                return Err(body::too_large("rows", "result_rows"));
+            }
+            rows.push(cells.iter().map(held).collect::<serde_json::Value>());
+            Ok(())
+        })?;
+        let columns = table.columns.iter().enumerate().map(|(at, column)| match column.kind {
+            Kind::Blob => format!("unhex(value->>{at})"),
+            _ => format!("value->>{at}"),
+        });
+        let sql = format!("SELECT {} FROM json_each(?1)", columns.collect::<Vec<_>>().join(","));
+        Ok((sql, vec![Value::Text(json!(rows).to_string())]))
+    }
+
+    fn execute(&self, reader: &Reader<'_>, text: &Text, on_row: impl FnMut(&Cells<'_>) -> Result<()>) -> Result<()> {
+        if reader.prepare(&text.sql)?.needs().has(Needs::SCHEMA) {
+            return Err(refusal::not_here("a function that changes the schema"));
+        }
+        execute(reader, &Statement { sql: text.sql.clone(), values: self.values[..text.parameters].to_vec() }, on_row).map(|_| ())
+    }
+}
+
+/// A value on its way through JSON; bytes as hexadecimal digits.
+fn held(value: ValueRef<'_>) -> serde_json::Value {
+    match value {
+        ValueRef::Integer(value) => json!(value),
+        ValueRef::Real(value) => json!(value),
+        ValueRef::Text(text) => json!(String::from_utf8_lossy(text)),
+        ValueRef::Blob(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+        ValueRef::Null => json!(null),
+    }
+}
+
+/// By name, as they were sent.
+struct Arguments(super::payload::Row);
+
+impl Arguments {
+    /// Takes the arguments out of a query string: what a function's parameter is called and reads as no filter, and what
+    /// is nobody's filter. The last of a name counts.
+    fn of_query(pairs: &mut Vec<(String, String)>, function: Option<&Function>) -> Arguments {
+        let is_argument = |name: &str, value: &str| {
+            let is_parameter = function.is_some_and(|function| function.parameter(name).is_some() && !function.has_column(name));
+            !RESERVED.contains(&name) && !name.contains('.') && !is_tree(name) && (is_parameter || !filter::is_test(value))
+        };
+        let mut arguments = super::payload::Row::new();
+        pairs.retain(|(name, value)| {
+            let takes = is_argument(name, value);
+            if takes {
+                arguments.insert(name.clone(), super::payload::Cell::Text(value.clone()));
+            }
+            !takes
+        });
+        Arguments(arguments)
+    }
+
+    fn of_body(request: &Request<'_>) -> Result<Arguments> {
+        if request.body.is_empty() {
+            return Ok(Arguments(super::payload::Row::new()));
+        }
+        let mut payload = Payload::parse(request.content_type, request.body)?;
+        match (payload.rows.pop(), payload.rows.is_empty()) {
+            (Some(row), true) => Ok(Arguments(row)),
+            _ => Err(refusal::bad_body("The arguments of a function are one object")),
+        }
+    }
+
+    /// Those that `columns=` names, if it names any.
+    fn only(mut self, names: Option<&str>) -> Result<Arguments> {
+        if let Some(names) = names {
+            let names = super::select::names("columns parameter", names)?;
+            self.0.retain(|name, _| names.contains(name));
+        }
+        Ok(self)
+    }
+
+    /// Whether there is a parameter for each, and one for each parameter without a default.
+    fn fit(&self, function: &Function) -> bool {
+        self.0.keys().all(|name| function.parameter(name).is_some())
+            && function.parameters.iter().all(|parameter| parameter.default.is_some() || self.0.contains_key(&parameter.name))
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
+
+    fn value(&self, name: &str, kind: Kind) -> Result<Option<Value>> {
+        self.0.get(name).map(|cell| cell.read(kind)).transpose()
+    }
+}
+
+fn is_tree(name: &str) -> bool {
+    matches!(name, "and" | "or")
+}

@@ -1,0 +1,1 @@
+CREATE FUNCTION add_them(a integer, b integer DEFAULT 1) RETURNS integer STABLE AS $$ SELECT :a + :b $$;

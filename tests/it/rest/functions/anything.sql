@@ -1,0 +1,2 @@
+CREATE FUNCTION anything() RETURNS SETOF clients STABLE AS $$ SELECT * FROM clients $$;
+GRANT EXECUTE ON FUNCTION anything TO authenticated;
