@@ -33,6 +33,7 @@ mod render;
 mod schema;
 mod select;
 mod value;
+mod verdict;
 mod write;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -44,6 +45,7 @@ pub use function::Functions;
 pub use plan::Unindexed;
 pub use policy::Policies;
 pub use schema::Schemas;
+pub use verdict::{caller, verdict};
 
 use crate::auth::scope::Scope;
 use crate::config;

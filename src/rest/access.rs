@@ -10,11 +10,9 @@ use super::policy::rules::Access;
 use super::refusal;
 use super::render::Binder;
 use super::schema::{Schema, Table, TableId};
-use crate::auth::Claims;
+use crate::auth::{Claims, SERVICE};
 use crate::error::Result;
 
-/// The role that no policy holds back: the tenant's own back end.
-pub const SERVICE: &str = "service";
 /// The role of those who did not sign in.
 const ANONYMOUS: &str = "anon";
 
@@ -44,6 +42,15 @@ pub enum Command {
 
 impl Command {
     pub const ALL: [Command; 4] = [Command::Select, Command::Insert, Command::Update, Command::Delete];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Command::Select => "select",
+            Command::Insert => "insert",
+            Command::Update => "update",
+            Command::Delete => "delete",
+        }
+    }
 }
 
 /// `schema` as the caller sees it.
