@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-redis tools lint check demo clients clients-if-possible
+.PHONY: help run test bench bench-redis tools lint check demo clients clients-if-possible browser
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
@@ -47,18 +47,25 @@ ACCOUNT := '1. The operator provisions' \
            'calls were answered as they should be' \
            'curl -s http://127.0.0.1:'
 
-# The clients as they are published, from npm and PyPI, in folders that git ignores.
-clients: tools ## Run the published libSQL clients (Node, Python) against the server
+# The clients as they are published, from npm and PyPI, in folders that git ignores, and a browser.
+clients: tools browser ## Run the published clients (Node, Python, a browser) against the server
 	cargo build --locked
-	cd tests/clients && npm ci --silent --no-audit --no-fund
-	cd tests/clients && python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --upgrade --target .python -r python/requirements.txt
 	node tests/clients/run.mjs target/debug/tenantry $(ARGS)
 
-clients-if-possible:
-	@if ! command -v node > /dev/null || ! command -v npm > /dev/null; then echo "make: the published clients are skipped: no node or no npm here"; \
-	elif [ "$$(node -p 'process.versions.node.split(".")[0] >= 18')" != true ]; then echo "make: the published clients are skipped: node $$(node -v) is older than 18"; \
-	elif ! python3 -m pip --version > /dev/null 2>&1; then echo "make: the published clients are skipped: no python3 with pip here"; \
-	else $(MAKE) --no-print-directory clients; fi
+# The same, but what cannot be had here, for want of a program or of a registry, is told and skipped.
+clients-if-possible: tools browser
+	@if [ "$$(node -p 'process.versions.node.split(".")[0] >= 20' 2> /dev/null)" != true ]; then \
+	  echo "make: the published clients are skipped: there is no node here, or one older than 20"; \
+	elif ! command -v npm > /dev/null; then echo "make: the published clients are skipped: there is no npm here"; \
+	else cargo build --locked && node tests/clients/run.mjs target/debug/tenantry --if-possible; fi
+
+# For the clients' suite in a browser, which is skipped where there is none. On a machine that has none this takes half a
+# minute.
+browser:
+	@for browser in chromium chromium-browser google-chrome; do if command -v "$$browser" > /dev/null; then exit 0; fi; done; \
+	for tool in node apt-get timeout; do if ! command -v "$$tool" > /dev/null; then exit 0; fi; done; \
+	$(SUDO) timeout 150 sh -c 'apt-get update -q && apt-get install -q -y --no-install-recommends chromium' > /dev/null 2>&1 \
+	  || echo "make: apt-get cannot install chromium here"
 
 demo:
 	@dir="$$(mktemp -d)"; trap 'rm -rf "$$dir"' EXIT; \

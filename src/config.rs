@@ -26,6 +26,7 @@ pub struct Config {
     pub executor: Executor,
     pub hrana: Hrana,
     pub cache: Cache,
+    pub queue: Queue,
     pub rest: Rest,
     pub tenants: Tenants,
     /// Named limits. A tenant runs under `default` unless it was given another.
@@ -51,6 +52,8 @@ pub struct Http {
     pub header_timeout_ms: u64,
     /// How long an idle kept-alive connection stays open, in seconds.
     pub keep_alive_s: u64,
+    /// Origins whose pages may call with a tenant's token (`https://app.example.com`); `*` is any, none is none.
+    pub cors_origins: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -197,6 +200,18 @@ pub struct Cache {
     pub memory_bytes: u64,
 }
 
+/// What the server does with queues by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Deliveries to webhooks under way at once, over all tenants.
+    pub deliveries: usize,
+    /// Deliveries of one tenant under way at once.
+    pub deliveries_per_tenant: usize,
+    /// Whether webhooks may lead to this machine and its network, over http and to any port.
+    pub private_targets: bool,
+}
+
 /// Rows over HTTP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -301,6 +316,7 @@ impl Default for Config {
             executor: Executor::default(),
             hrana: Hrana::default(),
             cache: Cache::default(),
+            queue: Queue::default(),
             rest: Rest::default(),
             tenants: Tenants::default(),
             plans: BTreeMap::from([("default".to_owned(), Plan::default())]),
@@ -320,6 +336,7 @@ impl Default for Http {
             max_connections: 10_000,
             header_timeout_ms: 5_000,
             keep_alive_s: 75,
+            cors_origins: vec!["*".to_owned()],
         }
     }
 }
@@ -388,6 +405,12 @@ impl Default for Hrana {
 impl Default for Cache {
     fn default() -> Self {
         Cache { memory_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { deliveries: 64, deliveries_per_tenant: 8, private_targets: false }
     }
 }
 

@@ -186,6 +186,12 @@ impl Error {
         self
     }
 
+    /// The same of one part of what was asked.
+    pub fn at(mut self, part: &str) -> Self {
+        self.0.message = format!("{part}: {}", self.0.message).into();
+        self
+    }
+
     /// How long the caller does well to wait; sent as `Retry-After` in whole seconds, at least one.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod cache;
+pub mod cors;
 pub mod extract;
 pub mod guard;
 pub mod health;
@@ -45,7 +46,7 @@ macro_rules! routes {
                 app.service(
                     web::resource($path)
                         $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
-                        .default_service(web::to(move || reply::method_not_allowed(methods))),
+                        .default_service(web::to(move |request| reply::method_not_allowed(request, methods))),
                 );
             )+)+
             app.default_service(web::to(reply::no_such_path));
@@ -75,7 +76,14 @@ routes! {
         "/v1/queues/{queue}" [GET queue::look::depth, PATCH queue::control::set]
         "/v1/queues/{queue}/redrive" [POST queue::control::redrive]
         "/v1/queues/{queue}/purge" [POST queue::control::purge]
-        "/rest/v1/" [GET rest::root]
+        "/v1/queues/{queue}/schedules" [GET queue::schedule::list]
+        "/v1/queues/{queue}/schedules/{name}" [
+            GET queue::schedule::get, PUT queue::schedule::put, PATCH queue::schedule::patch, DELETE queue::schedule::delete,
+        ]
+        "/v1/queues/{queue}/schedules/{name}/run" [POST queue::schedule::run]
+        "/v1/queues/{queue}/webhook" [GET queue::webhook::get, PUT queue::webhook::put, DELETE queue::webhook::delete]
+        "/v1/queues/{queue}/webhook/rotate" [POST queue::webhook::rotate]
+        "/rest/v1/" [GET rest::root, POST rest::batch]
         "/rest/v1/rpc/{name}" [GET rest::call, HEAD rest::call, POST rest::call, OPTIONS rest::callable]
         "/rest/v1/{table}" [
             GET rest::rows, HEAD rest::rows, POST rest::rows, PATCH rest::rows, PUT rest::rows, DELETE rest::rows,

@@ -1,5 +1,5 @@
-//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `scheduled` for later, or
-//! `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
+//! A [`Queue`] is a tenant's queue file seen as named queues of jobs. A job is `ready` (or `waiting` for others to end, or
+//! `scheduled` for later, or `blocked` by its limit), is `leased` to one worker at a time, and ends `done`, `dead` (out of attempts), `cancelled`
 //! or `expired`.
 //!
 //! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
@@ -16,6 +16,8 @@
 //!
 //! Each public method is one transaction or, where it says so, several; the private functions borrow it.
 
+mod batch;
+mod calendar;
 mod claim;
 mod control;
 mod enqueue;
@@ -23,31 +25,42 @@ mod history;
 mod id;
 mod job;
 mod lease;
+mod limit;
 mod look;
 mod name;
 mod rate;
+mod schedule;
 mod state;
 mod wait;
+pub mod webhook;
+mod workflow;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use uuid::Uuid;
 
+pub use batch::{BATCH_MAX, Batch, DEPENDS_MAX, Then};
 pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
 pub use control::{Moved, Redrive, STEP_MAX, Settings};
-pub use enqueue::{BATCH_MAX, Enqueued, Outcome};
+pub use enqueue::{Enqueued, Outcome};
 pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
 pub use id::JobId;
 pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
 pub use lease::{ERROR_BYTES, NOTE_BYTES, Nack, Step};
 pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
 pub use name::QueueName;
+pub use schedule::{Misfire, NewSchedule, Schedule};
 pub use state::State;
 pub use wait::{WAITING_MAX, Waiters, Waiting};
+pub use webhook::{Delivery, NewWebhook, Post, Secret, Webhook};
+pub use workflow::{OnFailure, Waits};
 
-use crate::clock::now_ms;
-use crate::error::Result;
-use crate::sqlite::{Database, IdempotencyKey, Limits};
+use crate::clock::{Millis, now_ms};
+use crate::error::{Error, Result};
+use crate::sqlite::{Database, IdempotencyKey, Limits, Reader, WriteTx};
+use crate::system::secret::random;
 use wait::Bell;
 
 /// Transactions of one claim that finds only jobs over their limit or rate, [`STAGED`] at a time.
@@ -68,11 +81,12 @@ impl<'a> Queue<'a> {
 
     /// Adds jobs for `by` (the token's subject), each with an outcome of its own, in one transaction; or finds what an
     /// earlier call with `key` came to. Errors: `conflict` when `key` came with another request. An outcome's:
-    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held and for a queue
-    /// that is drained, and those that came in.
-    pub async fn enqueue(&self, queue: &QueueName, jobs: Vec<Result<NewJob>>, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
-        let (queue, by, mut bell) = (queue.clone(), by.to_owned(), self.bell());
-        self.file.write(self.limits, move |tx| enqueue::enqueue(tx, &queue, &jobs, &by, key.as_ref(), &mut bell, now_ms())).await
+    /// `quota_exceeded` when the plan's bytes are used up, `conflict` for a `unique` key that is held, for a queue
+    /// that is drained and for a job to wait for that has failed, `not_found` for one that is not there, and those that
+    /// came in.
+    pub async fn enqueue(&self, queue: &QueueName, batch: Batch, by: &str, key: Option<IdempotencyKey>) -> Result<Made> {
+        let (queue, by) = (queue.clone(), by.to_owned());
+        self.write(move |tx, bell, now| enqueue::enqueue(tx, &queue, &batch, &by, key.as_ref(), bell, now)).await
     }
 
     /// Leases jobs that are ready, at most as many as `claim` asks for and never more than [`CLAIM_BYTES`] of payloads
@@ -80,8 +94,8 @@ impl<'a> Queue<'a> {
     pub async fn claim(&self, queues: &[QueueName], claim: Claim) -> Result<Found> {
         let mut round = 0;
         loop {
-            let (queues, mut bell) = (queues.to_vec(), self.bell());
-            let found = self.file.write(self.limits, move |tx| claim::claim(tx, &queues, claim, &mut bell, now_ms())).await?;
+            let queues = queues.to_vec();
+            let found = self.write(move |tx, bell, now| claim::claim(tx, &queues, claim, bell, now)).await?;
             round += 1;
             // It may have been busy with jobs that are over their limit; each of them is moved once, by whichever claim.
             if !found.jobs.is_empty() || !found.unfinished || round == ROUNDS {
@@ -94,21 +108,21 @@ impl<'a> Queue<'a> {
     /// a job that never was or is long finished, `lease_lost` when `lease_token` is not (or no longer) the one that
     /// holds it.
     pub async fn ack(&self, id: JobId, lease_token: &str, result: Option<String>) -> Result<()> {
-        let (token, mut bell) = (lease::token(id, lease_token)?, self.bell());
-        self.file.write(self.limits, move |tx| lease::ack(tx, id, token, result.as_deref(), &mut bell, now_ms())).await
+        let token = lease::token(id, lease_token)?;
+        self.write(move |tx, bell, now| lease::ack(tx, id, token, result.as_deref(), bell, now)).await
     }
 
     /// The try failed: the job waits for the next one, or is dead. Errors as for [`Queue::ack`].
     pub async fn nack(&self, id: JobId, lease_token: &str, nack: Nack) -> Result<Step> {
-        let (token, mut bell, chance) = (lease::token(id, lease_token)?, self.bell(), Uuid::new_v4().as_u128() as u32);
-        self.file.write(self.limits, move |tx| lease::nack(tx, id, token, &nack, chance, &mut bell, now_ms())).await
+        let (token, chance) = (lease::token(id, lease_token)?, Uuid::new_v4().as_u128() as u32);
+        self.write(move |tx, bell, now| lease::nack(tx, id, token, &nack, chance, bell, now)).await
     }
 
     /// Puts the job off without spending the try. Errors as for [`Queue::ack`].
     pub async fn snooze(&self, id: JobId, lease_token: &str, delay_s: i64) -> Result<Step> {
-        let (token, mut bell) = (lease::token(id, lease_token)?, self.bell());
+        let token = lease::token(id, lease_token)?;
         let delay_ms = job::within("delay_s", delay_s, 1, DELAY_MAX_S)? * 1_000;
-        self.file.write(self.limits, move |tx| lease::snooze(tx, id, token, delay_ms, &mut bell, now_ms())).await
+        self.write(move |tx, bell, now| lease::snooze(tx, id, token, delay_ms, bell, now)).await
     }
 
     /// Holds the job for `lease_s` from now on, as far as its `timeout_s` goes, and leaves word of how far the work is.
@@ -122,22 +136,21 @@ impl<'a> Queue<'a> {
     /// Ends a job that nobody has begun; asks the worker of a leased one to stop. Errors: `not_found`; `conflict` for a
     /// job that is finished otherwise.
     pub async fn cancel(&self, id: JobId) -> Result<State> {
-        let mut bell = self.bell();
-        self.file.write(self.limits, move |tx| control::cancel(tx, id, &mut bell, now_ms())).await
+        self.write(move |tx, bell, now| control::cancel(tx, id, bell, now)).await
     }
 
     /// Changes what a queue lets through; makes the queue if need be.
     pub async fn set(&self, queue: &QueueName, settings: Settings) -> Result<QueueRow> {
-        let (queue, mut bell) = (queue.clone(), self.bell());
-        self.file.write(self.limits, move |tx| control::set(tx, &queue, settings, &mut bell, now_ms())).await
+        let queue = queue.clone();
+        self.write(move |tx, bell, now| control::set(tx, &queue, settings, bell, now)).await
     }
 
     /// Makes dead jobs ready again, oldest death first, with so many more attempts; in several transactions.
     pub async fn redrive(&self, queue: &QueueName, redrive: Redrive) -> Result<Moved> {
         let redrive = Arc::new(redrive);
         self.in_steps(redrive.max(), |most| {
-            let (queue, redrive, mut bell) = (queue.clone(), redrive.clone(), self.bell());
-            self.file.write(self.limits, move |tx| control::redrive(tx, &queue, &redrive, most, &mut bell, now_ms()))
+            let (queue, redrive) = (queue.clone(), redrive.clone());
+            self.write(move |tx, bell, now| control::redrive(tx, &queue, &redrive, most, bell, now))
         })
         .await
     }
@@ -149,7 +162,7 @@ impl<'a> Queue<'a> {
         let ids = Arc::new(ids);
         self.in_steps(control::MOVED_MAX, |most| {
             let (queue, ids) = (queue.clone(), ids.clone());
-            self.file.write(self.limits, move |tx| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most))
+            self.write(move |tx, bell, now| control::purge(tx, &queue, state, ids.as_ref().as_deref(), most, bell, now))
         })
         .await
     }
@@ -176,6 +189,103 @@ impl<'a> Queue<'a> {
         self.file.read(self.limits, move |reader| look::queues(reader, limit, after.as_deref().unwrap_or(""))).await
     }
 
+    /// Sets a schedule; what was said before under its name is over at once. Errors: `bad_request` for its name,
+    /// `conflict` when there are too many.
+    pub async fn schedule(&self, queue: &QueueName, name: &str, new: NewSchedule, by: &str) -> Result<Schedule> {
+        let (queue, name, by) = (queue.clone(), name.to_owned(), by.to_owned());
+        self.write(move |tx, bell, now| schedule::put(tx, &queue, &name, &new, &by, bell, now)).await
+    }
+
+    /// Pauses a schedule or lets it go on. Errors: `not_found`.
+    pub async fn pause_schedule(&self, queue: &QueueName, name: &str, paused: bool) -> Result<Schedule> {
+        let (queue, name) = (queue.clone(), name.to_owned());
+        self.write(move |tx, bell, now| schedule::pause(tx, &queue, &name, paused, bell, now)).await
+    }
+
+    /// Errors: `not_found`.
+    pub async fn delete_schedule(&self, queue: &QueueName, name: &str) -> Result<()> {
+        let (queue, name) = (queue.clone(), name.to_owned());
+        self.file.write(self.limits, move |tx| schedule::delete(tx, &queue, &name)).await
+    }
+
+    /// Enqueues a schedule's job now, beside its runs. Errors: `not_found`, and those of enqueueing.
+    pub async fn run_schedule(&self, queue: &QueueName, name: &str) -> Result<Enqueued> {
+        let (queue, name) = (queue.clone(), name.to_owned());
+        self.write(move |tx, bell, now| schedule::run_now(tx, &queue, &name, bell, now)).await
+    }
+
+    /// Errors: `not_found`.
+    pub async fn schedule_of(&self, queue: &QueueName, name: &str) -> Result<Schedule> {
+        let (queue, name) = (queue.clone(), name.to_owned());
+        self.file.read(self.limits, move |reader| schedule::get(reader, &queue, &name, now_ms())).await
+    }
+
+    /// A queue's schedules by name, `limit` at most, after the name `after`.
+    pub async fn schedules(&self, queue: &QueueName, limit: i64, after: Option<String>) -> Result<Vec<Schedule>> {
+        let queue = queue.clone();
+        self.file.read(self.limits, move |reader| schedule::list(reader, &queue, limit, after.as_deref().unwrap_or(""), now_ms())).await
+    }
+
+    /// Sets where a queue's jobs are delivered; and the secret, if one was made for it. Errors: `conflict` when there are
+    /// too many.
+    pub async fn set_webhook(&self, queue: &QueueName, new: NewWebhook) -> Result<(Webhook, Option<Secret>)> {
+        let (queue, fresh) = (queue.clone(), Secret::from_bytes(random()?));
+        let made = fresh.clone();
+        let (webhook, was_taken) = self.write(move |tx, bell, now| webhook::put(tx, &queue, &new, &fresh, bell, now)).await?;
+        Ok((webhook, was_taken.then_some(made)))
+    }
+
+    /// Gives a webhook another secret; for `overlap_s` the one before signs too. Errors: `not_found`.
+    pub async fn rotate_webhook(&self, queue: &QueueName, overlap_s: Option<i64>) -> Result<(Webhook, Secret)> {
+        let (queue, fresh, overlap_ms) = (queue.clone(), Secret::from_bytes(random()?), webhook::overlap_ms(overlap_s)?);
+        let made = fresh.clone();
+        let rotate = move |tx: &WriteTx<'_>| webhook::rotate(tx, &queue, &fresh, overlap_ms, now_ms());
+        Ok((self.file.write(self.limits, rotate).await?, made))
+    }
+
+    /// Errors: `not_found`.
+    pub async fn delete_webhook(&self, queue: &QueueName) -> Result<()> {
+        let queue = queue.clone();
+        self.file.write(self.limits, move |tx| webhook::delete(tx, &queue)).await
+    }
+
+    /// Errors: `not_found`.
+    pub async fn webhook(&self, queue: &QueueName) -> Result<Webhook> {
+        let queue = queue.clone();
+        self.file.read(self.limits, move |reader| webhook::get(reader, &queue, now_ms())).await
+    }
+
+    /// Enqueues the runs that are due; in several transactions.
+    pub async fn fire(&self) -> Result<()> {
+        while self.write(schedule::fire).await? {}
+        Ok(())
+    }
+
+    /// Claims what is to be delivered now, `room` jobs at most; `under_way` is what is being delivered, by queue.
+    pub async fn deliveries(&self, under_way: HashMap<QueueName, usize>, room: usize) -> Result<Vec<Delivery>> {
+        self.write(move |tx, bell, now| webhook::take(tx, &under_way, room, bell, now)).await
+    }
+
+    /// Writes down what a delivery came to.
+    pub async fn delivered(&self, delivery: Delivery, outcome: webhook::Outcome) -> Result<()> {
+        let chance = Uuid::new_v4().as_u128() as u32;
+        self.write(move |tx, bell, now| webhook::settle(tx, &delivery, &outcome, chance, bell, now)).await
+    }
+
+    /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
+    pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
+        let look = move |reader: &Reader<'_>| {
+            let moments = [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?];
+            Ok(moments.into_iter().flatten().min())
+        };
+        self.file.read(self.limits, look).await
+    }
+
+    /// The queues that have a webhook.
+    pub async fn pushed(&self) -> Result<Vec<QueueName>> {
+        self.file.read(self.limits, webhook::queues).await
+    }
+
     /// Runs `step` with how many it may move until it moved fewer, or `most` altogether.
     async fn in_steps<F: Future<Output = Result<usize>>>(&self, most: usize, step: impl Fn(usize) -> F) -> Result<Moved> {
         let mut moved = 0;
@@ -189,8 +299,30 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn bell(&self) -> Bell {
-        Bell::new(self.waiters, self.file)
+    /// Runs `step` in a transaction that says what it makes ready. If somebody has to look at that though nobody asks, it
+    /// is undone first, and done again once that is sure to happen.
+    async fn write<T: Send + 'static>(
+        &self,
+        step: impl Fn(&WriteTx<'_>, &mut Bell, Millis) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<T> {
+        let (step, to_hold) = (Arc::new(step), Arc::new(AtomicI64::new(Millis::MAX)));
+        let mut hold = self.waiters.held(self.file);
+        loop {
+            to_hold.store(Millis::MAX, SeqCst);
+            let (step, missing, mut bell) = (step.clone(), to_hold.clone(), Bell::new(self.waiters, self.file, hold));
+            let attempt = move |tx: &WriteTx<'_>| {
+                bell.quieten();
+                let made = step(tx, &mut bell, now_ms())?;
+                let at = bell.not_held(tx)?.unwrap_or(Millis::MAX);
+                missing.store(at, SeqCst);
+                if at == Millis::MAX { Ok(made) } else { Err(Error::conflict("nobody is sure to look at what this makes ready")) }
+            };
+            let done = self.file.write(self.limits, attempt).await;
+            match to_hold.load(SeqCst) {
+                Millis::MAX => return done,
+                at => hold = self.waiters.hold(self.file, at).await?,
+            }
+        }
     }
 }
 
@@ -198,8 +330,17 @@ impl<'a> Queue<'a> {
 #[derive(Debug)]
 pub struct Made {
     pub outcomes: Vec<Outcome>,
+    /// Of what is to come after them.
+    pub then: Option<Outcome>,
     /// It is what an earlier call with the same `Idempotency-Key` came to.
     pub replayed: bool,
+}
+
+impl Made {
+    fn of(mut outcomes: Vec<Outcome>, batch: &Batch, replayed: bool) -> Made {
+        let then = if batch.then.is_some() { outcomes.pop() } else { None };
+        Made { outcomes, then, replayed }
+    }
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 //! becomes one statement ([`render`]), whose rows are JSON already and go out as they are.
 //!
 //! - What a request says is bound, and names in SQL are the schema's: nothing of a request's text is in a statement.
-//! - Every reference of a table asks [`access`] who may see it.
+//! - A schema is looked at as its caller sees it, and every reference of a table asks [`access`] which of its rows.
 //! - Statements run in the tenants' sandbox, like tenants' own.
 //! - A write is one transaction: the rows it made or changed are known by their keys, and are read by the same plan
 //!   that reads others.
 
 pub mod access;
+mod batch;
 mod body;
 mod call;
 mod conditions;
@@ -32,6 +33,7 @@ mod relation;
 mod render;
 mod schema;
 mod select;
+mod statement;
 mod value;
 mod verdict;
 mod write;
@@ -40,6 +42,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 pub use access::Caller;
+pub use batch::Batch;
 pub use call::Call;
 pub use function::Functions;
 pub use plan::Unindexed;
@@ -49,14 +52,15 @@ pub use verdict::{caller, verdict};
 
 use crate::auth::scope::Scope;
 use crate::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sqlite::{Database, Limits, Reader, WriteTx};
 use media::Media;
 use page::Page;
 use payload::Payload;
 use prefer::Prefer;
 use query::Query;
-use render::Statement;
+use schema::Schema;
+use statement::Statement;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -121,6 +125,19 @@ pub struct Answer {
     pub preference_applied: Option<String>,
     /// It is of a write, which may be committed.
     pub wrote: bool,
+    /// It is what was answered before to the same `Idempotency-Key`.
+    pub replayed: bool,
+    /// What it tells, if it tells of a failure.
+    refused: Option<Error>,
+}
+
+impl Answer {
+    fn succeeded(self) -> Result<Answer> {
+        match self.refused {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 impl Task {
@@ -153,37 +170,64 @@ fn served(request: &Request<'_>) -> Result<()> {
 
 /// Runs `task` on `database`.
 pub async fn run(database: &Arc<Database>, setting: Setting, task: Task) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), task.kind);
-    let outcome = if task.verb == Verb::Get {
-        database.read_brief(limits, kind, move |reader| read::rows(reader, serial, &setting, &task)).await
+    if task.verb == Verb::Get {
+        let kind = task.kind;
+        look(database, setting, Some(kind), move |reader, schema, setting| read::rows(reader, schema, setting, &task)).await
     } else {
-        scopes.require(Scope::SqlWrite)?;
-        database.write(limits, move |tx| write::rows(tx, serial, &setting, &task)).await
-    };
-    outcome.map_err(refusal::translate)
+        write(database, setting, move |tx, schema, setting| write::rows(tx, schema, setting, &task)).await
+    }
 }
 
 /// Calls a function on `database`.
 pub async fn call(database: &Arc<Database>, setting: Setting, call: Call) -> Result<Answer> {
-    let scopes = setting.caller.claims.scopes;
-    scopes.require(Scope::SqlRead)?;
-    let limits = Limits::of(&setting.plan);
-    let (serial, kind) = (database.serial(), call.kind());
-    let outcome = if call.function.is_volatile {
-        scopes.require(Scope::SqlWrite)?;
-        let called = move |tx: &WriteTx<'_>| call.run(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
-        database.write(limits, called).await
+    if call.function.is_volatile {
+        write(database, setting, move |tx, schema, setting| call.run(tx, schema, setting)).await
     } else {
-        let called = move |reader: &Reader<'_>| {
-            reader.snapshot()?;
-            call.run(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
-        };
-        database.read_brief(limits, kind, called).await
+        let kind = call.kind();
+        look(database, setting, Some(kind), move |reader, schema, setting| call.run(reader, schema, setting)).await
+    }
+}
+
+/// Runs all of `batch` on `database`, or nothing of it.
+pub async fn run_batch(database: &Arc<Database>, setting: Setting, batch: Batch) -> Result<Answer> {
+    if batch.writes() {
+        write(database, setting, move |tx, schema, setting| batch.write(tx, schema, setting)).await
+    } else {
+        look(database, setting, None, move |reader, schema, setting| batch.look(reader, schema, setting)).await
+    }
+}
+
+/// Reads in one snapshot what the caller sees; briefly, where those of its `kind` are known to be brief.
+async fn look<F>(database: &Arc<Database>, setting: Setting, kind: Option<u64>, f: F) -> Result<Answer>
+where
+    F: Fn(&Reader<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let looked = move |reader: &Reader<'_>| {
+        reader.snapshot()?;
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
+        f(reader, &schema, &setting).map_err(|error| access::told(&setting.caller, &schema, error))
+    };
+    let outcome = match kind {
+        Some(kind) => database.read_brief(limits, kind, looked).await,
+        None => database.read(limits, looked).await,
     };
     outcome.map_err(refusal::translate)
+}
+
+async fn write<F>(database: &Arc<Database>, setting: Setting, f: F) -> Result<Answer>
+where
+    F: Fn(&WriteTx<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
+{
+    setting.caller.claims.require(Scope::SqlRead)?;
+    setting.caller.claims.require(Scope::SqlWrite)?;
+    let (limits, serial) = (Limits::of(&setting.plan), database.serial());
+    let written = move |tx: &WriteTx<'_>| {
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.within_write(serial, tx)?);
+        f(tx, &schema, &setting).map_err(|error| access::told(&setting.caller, &schema, error))
+    };
+    database.write(limits, written).await.map_err(refusal::translate)
 }
 
 /// The methods that a function takes, as `Allow` lists them.
@@ -230,6 +274,9 @@ fn execute(
     on_row: impl FnMut(&crate::sqlite::Cells<'_>) -> Result<()>,
 ) -> Result<crate::sqlite::Effect> {
     let mut prepared = reader.prepare(&statement.sql)?;
+    if let Some(tables) = &statement.reads {
+        prepared.keeps_to(tables)?;
+    }
     prepared.bind_all(&statement.values)?;
     prepared.run(on_row)
 }

@@ -6,6 +6,7 @@
 
 mod data_dir;
 mod parts;
+mod waker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

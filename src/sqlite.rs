@@ -28,6 +28,7 @@ mod turn;
 mod watch;
 mod workpiece;
 mod writer;
+mod written;
 
 pub use authorizer::Needs;
 pub use checkpoint::Leave;
@@ -44,7 +45,8 @@ pub use reader::{Reader, WriteTx};
 pub use room::has_room;
 pub use session::LENGTH_MAX;
 pub use shape::{Drift, Shape};
-pub use statement::{Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
+pub use statement::{ANYTHING, Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
 pub use trial::Trial;
 pub use workpiece::{Access, Workpiece};
 pub use writer::Exclusive;
+pub use written::Written;

@@ -2,12 +2,14 @@
 
 pub mod id;
 pub mod layout;
+pub mod lease;
 pub mod lifecycle;
 pub mod rate;
 pub mod registry;
 pub mod target;
 pub mod template;
 pub mod triples;
+pub mod wakeups;
 
 pub use id::TenantId;
 pub use layout::{Layout, Role};
@@ -16,3 +18,4 @@ pub use registry::{Registry, Tenant};
 pub use target::Target;
 pub use template::{Blueprint, Template};
 pub use triples::{Lease, Triples};
+pub use wakeups::Wakeups;

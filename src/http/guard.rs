@@ -16,6 +16,7 @@ use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_toke
 use crate::error::{Error, Result};
 use crate::rest::Dialect;
 use crate::system::Mark;
+use crate::tenant::lease::lease_of;
 use crate::tenant::registry::{Moment, Registry, Tenant};
 use crate::tenant::{Lease, TenantId, Triples};
 
@@ -108,23 +109,7 @@ impl TenantCall {
     /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
     /// wait for leases, and should not wait for a client that dribbles.
     pub async fn lease(&self) -> Result<Lease> {
-        let mut plan = self.tenant.plan.clone();
-        loop {
-            let lease = self.triples.lease(self.tenant.id, &plan).await?;
-            // Suspending, deleting and changing the plan fence the triple: what holds now that the lease is held,
-            // holds until it is given back. What was looked up before may be over.
-            if Arc::ptr_eq(lease.plan(), &self.tenant.plan) && self.registry.unchanged_since(self.tenant.id, self.known) {
-                return Ok(lease);
-            }
-            let now = self.registry.active(self.tenant.id).await?;
-            if Arc::ptr_eq(lease.plan(), &now.plan) {
-                return Ok(lease);
-            }
-            // Somebody who knew the old plan only opened the triple under it.
-            drop(lease);
-            self.triples.reopen(self.tenant.id).await?;
-            plan = now.plan.clone();
-        }
+        lease_of(&self.registry, &self.triples, &self.tenant, self.known).await
     }
 }
 

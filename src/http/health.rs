@@ -13,6 +13,7 @@ use super::guard::{Operator, bearer};
 use crate::auth::{KeyRing, Verifier, missing_token};
 use crate::config::Durability;
 use crate::error::{Code, Error, Result};
+use crate::queue::Waiters;
 use crate::sqlite::Engine;
 use crate::system::{Analytics, Systems};
 use crate::telemetry::{Exposition, Requests};
@@ -59,7 +60,7 @@ pub async fn jwks(ring: Data<KeyRing>) -> HttpResponse {
 pub async fn metrics(
     request: HttpRequest,
     key: Data<ScrapeKey>,
-    engine: Data<Engine>,
+    (engine, waiters): (Data<Engine>, Data<Waiters>),
     triples: Data<Triples>,
     registry: Data<Registry>,
     analytics: Data<Analytics>,
@@ -82,6 +83,7 @@ pub async fn metrics(
         ("tenantry_readers_idle", "Readers open and idle.", state.readers_idle),
         ("tenantry_readers_active", "Readers in use.", state.readers_active),
         ("tenantry_writes_waiting", "Writes waiting for their file's writer.", state.writes_waiting),
+        ("tenantry_claims_waiting", "Claims that wait for a job.", waiters.count() as u64),
         ("tenantry_wal_bytes", "Write-ahead logs of the open files.", state.wal_bytes),
         ("tenantry_tenants_failed", "Tenants of which a file could not be opened.", state.failed.len() as u64),
         ("tenantry_descriptors_used", "Descriptors that databases hold.", used),

@@ -4,6 +4,8 @@
 pub mod control;
 pub mod lease;
 pub mod look;
+pub mod schedule;
+pub mod webhook;
 
 use std::time::Duration;
 
@@ -25,15 +27,24 @@ use crate::auth::Claims;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Body, Error, Result};
-use crate::queue::{BATCH_MAX, Claim, Claimed, Enqueued, JobId, JobRequest, Outcome, QUEUES_MAX, Queue, QueueName, Waiters};
+use crate::queue::{Batch, Claim, Claimed, Enqueued, JobId, JobRequest, Outcome, QUEUES_MAX, Queue, QueueName, Then, Waiters, Waits};
 
 /// The longest that a claim waits for a job, in seconds.
 const WAIT_MAX_S: u64 = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
+struct BatchBody {
     jobs: Vec<JobRequest>,
+    then: Option<ThenBody>,
+}
+
+/// What comes when all of a batch have ended; in the same queue unless it names another.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThenBody {
+    queue: Option<String>,
+    job: JobRequest,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +86,8 @@ struct EnqueuedReply<'a> {
 #[derive(Serialize)]
 struct BatchReply<'a> {
     results: Vec<ResultReply<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    then: Option<ResultReply<'a>>,
 }
 
 #[derive(Serialize)]
@@ -95,10 +108,10 @@ pub async fn enqueue(
     call.claims.require(Scope::QueueProduce)?;
     let queue = QueueName::parse(&queue)?;
     let key = idempotency_key(&request, &[queue.as_str().as_bytes(), b"\n", &body.0])?;
-    let (jobs, is_batch) = requests(&body.0)?;
-    let jobs = if is_batch { jobs.into_iter().map(JobRequest::check).collect() } else { vec![Ok(one_of(jobs)?.check()?)] };
+    let (batch, is_one) = batch(&body.0, &queue)?;
+    let then_queue = batch.then.as_ref().map_or(&queue, |then| &then.queue).clone();
     let lease = call.lease().await?;
-    let made = Queue::new(lease.queue(), &waiters).enqueue(&queue, jobs, &call.claims.sub, key).await?;
+    let made = Queue::new(lease.queue(), &waiters).enqueue(&queue, batch, &call.claims.sub, key).await?;
     let replayed = made.replayed;
     let answer = |mut reply: actix_web::HttpResponseBuilder| {
         if replayed {
@@ -106,12 +119,10 @@ pub async fn enqueue(
         }
         reply
     };
-    if is_batch {
-        let results = made.outcomes.iter().map(|outcome| match outcome {
-            Outcome::Enqueued(made) => ResultReply::Job(enqueued(&queue, made)),
-            Outcome::Refused(error) => ResultReply::Error(error.body()),
-        });
-        return Ok(answer(HttpResponse::Ok()).json(BatchReply { results: results.collect() }));
+    if !is_one {
+        let results = made.outcomes.iter().map(|outcome| result(&queue, outcome)).collect();
+        let then = made.then.as_ref().map(|outcome| result(&then_queue, outcome));
+        return Ok(answer(HttpResponse::Ok()).json(BatchReply { results, then }));
     }
     match one_of(made.outcomes)? {
         Outcome::Enqueued(made) if made.is_existing() => Ok(answer(HttpResponse::Ok()).json(enqueued(&queue, &made))),
@@ -193,8 +204,8 @@ fn require_either(claims: &Claims) -> Result<()> {
     if claims.scopes.has(Scope::QueueProduce) { Ok(()) } else { claims.require(Scope::QueueConsume) }
 }
 
-/// What a body asks for, and whether as a list. The body of one job is read once.
-fn requests(body: &[u8]) -> Result<(Vec<JobRequest>, bool)> {
+/// What a body asks for, and whether it is one job, not a list. The body of one job is read once.
+fn batch(body: &[u8], queue: &QueueName) -> Result<(Batch, bool)> {
     #[derive(Deserialize)]
     struct HasJobs {
         #[serde(rename = "jobs")]
@@ -202,15 +213,24 @@ fn requests(body: &[u8]) -> Result<(Vec<JobRequest>, bool)> {
     }
 
     match parse::<JobRequest>(body) {
-        Ok(job) => Ok((vec![job], false)),
+        Ok(job) => Ok((Batch::of_one(job.check()?), true)),
         Err(_) if serde_json::from_slice::<HasJobs>(body).is_ok() => {
-            let jobs = parse::<Batch>(body)?.jobs;
-            if (1..=BATCH_MAX).contains(&jobs.len()) {
-                return Ok((jobs, true));
-            }
-            Err(Error::bad_request(format!("jobs are not 1 to {BATCH_MAX}")).hint("Send several requests."))
+            let BatchBody { jobs, then } = parse::<BatchBody>(body)?;
+            let then = match then {
+                None => None,
+                Some(ThenBody { queue: None, job }) => Some(Then { queue: queue.clone(), job: job.check()? }),
+                Some(ThenBody { queue: Some(other), job }) => Some(Then { queue: QueueName::parse(&other)?, job: job.check()? }),
+            };
+            Ok((Batch::new(jobs.into_iter().map(JobRequest::check).collect(), then)?, false))
         }
         Err(error) => Err(error),
+    }
+}
+
+fn result<'a>(queue: &'a QueueName, outcome: &'a Outcome) -> ResultReply<'a> {
+    match outcome {
+        Outcome::Enqueued(made) => ResultReply::Job(enqueued(queue, made)),
+        Outcome::Refused(error) => ResultReply::Error(error.body()),
     }
 }
 
@@ -251,6 +271,8 @@ fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
         enqueued_at: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         payload_type: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        waited_for: Option<Waits>,
     }
 
     let mut out = Vec::with_capacity(16 + jobs.iter().map(|job| job.payload.len() + 288).sum::<usize>());
@@ -264,6 +286,7 @@ fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
             lease_until: rfc3339(job.lease_until),
             enqueued_at: rfc3339(job.enqueued_at()),
             payload_type: job.payload_type.as_deref(),
+            waited_for: job.waited_for,
         };
         if i > 0 {
             out.push(b',');
@@ -310,6 +333,7 @@ mod tests {
             lease_until: 1_000,
             payload_type: None,
             payload: payload.into(),
+            waited_for: None,
         };
         let odd = r#"{ "b":1,"a" : [1.50, "ü\u00e4"] }"#;
         let text = String::from_utf8(claim_json(&[job(odd), job("null")]).unwrap()).unwrap();

@@ -31,16 +31,25 @@ impl ResponseError for Error {
     }
 }
 
+/// Below it errors are PostgREST's.
+const ROWS: &str = "/rest/v1/";
+
 /// 404 for a path that no route has.
 pub async fn no_such_path(request: HttpRequest) -> Result<HttpResponse> {
     let path: String = request.path().chars().take(200).collect();
-    Err(Error::not_found(format!("there is nothing at {path}")).hint("GET /openapi.json lists every path."))
+    let error = Error::not_found(format!("there is nothing at {path}")).hint("GET /openapi.json lists every path.");
+    Err(if path.starts_with(ROWS) { error.spoken("PGRST125", 404) } else { error })
 }
 
 /// 405 for a path that has other methods. `methods` ends with a comma.
-pub async fn method_not_allowed(methods: &'static str) -> HttpResponse {
+pub async fn method_not_allowed(request: HttpRequest, methods: &'static str) -> HttpResponse {
     let methods = methods.trim_end_matches(", ");
     let error = Error::new(Code::MethodNotAllowed, "this path does not take this method").hint(format!("It takes {methods}."));
+    let error = match request.path().strip_prefix(ROWS) {
+        Some(function) if function.starts_with("rpc/") => error.spoken("PGRST101", 405),
+        Some(_) => error.spoken("PGRST117", 405),
+        None => error,
+    };
     let mut answer = error.error_response();
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer

@@ -8,12 +8,12 @@ use actix_web::{HttpRequest, HttpResponse};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::extract::Body;
+use super::extract::{Body, JsonText, idempotency_key};
 use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
 use super::watch::SlowLog;
 use crate::error::Result;
-use crate::rest::{self, Answer, Call, Caller, Dialect, Request, Setting, Task, Verb};
+use crate::rest::{self, Answer, Batch, Call, Caller, Dialect, Request, Setting, Task, Verb};
 use crate::tenant::Lease;
 
 /// Every method of `/rest/v1/{table}`.
@@ -57,6 +57,25 @@ pub async fn call(
     let began = Instant::now();
     let outcome = rest::call(lease.database(), setting(&call, &lease, &dialect), called).await;
     slow.note(call.tenant.id.uuid(), "database", "rpc", began.elapsed(), 1, call.request_id);
+    answered(outcome?, &lease, &unread)
+}
+
+/// `POST /rest/v1/`: several requests in one transaction.
+pub async fn batch(
+    call: TenantCall,
+    request: HttpRequest,
+    body: JsonText,
+    dialect: Data<Dialect>,
+    slow: Data<SlowLog>,
+    unread: Data<UnreadAnswers>,
+) -> Result<HttpResponse> {
+    let key = idempotency_key(&request, &[request.path().as_bytes(), &body.0])?;
+    let batch = Batch::read(&body.0, key, &dialect.functions, &Caller { claims: call.claims.clone() })?;
+    let lease = call.lease().await?;
+    unread.admit(&lease)?;
+    let began = Instant::now();
+    let outcome = rest::run_batch(lease.database(), setting(&call, &lease, &dialect), batch).await;
+    slow.note(call.tenant.id.uuid(), "database", "rest batch", began.elapsed(), 1, call.request_id);
     answered(outcome?, &lease, &unread)
 }
 
@@ -117,6 +136,9 @@ fn answered(answer: Answer, lease: &Lease, unread: &UnreadAnswers) -> Result<Htt
         if let Some(value) = value {
             reply.insert_header((name, value));
         }
+    }
+    if answer.replayed {
+        reply.insert_header(("idempotent-replayed", "true"));
     }
     if answer.content_type.is_none() {
         return Ok(reply.finish());

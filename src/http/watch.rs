@@ -1,5 +1,5 @@
-//! What happens around every request: it gets an id (`X-Request-Id`), is counted and timed, and a failure on our
-//! side is written to `error_logs`, behind the answer.
+//! What happens around every request: it gets an id (`X-Request-Id`), is counted and timed, is asked where its page comes
+//! from ([`super::cors`]), and a failure on our side is written to `error_logs`, behind the answer.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,10 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use uuid::Uuid;
 
+use super::cors::Crossing;
 use super::guard::{ByTenant, RequestId};
 use crate::error::{Code, Error};
 use crate::system::{Analytics, Failure, Slow};
@@ -44,11 +45,21 @@ impl SlowLog {
 }
 
 /// The middleware.
-pub async fn watch(request: ServiceRequest, next: Next<impl MessageBody>) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+pub async fn watch(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let began = Instant::now();
     let id = Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
-    let mut answer = next.call(request).await?;
+    let crossing = Crossing::of(&request);
+    let mut answer = match crossing.as_ref().and_then(|crossing| crossing.preflight(&request)) {
+        Some(answer) => request.into_response(answer.unwrap_or_else(|error| error.error_response())).map_into_left_body(),
+        None => next.call(request).await?.map_into_right_body(),
+    };
+    if let Some(crossing) = crossing {
+        crossing.open(answer.headers_mut());
+    }
     let mut text = Uuid::encode_buffer();
     if let Ok(id) = HeaderValue::from_str(id.as_hyphenated().encode_lower(&mut text)) {
         answer.headers_mut().insert(REQUEST_ID, id);

@@ -10,10 +10,11 @@ use uuid::Uuid;
 
 use super::history::kept_ms;
 use super::job::within;
-use super::lease::unblock;
+use super::limit::{Limits, unblock};
 use super::rate::{self, PutOff};
 use super::wait::Bell;
-use super::{JobId, QueueName, State};
+use super::workflow::Waits;
+use super::{JobId, QueueName, State, workflow};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::sqlite::WriteTx;
@@ -66,6 +67,8 @@ pub struct Claimed {
     pub payload_type: Option<String>,
     /// Byte for byte as it was enqueued.
     pub payload: Vec<u8>,
+    /// What became of the jobs that it waited for, if it did.
+    pub waited_for: Option<Waits>,
 }
 
 impl Claimed {
@@ -81,6 +84,11 @@ impl Claim {
         let lease_ms = within("lease_s", lease_s, 1, LEASE_MAX_S)? * 1_000;
         Ok(Claim { max: within("max", max, 1, CLAIM_MAX)?, lease_ms })
     }
+
+    /// Within bounds that the caller has kept.
+    pub(super) fn of(max: usize, lease_ms: Millis) -> Claim {
+        Claim { max: max as i64, lease_ms }
+    }
 }
 
 /// A queue as a claim meets it.
@@ -91,6 +99,16 @@ struct Line {
     any_ended: bool,
     any_expired: bool,
     any_grouped: bool,
+    any_endings: bool,
+}
+
+/// A queue that a claim takes jobs from.
+struct Taking<'a> {
+    name: &'a QueueName,
+    queue: i64,
+    claim: Claim,
+    limits: Limits,
+    now: Millis,
 }
 
 /// A job that may be leased, unless its limit says no.
@@ -105,7 +123,7 @@ struct Candidate {
 }
 
 pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: &mut Bell, now: Millis) -> Result<Found> {
-    let mut found = Found::default();
+    let (mut found, mut untold) = (Found::default(), false);
     for name in queues {
         let line = |row: &Row<'_>| {
             Ok(Line {
@@ -115,18 +133,20 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
                 any_ended: row.get(3)?,
                 any_expired: row.get(4)?,
                 any_grouped: row.get(5)?,
+                any_endings: row.get(6)?,
             })
         };
         let Some(line) = tx.row(LINE, params![name.as_str(), now], line)? else { continue };
-        stage(tx, &line, now)?;
+        untold |= stage(tx, name, &line, bell, now)?;
         if line.paused {
             continue;
         }
         let before = found.jobs.len();
+        let mut taking = Taking { name, queue: line.queue, claim, limits: Limits::default(), now };
         if line.any_grouped || (line.any_due || line.any_ended) && tx.row(ANY_GROUPED, [line.queue], |_| Ok(()))?.is_some() {
-            take_turns(tx, name, line.queue, claim, &mut found, now)?;
+            taking.turns(tx, &mut found)?;
         } else {
-            take_best(tx, name, line.queue, claim, &mut found, now)?;
+            taking.best(tx, &mut found)?;
         }
         // A job's own `timeout_s` may end its lease sooner than the claim asked for.
         if let Some(ends) = found.jobs[before..].iter().map(|job| job.lease_until).min() {
@@ -143,93 +163,146 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
             found.next_at = next.into_iter().flatten().flatten().chain(found.next_at).min();
         }
     }
+    if untold {
+        (found.unfinished, found.next_at) = (true, Some(now));
+    }
     Ok(found)
 }
 
-/// Moves what the passing of time has moved.
-fn stage(tx: &WriteTx<'_>, line: &Line, now: Millis) -> Result<()> {
-    let queue = line.queue;
+/// Moves what the passing of time has moved, and tells those who wait for jobs that have ended; whether there are more to tell.
+fn stage(tx: &WriteTx<'_>, name: &QueueName, line: &Line, bell: &mut Bell, now: Millis) -> Result<bool> {
+    let (queue, mut ended) = (line.queue, Vec::new());
+    let moved = |row: &Row<'_>| Ok(Ended { limit_key: row.get(0)?, followed: row.get(1)?, seq: row.get(2)?, state: row.get(3)? });
     if line.any_due {
         tx.execute(STAGE_DUE, params![queue, now, STAGED])?;
     }
     if line.any_ended {
         tx.execute(RECORD_ENDED, params![queue, now, STAGED])?;
         let kept = (now + kept_ms(State::Dead), now + kept_ms(State::Cancelled));
-        unblock_each(tx, queue, tx.rows(TAKE_BACK, params![queue, now, STAGED, kept.0, kept.1], |row| row.get(0))?, now)?;
+        ended.extend(tx.rows(TAKE_BACK, params![queue, now, STAGED, kept.0, kept.1], moved)?);
     }
     // What came back may be too old to be begun again.
     if line.any_expired || line.any_ended {
         let keep_until = now + kept_ms(State::Expired);
-        unblock_each(tx, queue, tx.rows(EXPIRE, params![queue, now, STAGED, keep_until], |row| row.get(0))?, now)?;
+        ended.extend(tx.rows(EXPIRE, params![queue, now, STAGED, keep_until], moved)?);
     }
-    Ok(())
+    let mut any_endings = line.any_endings;
+    for Ended { limit_key, followed, seq, state } in ended {
+        // Each of the jobs that went makes place for one.
+        if let Some(key) = limit_key
+            && unblock(tx, queue, &key, now)?
+        {
+            bell.ring(name, now, now);
+        }
+        if followed && State::of(state).is_finished() {
+            workflow::note(tx, seq, State::of(state))?;
+            any_endings = true;
+        }
+    }
+    if any_endings { workflow::tell(tx, bell, now) } else { Ok(false) }
 }
 
-/// Each of the jobs that went makes place for one.
-fn unblock_each(tx: &WriteTx<'_>, queue: i64, limit_keys: Vec<Option<String>>, now: Millis) -> Result<()> {
-    limit_keys.into_iter().flatten().try_for_each(|key| unblock(tx, queue, &key, now))
+/// A job that time has taken from where it was.
+struct Ended {
+    limit_key: Option<String>,
+    followed: bool,
+    seq: i64,
+    state: i64,
 }
 
-/// From a queue without groups.
-fn take_best(tx: &WriteTx<'_>, name: &QueueName, queue: i64, claim: Claim, found: &mut Found, now: Millis) -> Result<()> {
-    let mut blocked = 0;
-    loop {
-        let most = claim.max - found.jobs.len() as i64;
-        let candidates = tx.rows(BEST, params![queue, most], candidate)?;
-        let (seen, mut held_back) = (candidates.len() as i64, false);
-        for candidate in candidates {
-            match take(tx, name, queue, candidate, claim, found, now)? {
+impl Taking<'_> {
+    /// From a queue without groups.
+    fn best(&mut self, tx: &WriteTx<'_>, found: &mut Found) -> Result<()> {
+        let mut blocked = 0;
+        loop {
+            let most = self.claim.max - found.jobs.len() as i64;
+            let candidates = tx.rows(BEST, params![self.queue, most], candidate)?;
+            let (seen, mut held_back) = (candidates.len() as i64, false);
+            for candidate in candidates {
+                match self.take(tx, candidate, found)? {
+                    Taken::Leased => {}
+                    Taken::Blocked => (blocked, held_back) = (blocked + 1, true),
+                    Taken::NoRoom => return Ok(()),
+                }
+            }
+            if seen < most || !held_back {
+                return Ok(());
+            }
+            if blocked >= STAGED {
+                found.unfinished = true;
+                return Ok(());
+            }
+        }
+    }
+
+    /// From a queue with groups: one of each in turn.
+    fn turns(&mut self, tx: &WriteTx<'_>, found: &mut Found) -> Result<()> {
+        let before: String = tx.row(TURN, [self.queue], |row| row.get(0))?.unwrap_or_default();
+        let (mut turn, mut blocked, mut passes) = (before.clone(), 0, 0);
+        while (found.jobs.len() as i64) < self.claim.max {
+            let next = match tx.row(NEXT_GROUP, params![self.queue, turn], candidate)? {
+                Some(next) => Some(next),
+                // Round the ring: the jobs of no group, then the first group again.
+                None => {
+                    passes += 1;
+                    turn.clear();
+                    tx.row(BEST, params![self.queue, 1], candidate)?
+                }
+            };
+            let Some(next) = next else {
+                if passes > 1 {
+                    break;
+                }
+                continue;
+            };
+            passes = 0;
+            turn = next.group.clone().unwrap_or_default();
+            match self.take(tx, next, found)? {
                 Taken::Leased => {}
-                Taken::Blocked => (blocked, held_back) = (blocked + 1, true),
-                Taken::NoRoom => return Ok(()),
+                Taken::Blocked => blocked += 1,
+                Taken::NoRoom => break,
             }
-        }
-        if seen < most || !held_back {
-            return Ok(());
-        }
-        if blocked >= STAGED {
-            found.unfinished = true;
-            return Ok(());
-        }
-    }
-}
-
-/// From a queue with groups: one of each in turn.
-fn take_turns(tx: &WriteTx<'_>, name: &QueueName, queue: i64, claim: Claim, found: &mut Found, now: Millis) -> Result<()> {
-    let before: String = tx.row(TURN, [queue], |row| row.get(0))?.unwrap_or_default();
-    let (mut turn, mut blocked, mut passes) = (before.clone(), 0, 0);
-    while (found.jobs.len() as i64) < claim.max {
-        let next = match tx.row(NEXT_GROUP, params![queue, turn], candidate)? {
-            Some(next) => Some(next),
-            // Round the ring: the jobs of no group, then the first group again.
-            None => {
-                passes += 1;
-                turn.clear();
-                tx.row(BEST, params![queue, 1], candidate)?
-            }
-        };
-        let Some(next) = next else {
-            if passes > 1 {
+            if blocked >= STAGED {
+                found.unfinished = true;
                 break;
             }
-            continue;
-        };
-        passes = 0;
-        turn = next.group.clone().unwrap_or_default();
-        match take(tx, name, queue, next, claim, found, now)? {
-            Taken::Leased => {}
-            Taken::Blocked => blocked += 1,
-            Taken::NoRoom => break,
         }
-        if blocked >= STAGED {
-            found.unfinished = true;
-            break;
+        if turn != before {
+            tx.execute(SET_TURN, params![self.queue, turn])?;
         }
+        Ok(())
     }
-    if turn != before {
-        tx.execute(SET_TURN, params![queue, turn])?;
+
+    fn take(&mut self, tx: &WriteTx<'_>, job: Candidate, found: &mut Found) -> Result<Taken> {
+        let (queue, now) = (self.queue, self.now);
+        if let Some((key, max)) = &job.limit
+            && !self.limits.admit(tx, queue, key, *max, now)?
+        {
+            tx.execute(BLOCK, params![job.id.seq(), now])?;
+            return Ok(Taken::Blocked);
+        }
+        if found.bytes + job.bytes > CLAIM_BYTES && !found.jobs.is_empty() {
+            return Ok(Taken::NoRoom);
+        }
+        if let Some((key, per_s)) = &job.rate
+            && let Err(PutOff { until }) = rate::take(tx, queue, key, *per_s, now)?
+        {
+            tx.execute(PUT_OFF, params![job.id.seq(), until, now])?;
+            return Ok(Taken::Blocked);
+        }
+        found.bytes += job.bytes;
+        let (id, lease_token) = (job.id, Uuid::new_v4());
+        let lease_until = now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms));
+        tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
+        if let Some((key, _)) = &job.limit {
+            self.limits.took(key);
+        }
+        let body = tx.row(PAYLOAD, [id.seq()], |row| Ok((row.get(0)?, row.get(1)?, Waits::read(row, 2)?)))?;
+        let (payload_type, payload, waited_for) = body.ok_or_else(|| Error::internal("a job has no body", &id))?;
+        let (queue, attempt) = (self.name.clone(), job.attempt + 1);
+        found.jobs.push(Claimed { id, queue, attempt, lease_token, lease_until, payload_type, payload, waited_for });
+        Ok(Taken::Leased)
     }
-    Ok(())
 }
 
 enum Taken {
@@ -238,32 +311,6 @@ enum Taken {
     Blocked,
     /// The answer is full.
     NoRoom,
-}
-
-fn take(tx: &WriteTx<'_>, name: &QueueName, queue: i64, job: Candidate, claim: Claim, found: &mut Found, now: Millis) -> Result<Taken> {
-    if let Some((key, max)) = &job.limit
-        && tx.rows(RUNNING, params![queue, key, now, max], |_| Ok(()))?.len() as i64 >= *max
-    {
-        tx.execute(BLOCK, params![job.id.seq(), now])?;
-        return Ok(Taken::Blocked);
-    }
-    if found.bytes + job.bytes > CLAIM_BYTES && !found.jobs.is_empty() {
-        return Ok(Taken::NoRoom);
-    }
-    if let Some((key, per_s)) = &job.rate
-        && let Err(PutOff { until }) = rate::take(tx, queue, key, *per_s, now)?
-    {
-        tx.execute(PUT_OFF, params![job.id.seq(), until, now])?;
-        return Ok(Taken::Blocked);
-    }
-    found.bytes += job.bytes;
-    let (id, lease_token) = (job.id, Uuid::new_v4());
-    let lease_until = now + job.timeout_ms.map_or(claim.lease_ms, |timeout| timeout.min(claim.lease_ms));
-    tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
-    let (payload_type, payload) =
-        tx.row(PAYLOAD, [id.seq()], |row| Ok((row.get(0)?, row.get(1)?)))?.ok_or_else(|| Error::internal("a job has no body", &id))?;
-    found.jobs.push(Claimed { id, queue: name.clone(), attempt: job.attempt + 1, lease_token, lease_until, payload_type, payload });
-    Ok(Taken::Leased)
 }
 
 fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
@@ -285,7 +332,8 @@ const LINE: &str = "SELECT queue, paused_at IS NOT NULL,
      EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_due WHERE j.state = 1 AND j.queue = q.queue AND j.due_at <= ?2),
      EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_running WHERE j.state = 4 AND j.queue = q.queue AND j.lease_until <= ?2),
      EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_expiring WHERE j.state < 4 AND j.queue = q.queue AND j.expires_at <= ?2),
-     EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_grouped WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = q.queue)
+     EXISTS (SELECT 1 FROM jobs j INDEXED BY jobs_grouped WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = q.queue),
+     EXISTS (SELECT 1 FROM job_endings WHERE seq > 0)
      FROM queues q WHERE name = ?1";
 
 const ANY_GROUPED: &str = "SELECT 1 FROM jobs INDEXED BY jobs_grouped WHERE state = 2 AND group_key IS NOT NULL AND queue = ?1 LIMIT 1";
@@ -300,7 +348,7 @@ const STAGE_DUE: &str = "UPDATE jobs SET state = 2, since = ?2 WHERE seq IN
 
 const EXPIRE: &str = "UPDATE jobs SET state = 13, since = ?2, keep_until = ?4 WHERE seq IN
      (SELECT seq FROM jobs INDEXED BY jobs_expiring WHERE state < 4 AND queue = ?1 AND expires_at <= ?2
-      ORDER BY expires_at LIMIT ?3) RETURNING limit_key";
+      ORDER BY expires_at LIMIT ?3) RETURNING limit_key, followed, seq, state";
 
 const RECORD_ENDED: &str = "INSERT OR REPLACE INTO job_attempts (seq, attempt, started_at, ended_at, outcome)
      SELECT seq, attempt, since, lease_until, 'lease_ended'
@@ -311,7 +359,7 @@ const TAKE_BACK: &str = "UPDATE jobs SET lease_token = NULL, lease_until = NULL,
      keep_until = CASE WHEN cancel_at IS NOT NULL THEN ?5 WHEN attempt < max_attempts THEN NULL ELSE ?4 END
      WHERE seq IN
      (SELECT seq FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 AND lease_until <= ?2
-      ORDER BY lease_until LIMIT ?3) RETURNING limit_key";
+      ORDER BY lease_until LIMIT ?3) RETURNING limit_key, followed, seq, state";
 
 /// `length` of a BLOB reads the row's header, not its overflow pages.
 const BEST: &str = "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, NULL,
@@ -331,9 +379,6 @@ const TURN: &str = "SELECT turn FROM queues WHERE queue = ?1";
 
 const SET_TURN: &str = "UPDATE queues SET turn = ?2 WHERE queue = ?1";
 
-const RUNNING: &str = "SELECT 1 FROM jobs INDEXED BY jobs_limited
-     WHERE state = 4 AND limit_key IS NOT NULL AND queue = ?1 AND limit_key = ?2 AND lease_until > ?3 LIMIT ?4";
-
 const BLOCK: &str = "UPDATE jobs SET state = 3, since = ?2 WHERE seq = ?1";
 
 const PUT_OFF: &str = "UPDATE jobs SET state = 1, due_at = ?2, since = ?3 WHERE seq = ?1";
@@ -341,7 +386,8 @@ const PUT_OFF: &str = "UPDATE jobs SET state = 1, due_at = ?2, since = ?3 WHERE 
 const LEASE: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1, lease_token = ?2, lease_until = ?3, since = ?4
      WHERE seq = ?1";
 
-const PAYLOAD: &str = "SELECT payload_type, payload FROM job_bodies WHERE seq = ?1";
+const PAYLOAD: &str = "SELECT b.payload_type, b.payload, w.jobs, w.done, w.dead, w.cancelled, w.expired
+     FROM job_bodies b LEFT JOIN job_waits w ON w.seq = b.seq WHERE b.seq = ?1";
 
 #[cfg(test)]
 mod tests {
@@ -362,8 +408,10 @@ mod tests {
             conn.execute_batch(&step.up.sql).unwrap();
         }
         use super::super::enqueue::{DROP, HOLDER, QUEUE};
-        use super::super::history::{CLEAR, PRUNE};
-        use super::super::lease::{FIND, FINISH, LET_GO, UNBLOCK};
+        use super::super::history::{CLEAR, GIVE_UP, PRUNE};
+        use super::super::lease::{FIND, FINISH, LET_GO};
+        use super::super::limit::{RUNNING, UNBLOCK};
+        use super::super::workflow::{CANCEL, COUNT, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED};
         let claiming = [
             LINE,
             ANY_GROUPED,
@@ -381,7 +429,9 @@ mod tests {
             LEASE,
             PAYLOAD,
         ];
-        for sql in claiming.into_iter().chain([QUEUE, HOLDER, DROP, PRUNE, CLEAR, FIND, FINISH, LET_GO, UNBLOCK]) {
+        let following = [CANCEL, COUNT, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED];
+        let others = [QUEUE, HOLDER, DROP, PRUNE, CLEAR, GIVE_UP, FIND, FINISH, LET_GO, UNBLOCK];
+        for sql in claiming.into_iter().chain(following).chain(others) {
             for step in plan(&conn, sql) {
                 assert!(step == "SCAN CONSTANT ROW" || !step.contains("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");
             }

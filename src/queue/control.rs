@@ -5,14 +5,14 @@
 use rusqlite::params;
 
 use super::enqueue::{DROP, queue_of};
-use super::history::kept_ms;
+use super::history::{give_up, kept_ms};
 use super::id::not_found;
 use super::job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, within};
-use super::lease::unblock;
+use super::limit::unblock;
 use super::look::{QueueRow, queue_row};
 use super::state::Standing;
 use super::wait::Bell;
-use super::{JobId, QueueName, State};
+use super::{JobId, QueueName, State, workflow};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::sqlite::WriteTx;
@@ -74,7 +74,7 @@ pub(super) fn set(tx: &WriteTx<'_>, name: &QueueName, settings: Settings, bell: 
 }
 
 pub(super) fn cancel(tx: &WriteTx<'_>, id: JobId, bell: &mut Bell, now: Millis) -> Result<State> {
-    let (standing, queue, limit_key) = tx
+    let (standing, queue, limit_key, is_followed) = tx
         .row(FIND, params![id.seq(), id.created_at(), id.salt()], |row| {
             let standing = Standing {
                 state: row.get(0)?,
@@ -84,7 +84,7 @@ pub(super) fn cancel(tx: &WriteTx<'_>, id: JobId, bell: &mut Bell, now: Millis) 
                 attempt: row.get(4)?,
                 max_attempts: row.get(5)?,
             };
-            Ok((standing, row.get::<_, i64>(6)?, row.get::<_, Option<String>>(7)?))
+            Ok((standing, row.get::<_, i64>(6)?, row.get::<_, Option<String>>(7)?, row.get::<_, bool>(8)?))
         })?
         .ok_or_else(|| not_found(id))?;
     match State::shown(&standing, now) {
@@ -96,9 +96,13 @@ pub(super) fn cancel(tx: &WriteTx<'_>, id: JobId, bell: &mut Bell, now: Millis) 
         state if state.is_finished() => Err(Error::conflict(format!("job {id} is {} and cannot be cancelled any more", state.as_str()))),
         _ => {
             tx.execute(DROP, params![id.seq(), now, now + kept_ms(State::Cancelled)])?;
-            if let Some(key) = limit_key {
-                unblock(tx, queue, &key, now)?;
+            if let Some(key) = limit_key
+                && unblock(tx, queue, &key, now)?
+            {
                 bell.ring_number(tx, queue, now, now)?;
+            }
+            if is_followed {
+                workflow::ended(tx, id.seq(), State::Cancelled, bell, now)?;
             }
             Ok(State::Cancelled)
         }
@@ -131,12 +135,35 @@ pub(super) fn purgeable(state: State) -> Result<()> {
     Err(Error::bad_request("only done, dead, cancelled and expired jobs can be purged").hint("Cancel the others, one by one."))
 }
 
-pub(super) fn purge(tx: &WriteTx<'_>, name: &QueueName, state: State, ids: Option<&[JobId]>, most: usize) -> Result<usize> {
+/// Dead jobs that others wait for are cancelled instead: those are told, and it can be purged as such.
+pub(super) fn purge(
+    tx: &WriteTx<'_>,
+    name: &QueueName,
+    state: State,
+    ids: Option<&[JobId]>,
+    most: usize,
+    bell: &mut Bell,
+    now: Millis,
+) -> Result<usize> {
     let Some(queue) = number(tx, name)? else { return Ok(0) };
-    let Some(ids) = ids else { return tx.execute(PURGE, params![state as i64, queue, most as i64]) };
+    workflow::tell(tx, bell, now)?;
+    let Some(ids) = ids else {
+        let given_up = if state == State::Dead { give_up(tx, queue, Millis::MAX, most as u32, bell, now)? } else { 0 };
+        return Ok(given_up + tx.execute(PURGE, params![state as i64, queue, (most - given_up) as i64])?);
+    };
     let mut moved = 0;
     for id in ids.iter().take(most) {
-        moved += tx.execute(PURGE_ONE, params![state as i64, queue, id.seq(), id.created_at(), id.salt()])?;
+        let place = params![state as i64, queue, id.seq(), id.created_at(), id.salt()];
+        moved += match tx.row(PURGING, place, |row| row.get::<_, bool>(0))? {
+            None => 0,
+            Some(false) => tx.execute(PURGE_ONE, [id.seq()])?,
+            Some(true) if state == State::Dead => {
+                tx.execute(DROP, params![id.seq(), now, now + kept_ms(State::Cancelled)])?;
+                workflow::ended(tx, id.seq(), State::Cancelled, bell, now)?;
+                1
+            }
+            Some(true) => 0,
+        };
     }
     Ok(moved)
 }
@@ -149,23 +176,27 @@ const PAUSE: &str = "UPDATE queues SET paused_at = iif(?2 IS NULL, NULL, coalesc
 
 const DRAIN: &str = "UPDATE queues SET drain_at = iif(?2 IS NULL, NULL, coalesce(drain_at, ?2)) WHERE queue = ?1";
 
-const FIND: &str = "SELECT state, due_at, lease_until, cancel_at IS NOT NULL, attempt, max_attempts, queue, limit_key FROM jobs
+const FIND: &str = "SELECT state, due_at, lease_until, cancel_at IS NOT NULL, attempt, max_attempts, queue, limit_key, followed FROM jobs
      WHERE seq = ?1 AND created_at = ?2 AND salt = ?3";
 
 const ASK_TO_STOP: &str = "UPDATE jobs SET cancel_at = coalesce(cancel_at, ?2) WHERE seq = ?1";
 
-// A dead job may have outlived its time to live, which would end it again at once.
+// A dead job may have outlived its time to live, which would end it again at once. One whose followers have not all been
+// told of its death is dead for them.
 
 const REDRIVE: &str =
     "UPDATE jobs SET state = 2, due_at = ?2, since = ?2, max_attempts = attempt + ?3, keep_until = NULL, expires_at = NULL
      WHERE seq IN (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 11 AND queue = ?1 AND keep_until IS NOT NULL
-                   ORDER BY keep_until LIMIT ?4)";
+                     AND seq NOT IN (SELECT seq FROM job_endings) ORDER BY keep_until LIMIT ?4)";
 
 const REDRIVE_ONE: &str =
     "UPDATE jobs SET state = 2, due_at = ?2, since = ?2, max_attempts = attempt + ?3, keep_until = NULL, expires_at = NULL
-     WHERE seq = ?4 AND created_at = ?5 AND salt = ?6 AND state = 11 AND queue = ?1";
+     WHERE seq = ?4 AND created_at = ?5 AND salt = ?6 AND state = 11 AND queue = ?1 AND seq NOT IN (SELECT seq FROM job_endings)";
 
 const PURGE: &str = "DELETE FROM jobs WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = ?1 AND queue = ?2 AND keep_until IS NOT NULL ORDER BY keep_until LIMIT ?3)";
+     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = ?1 AND queue = ?2 AND keep_until IS NOT NULL AND NOT followed
+      ORDER BY keep_until LIMIT ?3)";
 
-const PURGE_ONE: &str = "DELETE FROM jobs WHERE state = ?1 AND queue = ?2 AND seq = ?3 AND created_at = ?4 AND salt = ?5";
+const PURGING: &str = "SELECT followed FROM jobs WHERE state = ?1 AND queue = ?2 AND seq = ?3 AND created_at = ?4 AND salt = ?5";
+
+const PURGE_ONE: &str = "DELETE FROM jobs WHERE seq = ?1";

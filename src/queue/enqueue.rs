@@ -1,6 +1,8 @@
 //! Enqueueing. Of several jobs in one request each has its own [`Outcome`], and none of them stands in another's way:
 //! what refuses a job is found before anything of it is written, so nothing has to be rolled back.
 //!
+//! They are added in an order in which each comes after those it waits for ([`Batch`]).
+//!
 //! A `unique` key is held by at most one job of a queue: an index says so. Whether its holder still holds it is looked at
 //! when somebody else wants it, inside the same transaction, so finishing a job costs nothing for it.
 
@@ -10,16 +12,14 @@ use uuid::Uuid;
 
 use super::history::{kept_ms, make_room, prune};
 use super::job::{NewJob, OnConflict, Unique};
-use super::lease::unblock;
+use super::limit::unblock;
 use super::state::Standing;
 use super::wait::Bell;
-use super::{JobId, Made, QueueName, State};
+use super::workflow::{self, Needs};
+use super::{Batch, JobId, Made, QueueName, State};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Idempotency, IdempotencyKey, WriteTx};
-
-/// The most jobs in one request.
-pub const BATCH_MAX: usize = 500;
 
 /// Pages kept free beside a payload's own: for its rows, its index entries and the splits they may cause.
 const SPARE_PAGES: u64 = 16;
@@ -46,12 +46,25 @@ pub struct Enqueued {
     /// It was there before and holds the `unique` key; its state now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     existing: Option<i64>,
+    /// It waits for others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    waiting: bool,
+}
+
+impl Outcome {
+    fn id(&self) -> Option<JobId> {
+        match self {
+            Outcome::Enqueued(made) => Some(made.id),
+            Outcome::Refused(_) => None,
+        }
+    }
 }
 
 impl Enqueued {
     pub fn state(&self) -> State {
         match self.existing {
-            Some(state) => State::ALL.into_iter().find(|known| *known as i64 == state).unwrap_or(State::Ready),
+            Some(state) => State::of(state),
+            None if self.waiting => State::Waiting,
             None if self.run_at > self.enqueued_at => State::Scheduled,
             None => State::Ready,
         }
@@ -66,13 +79,13 @@ impl Enqueued {
 #[derive(Deserialize, Serialize)]
 enum Kept {
     Enqueued(Enqueued),
-    Refused { code: String, message: String, hint: Option<String> },
+    Refused { code: String, message: String, hint: Option<String>, details: Option<serde_json::Value> },
 }
 
 pub(super) fn enqueue(
     tx: &WriteTx<'_>,
     queue: &QueueName,
-    jobs: &[Result<NewJob>],
+    batch: &Batch,
     by: &str,
     key: Option<&IdempotencyKey>,
     bell: &mut Bell,
@@ -82,21 +95,9 @@ pub(super) fn enqueue(
         && let Some(answer) = ANSWERS.answered(tx, by, key)?
     {
         let kept: Vec<Kept> = serde_json::from_slice(&answer).map_err(broken)?;
-        return Ok(Made { outcomes: kept.into_iter().map(Outcome::from).collect(), replayed: true });
+        return Ok(Made::of(kept.into_iter().map(Outcome::from).collect(), batch, true));
     }
-    let (number, is_drained) = queue_of(tx, queue, now)?;
-    let mut outcomes = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        let outcome = match job {
-            _ if is_drained => Outcome::Refused(drained(queue)),
-            Ok(job) => add(tx, number, job, by, now)?,
-            Err(error) => Outcome::Refused(error.clone()),
-        };
-        if let Outcome::Enqueued(made) = &outcome {
-            bell.ring(queue, made.run_at, now);
-        }
-        outcomes.push(outcome);
-    }
+    let outcomes = add_all(tx, queue, batch, by, bell, now)?;
     // What was refused whole may be asked for again.
     if let Some(key) = key
         && outcomes.iter().any(|outcome| matches!(outcome, Outcome::Enqueued(_)))
@@ -104,99 +105,178 @@ pub(super) fn enqueue(
         let kept: Vec<Kept> = outcomes.iter().map(Kept::from).collect();
         ANSWERS.keep(tx, by, key, &serde_json::to_vec(&kept).map_err(broken)?)?;
     }
-    Ok(Made { outcomes, replayed: false })
+    Ok(Made::of(outcomes, batch, false))
 }
 
-fn add(tx: &WriteTx<'_>, queue: i64, job: &NewJob, by: &str, now: Millis) -> Result<Outcome> {
-    let salt = Uuid::new_v4().as_u128() as u32;
-    prune(tx, queue, salt, now)?;
-    // An overflow page spends four bytes on the address of the next.
-    let pages = (job.payload.len() as u64).div_ceil(tx.page_bounds().0 - 4) + SPARE_PAGES;
-    if !make_room(tx, pages)? {
-        return Ok(Outcome::Refused(full()));
+/// An outcome for each job of the batch in its order, then the one of what is to come after them.
+pub(super) fn add_all(tx: &WriteTx<'_>, queue: &QueueName, batch: &Batch, by: &str, bell: &mut Bell, now: Millis) -> Result<Vec<Outcome>> {
+    let mut line = Line::of(tx, queue, by, bell, now)?;
+    let mut order = batch.order();
+    let mut outcomes: Vec<_> = batch.jobs.iter().map(|_| None).collect();
+    for (place, error) in std::mem::take(&mut order.refused) {
+        outcomes[place] = Some(Outcome::Refused(error));
     }
-    if let Some(unique) = &job.unique
-        && let Some(outcome) = take_key(tx, queue, unique, now)?
-    {
-        return Ok(outcome);
+    for &place in &order.places {
+        let outcome = match batch.jobs[place].as_ref().map(|job| (job, order.needs(job, &outcomes))) {
+            Ok((job, Ok(needs))) => {
+                let needs = Needs::of(tx, needs, job.on_failure.unwrap_or_default())?;
+                line.add(tx, job, needs)?
+            }
+            Ok((_, Err(error))) => Outcome::Refused(error),
+            Err(error) => Outcome::Refused(error.clone()),
+        };
+        outcomes[place] = Some(outcome);
     }
-    let run_at = job.start.at(now);
-    let state = if run_at > now { State::Scheduled } else { State::Ready };
-    tx.execute(
-        INSERT_JOB,
-        params![
-            salt,
-            queue,
-            state as i64,
-            job.priority,
-            run_at,
-            job.max_attempts,
-            now,
-            job.ttl_ms.map(|ttl| now + ttl),
-            job.group,
-            job.limit.as_ref().map(|(key, _)| key),
-            job.limit.as_ref().map(|(_, max)| max),
-            job.unique.as_ref().map(|unique| &unique.key),
-            job.unique.as_ref().and_then(|unique| Some(now + unique.for_ms?)),
-            job.unique.as_ref().map(|unique| unique.states),
-            job.rate.as_ref().map(|(key, _)| key),
-            job.rate.as_ref().map(|(_, per_s)| per_s),
-        ],
-    )?;
-    let id = JobId::of(now, tx.last_insert_rowid(), salt);
-    let backoff = job.backoff;
-    tx.execute(
-        INSERT_BODY,
-        params![id.seq(), backoff.kind, backoff.base_ms, backoff.max_ms, job.timeout_ms, by, job.payload_type, job.payload],
-    )?;
-    let (priority, max_attempts) = (job.priority, job.max_attempts);
-    Ok(Outcome::Enqueued(Enqueued { id, priority, max_attempts, run_at, enqueued_at: now, existing: None }))
+    if let Some(then) = &batch.then {
+        let mut line = Line::of(tx, &then.queue, by, bell, now)?;
+        let all: Vec<_> = outcomes.iter().flatten().filter_map(Outcome::id).collect();
+        let outcome = match order.needs(&then.job, &outcomes) {
+            _ if all.is_empty() => Outcome::Refused(Error::conflict("no job of the batch was added: nothing comes after them")),
+            Ok(more) => {
+                let needs = Needs::of(tx, [all, more].concat(), then.on_failure())?;
+                line.add(tx, &then.job, needs)?
+            }
+            Err(error) => Outcome::Refused(error),
+        };
+        outcomes.push(Some(outcome));
+    }
+    Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Makes the key free, or says what becomes of the job that wants it.
-fn take_key(tx: &WriteTx<'_>, queue: i64, unique: &Unique, now: Millis) -> Result<Option<Outcome>> {
-    let holder = tx.row(HOLDER, params![queue, unique.key], |row| {
-        let standing = Standing {
-            state: row.get(5)?,
-            due_at: row.get(6)?,
-            lease_until: row.get(7)?,
-            cancelled: row.get(8)?,
-            attempt: row.get(9)?,
-            max_attempts: row.get(4)?,
-        };
-        let state = State::shown(&standing, now);
-        let held = row.get::<_, Option<Millis>>(10)?.is_none_or(|until| until > now) && row.get::<_, i64>(11)? & state.bit() != 0;
-        let job = Enqueued {
-            id: JobId::of(row.get(0)?, row.get(1)?, row.get(2)?),
-            priority: row.get(3)?,
-            max_attempts: standing.max_attempts,
-            run_at: standing.due_at,
-            enqueued_at: row.get(0)?,
-            existing: Some(state as i64),
-        };
-        Ok((job, state, held, row.get::<_, Option<String>>(12)?))
-    })?;
-    let Some((job, state, held, limit_key)) = holder else { return Ok(None) };
-    if held {
-        match unique.on_conflict {
-            OnConflict::Existing => return Ok(Some(Outcome::Enqueued(job))),
-            OnConflict::Replace if state != State::Leased => {}
-            _ => {
-                let error = Error::conflict("another job holds this unique key").detail("job", job.id.to_string());
-                let hint = "That job is in details; on_conflict can be existing, or replace while nobody works on it.";
-                return Ok(Some(Outcome::Refused(error.detail("state", state.as_str()).hint(hint))));
-            }
-        }
-        if !state.is_finished() {
-            let keep_until = now + kept_ms(State::Cancelled);
-            tx.execute(DROP, params![job.id.seq(), now, keep_until])?;
-            if let Some(key) = limit_key {
-                unblock(tx, queue, &key, now)?;
-            }
-        }
+/// A queue that takes jobs in.
+struct Line<'a> {
+    name: &'a QueueName,
+    number: i64,
+    is_drained: bool,
+    by: &'a str,
+    bell: &'a mut Bell,
+    now: Millis,
+}
+
+impl<'a> Line<'a> {
+    fn of(tx: &WriteTx<'_>, name: &'a QueueName, by: &'a str, bell: &'a mut Bell, now: Millis) -> Result<Line<'a>> {
+        let (number, is_drained) = queue_of(tx, name, now)?;
+        Ok(Line { name, number, is_drained, by, bell, now })
     }
-    tx.execute(GIVE_UP_KEY, [job.id.seq()])?;
-    Ok(None)
+
+    fn add(&mut self, tx: &WriteTx<'_>, job: &NewJob, needs: Result<Needs>) -> Result<Outcome> {
+        if self.is_drained {
+            return Ok(Outcome::Refused(drained(self.name)));
+        }
+        let needs = match needs {
+            Ok(needs) => needs,
+            Err(error) => return Ok(Outcome::Refused(error)),
+        };
+        let (number, now, salt) = (self.number, self.now, Uuid::new_v4().as_u128() as u32);
+        prune(tx, number, salt, self.bell, now)?;
+        // An overflow page spends four bytes on the address of the next.
+        let pages = (job.payload.len() as u64).div_ceil(tx.page_bounds().0 - 4) + needs.pages() + SPARE_PAGES;
+        if !make_room(tx, pages)? {
+            return Ok(Outcome::Refused(full()));
+        }
+        if let Some(unique) = &job.unique
+            && let Some(outcome) = self.take_key(tx, unique)?
+        {
+            return Ok(outcome);
+        }
+        let run_at = job.start.at(now);
+        let state = match needs.is_waiting() {
+            true => State::Waiting,
+            false if run_at > now => State::Scheduled,
+            false => State::Ready,
+        };
+        let id = self.insert(tx, job, state, run_at, salt)?;
+        needs.follow(tx, id.seq())?;
+        if state != State::Waiting {
+            self.bell.ring(self.name, run_at, now);
+        }
+        let (priority, max_attempts, waiting) = (job.priority, job.max_attempts, state == State::Waiting);
+        Ok(Outcome::Enqueued(Enqueued { id, priority, max_attempts, run_at, enqueued_at: now, existing: None, waiting }))
+    }
+
+    fn insert(&self, tx: &WriteTx<'_>, job: &NewJob, state: State, run_at: Millis, salt: u32) -> Result<JobId> {
+        tx.execute(
+            INSERT_JOB,
+            params![
+                salt,
+                self.number,
+                state as i64,
+                job.priority,
+                run_at,
+                job.max_attempts,
+                self.now,
+                job.ttl_ms.map(|ttl| self.now + ttl),
+                job.group,
+                job.limit.as_ref().map(|(key, _)| key),
+                job.limit.as_ref().map(|(_, max)| max),
+                job.unique.as_ref().map(|unique| &unique.key),
+                job.unique.as_ref().and_then(|unique| Some(self.now + unique.for_ms?)),
+                job.unique.as_ref().map(|unique| unique.states),
+                job.rate.as_ref().map(|(key, _)| key),
+                job.rate.as_ref().map(|(_, per_s)| per_s),
+            ],
+        )?;
+        let id = JobId::of(self.now, tx.last_insert_rowid(), salt);
+        let backoff = job.backoff;
+        tx.execute(
+            INSERT_BODY,
+            params![id.seq(), backoff.kind, backoff.base_ms, backoff.max_ms, job.timeout_ms, self.by, job.payload_type, job.payload],
+        )?;
+        Ok(id)
+    }
+
+    /// Makes the key free, or says what becomes of the job that wants it.
+    fn take_key(&mut self, tx: &WriteTx<'_>, unique: &Unique) -> Result<Option<Outcome>> {
+        let now = self.now;
+        let holder = tx.row(HOLDER, params![self.number, unique.key], |row| {
+            let standing = Standing {
+                state: row.get(5)?,
+                due_at: row.get(6)?,
+                lease_until: row.get(7)?,
+                cancelled: row.get(8)?,
+                attempt: row.get(9)?,
+                max_attempts: row.get(4)?,
+            };
+            let state = State::shown(&standing, now);
+            let held = row.get::<_, Option<Millis>>(10)?.is_none_or(|until| until > now) && row.get::<_, i64>(11)? & state.bit() != 0;
+            let job = Enqueued {
+                id: JobId::of(row.get(0)?, row.get(1)?, row.get(2)?),
+                priority: row.get(3)?,
+                max_attempts: standing.max_attempts,
+                run_at: standing.due_at,
+                enqueued_at: row.get(0)?,
+                existing: Some(state as i64),
+                waiting: false,
+            };
+            Ok((job, state, held, row.get::<_, Option<String>>(12)?, row.get::<_, bool>(13)?))
+        })?;
+        let Some((job, state, held, limit_key, is_followed)) = holder else { return Ok(None) };
+        if held {
+            match unique.on_conflict {
+                OnConflict::Existing => return Ok(Some(Outcome::Enqueued(job))),
+                OnConflict::Replace if state != State::Leased => {}
+                _ => {
+                    let error = Error::conflict("another job holds this unique key").detail("job", job.id.to_string());
+                    let hint = "That job is in details; on_conflict can be existing, or replace while nobody works on it.";
+                    return Ok(Some(Outcome::Refused(error.detail("state", state.as_str()).hint(hint))));
+                }
+            }
+            if !state.is_finished() {
+                let keep_until = now + kept_ms(State::Cancelled);
+                tx.execute(DROP, params![job.id.seq(), now, keep_until])?;
+                if let Some(key) = limit_key
+                    && unblock(tx, self.number, &key, now)?
+                {
+                    self.bell.ring(self.name, now, now);
+                }
+                if is_followed {
+                    workflow::ended(tx, job.id.seq(), State::Cancelled, self.bell, now)?;
+                }
+            }
+        }
+        tx.execute(GIVE_UP_KEY, [job.id.seq()])?;
+        Ok(None)
+    }
 }
 
 /// The number of a queue, and whether it is drained; makes the queue if need be.
@@ -214,7 +294,12 @@ impl From<&Outcome> for Kept {
             Outcome::Enqueued(made) => Kept::Enqueued(made.clone()),
             Outcome::Refused(error) => {
                 let body = error.body();
-                Kept::Refused { code: body.code.to_owned(), message: body.message.to_owned(), hint: body.hint.map(str::to_owned) }
+                Kept::Refused {
+                    code: body.code.to_owned(),
+                    message: body.message.to_owned(),
+                    hint: body.hint.map(str::to_owned),
+                    details: body.details.cloned(),
+                }
             }
         }
     }
@@ -224,13 +309,11 @@ impl From<Kept> for Outcome {
     fn from(kept: Kept) -> Outcome {
         match kept {
             Kept::Enqueued(made) => Outcome::Enqueued(made),
-            Kept::Refused { code, message, hint } => {
+            Kept::Refused { code, message, hint, details } => {
                 let code = Code::ALL.into_iter().find(|known| known.as_str() == code).unwrap_or(Code::Conflict);
                 let error = Error::new(code, message);
-                Outcome::Refused(match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                })
+                let error = hint.into_iter().fold(error, Error::hint);
+                Outcome::Refused(details.into_iter().fold(error, Error::details))
             }
         }
     }
@@ -263,7 +346,7 @@ const INSERT_BODY: &str =
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 pub(super) const HOLDER: &str = "SELECT created_at, seq, salt, priority, max_attempts, state, due_at, lease_until, cancel_at IS NOT NULL,
-         attempt, unique_until, unique_states, limit_key
+         attempt, unique_until, unique_states, limit_key, followed
      FROM jobs INDEXED BY jobs_unique WHERE queue = ?1 AND unique_key = ?2";
 
 /// Cancels a job that is not finished. A lease it may have had is over.

@@ -3,7 +3,8 @@
 
 use rusqlite::params;
 
-use super::State;
+use super::wait::Bell;
+use super::{State, workflow};
 use crate::clock::Millis;
 use crate::error::Result;
 use crate::sqlite::{WriteTx, has_room};
@@ -45,17 +46,27 @@ pub fn kept_ms(state: State) -> Millis {
 
 /// Now and then, by `chance`: deletes history of this queue, and of another, so that a queue nobody enqueues to is
 /// cleared as well.
-pub(super) fn prune(tx: &WriteTx<'_>, queue: i64, chance: u32, now: Millis) -> Result<()> {
+pub(super) fn prune(tx: &WriteTx<'_>, queue: i64, chance: u32, bell: &mut Bell, now: Millis) -> Result<()> {
     if !chance.is_multiple_of(PRUNING) {
         return Ok(());
     }
+    workflow::tell(tx, bell, now)?;
     let last: i64 = tx.row(LAST_QUEUE, [], |row| row.get(0))?.unwrap_or(queue);
     for queue in [queue, 1 + i64::from(chance / PRUNING) % last.max(1)] {
+        give_up(tx, queue, now, PRUNED, bell, now)?;
         for state in FINISHED {
             tx.execute(PRUNE, params![state as i64, queue, now, PRUNED])?;
         }
     }
     Ok(())
+}
+
+/// Dead jobs that somebody waits for are cancelled before they can be deleted: those whose time was over at `until`,
+/// `most` at most. Their number.
+pub(super) fn give_up(tx: &WriteTx<'_>, queue: i64, until: Millis, most: u32, bell: &mut Bell, now: Millis) -> Result<usize> {
+    let given_up = tx.rows(GIVE_UP, params![queue, until, most, now, now + kept_ms(State::Cancelled)], |row| row.get::<_, i64>(0))?;
+    given_up.iter().try_for_each(|seq| workflow::ended(tx, *seq, State::Cancelled, bell, now))?;
+    Ok(given_up.len())
 }
 
 /// Whether `pages` can be written; deletes done jobs if that helps.
@@ -74,11 +85,16 @@ pub(super) fn make_room(tx: &WriteTx<'_>, pages: u64) -> Result<bool> {
 
 const LAST_QUEUE: &str = "SELECT max(queue) FROM queues";
 
-// A job's other rows go with it, by their foreign keys.
+// A job's other rows go with it, by their foreign keys. What is followed stays until its followers know of its end.
 
 pub(super) const PRUNE: &str = "DELETE FROM jobs WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = ?1 AND queue = ?2 AND keep_until <= ?3 ORDER BY keep_until LIMIT ?4)";
+     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = ?1 AND queue = ?2 AND keep_until <= ?3 AND NOT followed
+      ORDER BY keep_until LIMIT ?4)";
 
 /// Dead jobs stay: somebody has to look at them.
 pub(super) const CLEAR: &str = "DELETE FROM jobs WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 10 AND keep_until IS NOT NULL LIMIT ?1)";
+     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 10 AND keep_until IS NOT NULL AND NOT followed LIMIT ?1)";
+
+pub(super) const GIVE_UP: &str = "UPDATE jobs SET state = 12, since = ?4, keep_until = ?5 WHERE seq IN
+     (SELECT seq FROM jobs INDEXED BY jobs_finished WHERE state = 11 AND queue = ?1 AND keep_until <= ?2 AND followed
+      ORDER BY keep_until LIMIT ?3) RETURNING seq";

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::State;
+use super::batch::{Need, name, needs};
+use super::workflow::OnFailure;
 use crate::clock::{Millis, parse_rfc3339};
 use crate::error::{Code, Error, Result};
 
@@ -55,6 +57,12 @@ pub struct JobRequest {
     pub group: Option<String>,
     pub limit: Option<LimitRequest>,
     pub rate: Option<RateRequest>,
+    /// What other jobs of the same request call it in `depends_on`.
+    pub key: Option<String>,
+    /// Ids of jobs, and keys of jobs of the same request.
+    #[serde(default)]
+    pub depends_on: Vec<String>,
+    pub on_failure: Option<OnFailure>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,6 +134,9 @@ pub struct NewJob {
     pub(super) group: Option<String>,
     pub(super) limit: Option<(String, i64)>,
     pub(super) rate: Option<(String, f64)>,
+    pub(super) name: Option<String>,
+    pub(super) needs: Vec<Need>,
+    pub(super) on_failure: Option<OnFailure>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -192,6 +203,9 @@ impl JobRequest {
             group: None,
             limit: None,
             rate: None,
+            key: None,
+            depends_on: Vec::new(),
+            on_failure: None,
         }
     }
 
@@ -221,6 +235,9 @@ impl JobRequest {
                 None => None,
             },
             rate: self.rate.map(RateRequest::check).transpose()?,
+            name: self.key.map(name).transpose()?,
+            needs: needs(self.depends_on)?,
+            on_failure: self.on_failure,
         })
     }
 }
@@ -295,7 +312,7 @@ fn instant(text: &str) -> Result<Millis> {
         .ok_or_else(|| Error::bad_request("run_at is no RFC 3339 instant").hint("Such as 2026-11-20T22:43:22Z."))
 }
 
-fn key(field: &str, key: String) -> Result<String> {
+pub(super) fn key(field: &str, key: String) -> Result<String> {
     if (1..=KEY_BYTES).contains(&key.len()) && !key.contains('\0') {
         return Ok(key);
     }

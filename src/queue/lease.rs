@@ -8,8 +8,9 @@ use uuid::Uuid;
 use super::history::kept_ms;
 use super::id::not_found;
 use super::job::{Backoff, DELAY_MAX_S, within};
+use super::limit::unblock;
 use super::wait::Bell;
-use super::{JobId, State};
+use super::{JobId, State, workflow};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
 use crate::sqlite::WriteTx;
@@ -60,6 +61,8 @@ struct Held {
     lease_until: Millis,
     cancelled: bool,
     limit_key: Option<String>,
+    /// Others wait for its end.
+    is_followed: bool,
 }
 
 /// Reads a token. Errors: `lease_lost` for what never was one.
@@ -72,6 +75,9 @@ pub(super) fn ack(tx: &WriteTx<'_>, id: JobId, token: Uuid, result: Option<&str>
     tx.execute(FINISH, params![id.seq(), now, now + kept_ms(State::Done)])?;
     if let Some(result) = result {
         note(tx, id, None, Some(result))?;
+    }
+    if held.is_followed {
+        workflow::ended(tx, id.seq(), State::Done, bell, now)?;
     }
     make_place(tx, &held, bell, now)
 }
@@ -125,12 +131,6 @@ pub(super) fn extend(
     Ok(Step { state: State::Leased, lease_until: Some(lease_until), run_at: None, cancelled: held.cancelled })
 }
 
-/// The best of the jobs that this limit holds back is ready again. Whether the limit has a place for it is looked at
-/// when it is claimed.
-pub(super) fn unblock(tx: &WriteTx<'_>, queue: i64, limit_key: &str, now: Millis) -> Result<()> {
-    tx.execute(UNBLOCK, params![queue, limit_key, now]).map(drop)
-}
-
 /// `None` when the token has finished the job.
 fn find(tx: &WriteTx<'_>, id: JobId, token: Uuid, now: Millis) -> Result<Option<Held>> {
     let found = tx.row(FIND, params![id.seq(), id.created_at(), id.salt(), token.as_bytes(), now], |row| {
@@ -146,6 +146,7 @@ fn find(tx: &WriteTx<'_>, id: JobId, token: Uuid, now: Millis) -> Result<Option<
             lease_until: row.get(6)?,
             cancelled: row.get(7)?,
             limit_key: row.get(8)?,
+            is_followed: row.get(9)?,
         };
         Ok((Some(held), is_done))
     })?;
@@ -169,6 +170,8 @@ fn let_go(tx: &WriteTx<'_>, id: JobId, held: &Held, state: State, delay_ms: Mill
     make_place(tx, held, bell, now)?;
     if !state.is_finished() {
         bell.ring_number(tx, held.queue, run_at, now)?;
+    } else if held.is_followed {
+        workflow::ended(tx, id.seq(), state, bell, now)?;
     }
     let run_at = (state == State::Scheduled).then_some(run_at);
     Ok(Step { state, lease_until: None, run_at, cancelled: held.cancelled })
@@ -176,8 +179,10 @@ fn let_go(tx: &WriteTx<'_>, id: JobId, held: &Held, state: State, delay_ms: Mill
 
 fn make_place(tx: &WriteTx<'_>, held: &Held, bell: &mut Bell, now: Millis) -> Result<()> {
     let Some(key) = &held.limit_key else { return Ok(()) };
-    unblock(tx, held.queue, key, now)?;
-    bell.ring_number(tx, held.queue, now, now)
+    if unblock(tx, held.queue, key, now)? {
+        bell.ring_number(tx, held.queue, now, now)?;
+    }
+    Ok(())
 }
 
 fn backoff(tx: &WriteTx<'_>, id: JobId) -> Result<Backoff> {
@@ -195,7 +200,7 @@ fn lease_lost(id: JobId) -> Error {
 }
 
 pub(super) const FIND: &str = "SELECT lease_token IS ?4 AND lease_until > ?5, done_token IS ?4, queue, attempt, max_attempts, since,
-         lease_until, cancel_at IS NOT NULL, limit_key
+         lease_until, cancel_at IS NOT NULL, limit_key, followed
      FROM jobs WHERE seq = ?1 AND created_at = ?2 AND salt = ?3";
 
 pub(super) const FINISH: &str = "UPDATE jobs SET state = 10, done_token = lease_token, lease_token = NULL, lease_until = NULL,
@@ -207,9 +212,6 @@ pub(super) const LET_GO: &str = "UPDATE jobs SET state = ?2, due_at = ?3, attemp
      WHERE seq = ?1";
 
 const EXTEND: &str = "UPDATE jobs SET lease_until = ?2 WHERE seq = ?1";
-
-pub(super) const UNBLOCK: &str = "UPDATE jobs SET state = 2, since = ?3 WHERE seq =
-     (SELECT seq FROM jobs INDEXED BY jobs_blocked WHERE state = 3 AND queue = ?1 AND limit_key = ?2 ORDER BY priority DESC, seq LIMIT 1)";
 
 /// A try that was snoozed has the number of the one after it.
 const RECORD: &str = "INSERT OR REPLACE INTO job_attempts (seq, attempt, started_at, ended_at, outcome, error)

@@ -5,6 +5,7 @@ use rusqlite::{Row, params, params_from_iter};
 
 use super::id::not_found;
 use super::state::Standing;
+use super::workflow::Waits;
 use super::{DONE_KEPT_MS, JobId, QueueName, State};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ pub struct JobDetail {
     /// `None` for JSON.
     pub payload_type: Option<String>,
     pub payload: Vec<u8>,
+    /// Of a job that waits or waited for others.
+    pub waits: Option<Waits>,
     /// JSON, as its worker sent it.
     pub progress: Option<String>,
     pub result: Option<String>,
@@ -118,6 +121,7 @@ pub(super) fn job(reader: &Reader<'_>, id: JobId, now: Millis) -> Result<JobDeta
             timeout_ms: row.get(1)?,
             payload_type: row.get(2)?,
             payload: row.get(3)?,
+            waits: Waits::read(row, 6)?,
             progress: row.get(4)?,
             result: row.get(5)?,
             attempts: attempts.into_iter().rev().collect(),
@@ -137,7 +141,7 @@ pub(super) fn list(reader: &Reader<'_>, queue: &QueueName, state: State, limit: 
     let rows = match state {
         State::Scheduled => reader.rows(BY_DUE, params![queue, from.by, from.seq, limit], found)?,
         State::Leased => reader.rows(BY_LEASE, params![queue, from.by, from.seq, limit], found)?,
-        State::Ready | State::Blocked => return in_order_of_arrival(reader, queue, state, limit, after, now),
+        State::Waiting | State::Ready | State::Blocked => return in_order_of_arrival(reader, queue, state, limit, after, now),
         finished => reader.rows(BY_END, params![queue, from.by, from.seq, limit, finished as i64], found)?,
     };
     let next = rows.last().filter(|_| rows.len() as i64 >= limit).map(|(job, by)| format!("{by}.{}", job.id.seq()));
@@ -167,6 +171,7 @@ pub(super) fn depth(reader: &Reader<'_>, name: &QueueName, now: Millis) -> Resul
     let (ungrouped, oldest) = count(COUNT_READY, None)?;
     let (grouped, oldest_grouped) = count(COUNT_GROUPED, None)?;
     let mut counts = vec![
+        (State::Waiting, count(COUNT_WAITING, None)?.0),
         (State::Ready, (ungrouped + grouped).min(COUNTED)),
         (State::Scheduled, count(COUNT_DUE, None)?.0),
         (State::Blocked, count(COUNT_BLOCKED, None)?.0),
@@ -265,8 +270,9 @@ const WINDOW: &str = jobs!("0", "WHERE j.seq > ?2 AND j.seq <= ?3 AND j.queue = 
 
 const WINDOW_END: &str = "SELECT seq FROM jobs WHERE seq > ?1 ORDER BY seq LIMIT 1 OFFSET ?2";
 
-const BODY: &str = "SELECT b.enqueued_by, b.timeout_ms, b.payload_type, b.payload, n.progress, n.result
-     FROM job_bodies b LEFT JOIN job_notes n ON n.seq = b.seq WHERE b.seq = ?1";
+const BODY: &str =
+    "SELECT b.enqueued_by, b.timeout_ms, b.payload_type, b.payload, n.progress, n.result, w.jobs, w.done, w.dead, w.cancelled, w.expired
+     FROM job_bodies b LEFT JOIN job_notes n ON n.seq = b.seq LEFT JOIN job_waits w ON w.seq = b.seq WHERE b.seq = ?1";
 
 const ATTEMPTS: &str =
     "SELECT attempt, started_at, ended_at, outcome, error FROM job_attempts WHERE seq = ?1 ORDER BY attempt DESC LIMIT ?2";
@@ -284,6 +290,9 @@ const COUNT_READY: &str = "SELECT count(*), min(seq) FROM
 
 const COUNT_GROUPED: &str = "SELECT count(*), min(seq) FROM
      (SELECT seq FROM jobs INDEXED BY jobs_grouped WHERE state = 2 AND group_key IS NOT NULL AND queue = ?1 LIMIT ?2)";
+
+const COUNT_WAITING: &str =
+    "SELECT count(*), NULL FROM (SELECT 1 FROM jobs INDEXED BY jobs_waiting WHERE state = 0 AND queue = ?1 LIMIT ?2)";
 
 const COUNT_DUE: &str = "SELECT count(*), NULL FROM (SELECT 1 FROM jobs INDEXED BY jobs_due WHERE state = 1 AND queue = ?1 LIMIT ?2)";
 

@@ -13,17 +13,23 @@ pub struct QueueName(Arc<str>);
 impl QueueName {
     /// Errors: `bad_request`.
     pub fn parse(name: &str) -> Result<QueueName> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        if (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
-            return Ok(QueueName(name.into()));
-        }
-        Err(Error::bad_request(format!("a queue's name is 1 to {NAME_BYTES} of the characters A-Z a-z 0-9 _ . -"))
-            .hint("Queues are made by their first job; a name such as emails or reports.daily will do."))
+        plain("queue", name)
+            .map_err(|error| error.hint("Queues are made by their first job; a name such as emails or reports.daily will do."))?;
+        Ok(QueueName(name.into()))
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What can be the name of a queue, or of a `what` in it. Errors: `bad_request`.
+pub(super) fn plain(what: &str, name: &str) -> Result<()> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::bad_request(format!("a {what}'s name is 1 to {NAME_BYTES} of the characters A-Z a-z 0-9 _ . -")))
 }
 
 #[cfg(test)]

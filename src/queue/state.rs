@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Other jobs have to end first.
+    Waiting = 0,
     /// For later: a delay, a retry's backoff, a snooze.
     Scheduled = 1,
     Ready = 2,
@@ -21,11 +23,21 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 8] =
-        [State::Scheduled, State::Ready, State::Blocked, State::Leased, State::Done, State::Dead, State::Cancelled, State::Expired];
+    pub const ALL: [State; 9] = [
+        State::Waiting,
+        State::Scheduled,
+        State::Ready,
+        State::Blocked,
+        State::Leased,
+        State::Done,
+        State::Dead,
+        State::Cancelled,
+        State::Expired,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
+            State::Waiting => "waiting",
             State::Scheduled => "scheduled",
             State::Ready => "ready",
             State::Blocked => "blocked",
@@ -35,6 +47,11 @@ impl State {
             State::Cancelled => "cancelled",
             State::Expired => "expired",
         }
+    }
+
+    /// Of `jobs.state`, which has no other numbers.
+    pub(super) fn of(number: i64) -> State {
+        State::ALL.into_iter().find(|state| *state as i64 == number).unwrap_or(State::Ready)
     }
 
     /// Errors: `bad_request`, naming them all.
@@ -57,8 +74,7 @@ impl State {
     /// The state of a row with these columns at `now`: a job whose time has come is ready, one whose lease ended is
     /// nobody's.
     pub fn shown(row: &Standing, now: Millis) -> State {
-        let state = State::ALL.into_iter().find(|state| *state as i64 == row.state).unwrap_or(State::Ready);
-        match state {
+        match State::of(row.state) {
             State::Scheduled if row.due_at <= now => State::Ready,
             State::Leased if row.lease_until.is_some_and(|until| until <= now) => {
                 if row.cancelled {

@@ -47,7 +47,7 @@ impl File {
         let made = self
             .tx(move |tx| {
                 let jobs: Vec<_> = (0..count).map(|_| serde_json::from_str::<JobRequest>(&job).unwrap().check()).collect();
-                enqueue::enqueue(tx, &QueueName::parse(queue)?, &jobs, "tests", None, &mut bell, now)
+                enqueue::enqueue(tx, &QueueName::parse(queue)?, &Batch { jobs, then: None }, "tests", None, &mut bell, now)
             })
             .await;
         assert!(made.outcomes.iter().all(|outcome| matches!(outcome, Outcome::Enqueued(_))), "{:?}", made.outcomes);
@@ -64,7 +64,7 @@ impl File {
     }
 
     fn bell(&self) -> Bell {
-        Bell::new(&Arc::default(), &self.db)
+        Bell::new(&Arc::default(), &self.db, None)
     }
 
     /// The number of jobs in a state, and of bodies altogether.
@@ -216,4 +216,56 @@ async fn a_rate_hands_out_so_many_a_second_and_puts_the_others_off() {
         handed_out.push(file.claim("q", 10, now).await.iter().map(|job| job.id.seq()).collect::<Vec<_>>());
     }
     assert_eq!(handed_out, [vec![1, 2, 6], vec![], vec![3, 4], vec![5]]);
+}
+
+#[tokio::test]
+async fn what_many_wait_for_is_told_in_steps_and_a_claim_of_any_queue_goes_on() {
+    let file = File::new();
+    file.add("q", 1, 0, 5, T0).await;
+    let job = file.claim("q", 1, T0).await.remove(0);
+    for _ in 0..2 {
+        file.ask("later", 300, serde_json::json!({"depends_on": [job.id.to_string()]}), T0).await;
+    }
+    assert!(file.claim("later", 1, T0).await.is_empty());
+    assert_eq!(file.count(0).await.0, 600);
+    file.ack(job.id, job.lease_token, T0).await.unwrap();
+    assert_eq!(file.count(0).await.0, 600 - workflow::TOLD);
+    let kept = "DELETE FROM jobs WHERE state = 10 AND NOT followed";
+    assert_eq!(file.tx(move |tx| tx.execute(kept, [])).await, 0, "it stays until all know of its end");
+    for left in [600 - 2 * workflow::TOLD, 0] {
+        file.claim("q", 1, T0).await;
+        assert_eq!(file.count(0).await.0, left);
+    }
+    assert_eq!(file.tx(move |tx| tx.execute(kept, [])).await, 1);
+    assert_eq!(file.claim("later", 100, T0).await.len(), 100);
+}
+
+#[tokio::test]
+async fn the_dead_that_somebody_waits_for_are_given_up_before_they_are_deleted() {
+    let file = File::new();
+    file.add("q", 1, 0, 1, T0).await;
+    let job = file.claim("q", 1, T0).await.remove(0);
+    let wait = |on_failure: &str| serde_json::json!({"depends_on": [job.id.to_string()], "on_failure": on_failure, "ttl_s": 31_000_000});
+    for on_failure in ["wait", "cancel", "run"] {
+        file.ask(on_failure, 1, wait(on_failure), T0).await;
+    }
+    assert!(file.claim("q", 1, T0 + 60_000).await.is_empty(), "its lease ended and it is dead");
+    assert_eq!((file.count(0).await.0, file.count(12).await.0, file.count(2).await.0), (1, 1, 1));
+    // So many that one of them prunes, but for one chance in 10^11.
+    file.add("q", 400, 0, 5, T0 + 60_000 + DEAD_KEPT_MS).await;
+    let state = "SELECT state FROM jobs WHERE seq = 1";
+    assert_eq!(file.tx(move |tx| tx.row(state, [], |row| row.get::<_, i64>(0))).await, Some(12));
+    assert_eq!(file.count(0).await.0, 0, "who waited for it waits no more");
+}
+
+#[tokio::test]
+async fn a_claim_counts_a_limit_once_and_lets_no_more_in() {
+    let file = File::new();
+    for max in [3, 1, 5, 2, 5, 5] {
+        file.ask("q", 1, serde_json::json!({"limit": {"key": "k", "max": max}}), T0).await;
+    }
+    assert_eq!(file.claim("q", 1, T0).await.len(), 1);
+    // One is leased: of the others those come in that allow as many beside them.
+    assert_eq!(file.claim("q", 9, T0).await.iter().map(|job| job.id.seq()).collect::<Vec<_>>(), [3, 5, 6]);
+    assert_eq!(file.count(3).await.0, 2);
 }

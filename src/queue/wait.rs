@@ -7,6 +7,8 @@
 //!   when several jobs came at once, or when the one that was woken had just left.
 //! - What becomes ready by the passing of time has an instant; the first claim to see it pass looks.
 //! - A file's waiters go by its path, since the file may be closed and opened again while they wait.
+//! - What a transaction makes due where nobody asks (a schedule, a job of a queue with a webhook) is held in
+//!   [`Wakeups`] before it is committed: a transaction that finds that it is not is undone, and done again under a hold.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,11 +19,14 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::QueueName;
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, WriteTx};
+use crate::tenant::Wakeups;
+use crate::tenant::wakeups::Hold;
 
 /// Claims of one file that wait at the same time.
 pub const WAITING_MAX: usize = 1_000;
@@ -32,6 +37,8 @@ pub struct Waiters {
     waiting: AtomicUsize,
     files: Mutex<HashMap<PathBuf, File>>,
     closing: watch::Sender<bool>,
+    /// Where it is kept when a tenant must be looked into though nobody asks.
+    wakeups: Option<Arc<Wakeups>>,
 }
 
 #[derive(Default)]
@@ -56,6 +63,10 @@ pub struct Waiting {
 }
 
 impl Waiters {
+    pub fn new(wakeups: Arc<Wakeups>) -> Waiters {
+        Waiters { wakeups: Some(wakeups), ..Waiters::default() }
+    }
+
     /// Begins to wait for what is to come in these queues of `file`. Look for what is there after this, not before.
     /// Errors: `too_many_requests` past [`WAITING_MAX`].
     pub fn join(self: &Arc<Self>, file: &Database, queues: &[QueueName]) -> Result<Waiting> {
@@ -84,6 +95,26 @@ impl Waiters {
     /// Claims that wait.
     pub fn count(&self) -> usize {
         self.waiting.load(SeqCst)
+    }
+
+    /// One claim of each queue of the file.
+    fn ring_all(&self, path: &Path) {
+        if let Some(file) = self.files().get(path) {
+            file.lines.values().for_each(|line| line.ready.notify_one());
+        }
+    }
+
+    /// A hold on what is seen to already.
+    pub(super) fn held(&self, file: &Database) -> Option<Hold> {
+        self.wakeups.as_ref()?.held(Uuid::from_u128(file.owner()?))
+    }
+
+    /// Sees to it that somebody looks into the file at `at`, whatever happens until then.
+    pub(super) async fn hold(&self, file: &Database, at: Millis) -> Result<Option<Hold>> {
+        match (&self.wakeups, file.owner()) {
+            (Some(wakeups), Some(owner)) => wakeups.hold(Uuid::from_u128(owner), at).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
     fn ring(&self, path: &Path, queue: &QueueName, at: Millis, now: Millis) {
@@ -180,11 +211,23 @@ pub(super) struct Bell {
     waiters: Arc<Waiters>,
     file: Arc<Database>,
     rung: Vec<(QueueName, Millis, Millis)>,
+    everywhere: bool,
+    /// When the file must be looked into though nobody asks.
+    look_at: Millis,
+    /// Let go of after the commit.
+    hold: Option<Hold>,
 }
 
 impl Bell {
-    pub(super) fn new(waiters: &Arc<Waiters>, file: &Arc<Database>) -> Bell {
-        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new() }
+    pub(super) fn new(waiters: &Arc<Waiters>, file: &Arc<Database>, hold: Option<Hold>) -> Bell {
+        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new(), everywhere: false, look_at: Millis::MAX, hold }
+    }
+
+    /// The transaction begins (again).
+    pub(super) fn quieten(&mut self) {
+        self.rung.clear();
+        self.everywhere = false;
+        self.look_at = Millis::MAX;
     }
 
     /// There may be something for `queue` at `at`.
@@ -196,6 +239,11 @@ impl Bell {
         }
     }
 
+    /// There is something to do for whoever claims, from whatever queue.
+    pub(super) fn ring_all(&mut self) {
+        self.everywhere = true;
+    }
+
     /// [`Bell::ring`] for a queue known by its number.
     pub(super) fn ring_number(&mut self, tx: &WriteTx<'_>, queue: i64, at: Millis, now: Millis) -> Result<()> {
         if let Some(name) = tx.row(NAME, [queue], |row| row.get::<_, String>(0))? {
@@ -203,11 +251,37 @@ impl Bell {
         }
         Ok(())
     }
+
+    /// The file must be looked into at `at` though nobody asks.
+    pub(super) fn look_at(&mut self, at: Millis) {
+        self.look_at = self.look_at.min(at);
+    }
+
+    /// The moment that has to be held before this transaction may be committed, unless it is.
+    pub(super) fn not_held(&self, tx: &WriteTx<'_>) -> Result<Option<Millis>> {
+        if self.waiters.wakeups.is_none() || self.file.owner().is_none() {
+            return Ok(None);
+        }
+        let by = self.hold.as_ref().map_or(Millis::MAX, Hold::by);
+        let mut first = self.look_at;
+        if self.everywhere && first > 0 && tx.row(ANY_IS_PUSHED, [], |_| Ok(()))?.is_some() {
+            first = 0;
+        }
+        for (queue, at, _) in &self.rung {
+            if *at < by.min(first) && tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some() {
+                first = *at;
+            }
+        }
+        Ok(Some(first).filter(|first| *first < by))
+    }
 }
 
 impl Drop for Bell {
     fn drop(&mut self) {
         if self.waiters.count() > 0 {
+            if self.everywhere {
+                self.waiters.ring_all(self.file.path());
+            }
             for (queue, at, now) in &self.rung {
                 self.waiters.ring(self.file.path(), queue, *at, *now);
             }
@@ -216,3 +290,6 @@ impl Drop for Bell {
 }
 
 const NAME: &str = "SELECT name FROM queues WHERE queue = ?1";
+
+const IS_PUSHED: &str = "SELECT 1 FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
+const ANY_IS_PUSHED: &str = "SELECT 1 FROM webhooks LIMIT 1";

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use super::policy::rules::Access;
+use super::policy::rules::{Access, Rule};
 use super::refusal;
-use super::render::Binder;
 use super::schema::{Schema, Table, TableId};
+use super::statement::Binder;
 use crate::auth::{Claims, SERVICE};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The role of those who did not sign in.
 const ANONYMOUS: &str = "anon";
@@ -67,6 +67,22 @@ pub fn find(caller: &Caller, schema: &Schema, name: &str) -> Result<TableId> {
     }
 }
 
+/// What the caller is told of an error.
+pub fn told(caller: &Caller, schema: &Schema, error: Error) -> Error {
+    if caller.is_service() { error } else { refusal::discreet(error, schema) }
+}
+
+/// That `command` is open to the caller, and what holds it back then; `None` for nothing.
+pub fn admit<'t>(caller: &Caller, table: &'t Table, command: Command) -> Result<Option<&'t Rule>> {
+    let rule = match &table.access {
+        // Only ever for who is not held back: a role's schema says what each table is held to.
+        Access::Everything if caller.is_service() => return Ok(None),
+        Access::Everything | Access::Nothing => None,
+        Access::Ruled(rules) => rules.of(command),
+    };
+    rule.map(Some).ok_or_else(|| refusal::denied(&table.name, caller.is_anonymous()))
+}
+
 /// A condition on the rows of `table`, called `alias` in the statement, that the caller may see or touch; `None` for
 /// all of them. What it compares with is bound.
 pub fn using(caller: &Caller, table: &Table, command: Command, alias: &str, binder: &mut Binder) -> Result<Option<String>> {
@@ -85,17 +101,12 @@ enum Half {
 }
 
 fn condition(caller: &Caller, table: &Table, command: Command, half: Half, alias: &str, binder: &mut Binder) -> Result<Option<String>> {
-    let rule = match &table.access {
-        // Only ever for who is not held back: a role's schema says what each table is held to.
-        Access::Everything if caller.is_service() => return Ok(None),
-        Access::Everything | Access::Nothing => None,
-        Access::Ruled(rules) => rules.of(command),
-    };
-    let rule = rule.ok_or_else(|| refusal::denied(&table.name, caller.is_anonymous()))?;
+    let Some(rule) = admit(caller, table, command)? else { return Ok(None) };
     let expr = match half {
         Half::Using => &rule.using,
         Half::Check => &rule.check,
     };
+    binder.admit(&rule.tables);
     let claims = &caller.claims;
     let mut bind = |auth: &super::policy::Auth| binder.bind(auth.of(&claims.sub, &claims.role, &claims.payload, caller.is_anonymous()));
     Ok(expr.as_ref().map(|expr| format!("({})", expr.sql(alias, &mut bind))))

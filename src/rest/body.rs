@@ -24,7 +24,7 @@ impl<'p> Body<'p> {
         match media {
             Media::Json { .. } if many => body.out.push(b'['),
             Media::Csv => body.line(names.iter().map(|name| ValueRef::Text(name.as_bytes()))),
-            Media::Json { .. } | Media::Object { .. } | Media::OpenApi => {}
+            Media::Json { .. } | Media::Object { .. } | Media::Plan { .. } | Media::OpenApi => {}
         }
         body
     }

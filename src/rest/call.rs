@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::types::{Value, ValueRef};
 use serde_json::json;
 
-use super::access::{self, Caller};
+use super::access::Caller;
 use super::filter;
 use super::function::{Function, Functions, Returns, Text};
 use super::media::Media;
@@ -16,8 +16,8 @@ use super::payload::Payload;
 use super::plan::{Given, Plan};
 use super::prefer::Prefer;
 use super::query::Query;
-use super::render::Statement;
 use super::schema::{Schema, Table};
+use super::statement::Statement;
 use super::value::Kind;
 use super::{Answer, Request, Setting, Task, Verb, body, decoded, execute, expression, pairs, read, refusal};
 use crate::error::Result;
@@ -51,6 +51,14 @@ impl Call {
         if request.verb == Verb::Get && function.is_volatile {
             return Err(refusal::not_by_get(&name));
         }
+        let prefer = Prefer::parse(request.prefer.iter().copied())?;
+        if prefer.most().is_some() && !function.returns.is_many() {
+            return Err(refusal::nothing_to_count());
+        }
+        let media = Media::negotiate(request.accept)?;
+        if function.is_volatile && matches!(media, Media::Plan { .. }) {
+            return Err(refusal::not_here("the plan of a function that may write"));
+        }
         let mut values = Vec::with_capacity(function.parameters.len() + 3);
         for parameter in &function.parameters {
             values.push(match arguments.value(&parameter.name, parameter.kind)? {
@@ -64,16 +72,7 @@ impl Call {
         let page = Page::of(query.root(), request.range)?;
         let mut hasher = DefaultHasher::new();
         ("rpc", &name).hash(&mut hasher);
-        let task = Task {
-            verb: request.verb,
-            table: name,
-            query,
-            prefer: Prefer::parse(request.prefer.iter().copied())?,
-            media: Media::negotiate(request.accept)?,
-            page,
-            payload: None,
-            kind: hasher.finish(),
-        };
+        let task = Task { verb: request.verb, table: name, query, prefer, media, page, payload: None, kind: hasher.finish() };
         Ok(Call { function, values, task })
     }
 
@@ -83,10 +82,7 @@ impl Call {
 
     /// Runs it; `reader` is in a snapshot, or in a write.
     pub fn run(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        // Rows of a table that the caller sees nothing of are such as the function gives them; nothing is embedded in them.
-        let seen = access::schema(&setting.caller, schema.clone());
-        let shape = self.function.returns.shape(&seen).or_else(|_| self.function.returns.shape(schema))?;
-        let Some((shape, table)) = shape else {
+        let Some((shape, table)) = self.function.returns.shape(schema)? else {
             self.function.statements.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
             return Ok(Answer { status: 204, wrote: self.function.is_volatile, ..Answer::default() });
         };
@@ -131,7 +127,8 @@ impl Call {
         if reader.prepare(&text.sql)?.needs().has(Needs::SCHEMA) {
             return Err(refusal::not_here("a function that changes the schema"));
         }
-        execute(reader, &Statement { sql: text.sql.clone(), values: self.values[..text.parameters].to_vec() }, on_row).map(|_| ())
+        execute(reader, &Statement { sql: text.sql.clone(), values: self.values[..text.parameters].to_vec(), reads: None }, on_row)
+            .map(|_| ())
     }
 }
 

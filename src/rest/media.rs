@@ -15,6 +15,10 @@ pub enum Media {
         stripped: bool,
     },
     Csv,
+    /// How SQLite would find the rows; for the service only.
+    Plan {
+        json: bool,
+    },
     /// What there is, of the root only.
     OpenApi,
 }
@@ -37,6 +41,8 @@ impl Media {
             "application/vnd.pgrst.array+json" | "application/vnd.pgrst.array" => Some(Media::Json { stripped }),
             "application/vnd.pgrst.object+json" | "application/vnd.pgrst.object" => Some(Media::Object { stripped }),
             "text/csv" => Some(Media::Csv),
+            "application/vnd.pgrst.plan+json" => Some(Media::Plan { json: true }),
+            "application/vnd.pgrst.plan+text" | "application/vnd.pgrst.plan" => Some(Media::Plan { json: false }),
             "application/openapi+json" => Some(Media::OpenApi),
             _ => None,
         }
@@ -49,6 +55,8 @@ impl Media {
             Media::Object { stripped: false } => "application/vnd.pgrst.object+json; charset=utf-8",
             Media::Object { stripped: true } => "application/vnd.pgrst.object+json;nulls=stripped; charset=utf-8",
             Media::Csv => "text/csv; charset=utf-8",
+            Media::Plan { json: true } => "application/vnd.pgrst.plan+json; for=\"application/json\"; charset=utf-8",
+            Media::Plan { json: false } => "application/vnd.pgrst.plan+text; for=\"application/json\"; charset=utf-8",
             Media::OpenApi => "application/openapi+json; charset=utf-8",
         }
     }
@@ -57,7 +65,7 @@ impl Media {
         match self {
             Media::Csv => Layout::Columns,
             Media::Json { stripped } | Media::Object { stripped } => Layout::Object { stripped },
-            Media::OpenApi => Layout::Object { stripped: false },
+            Media::Plan { .. } | Media::OpenApi => Layout::Object { stripped: false },
         }
     }
 }

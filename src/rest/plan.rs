@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use rusqlite::types::Value;
 
+use super::expression::identifier;
 use super::query::{Query, Rows};
 use super::refusal;
 use super::relation::{self, Relation};
@@ -131,8 +132,11 @@ impl<'q> Planner<'q> {
             return Ok(());
         }
         let names: Vec<_> = columns.iter().map(|&column| table.columns[column].name.as_str()).collect();
+        let quoted: Vec<_> = names.iter().map(|name| identifier(name)).collect();
+        let index = identifier(&format!("{}_{}", table.name, names.join("_")));
+        let index = format!("CREATE INDEX {index} ON {} ({})", identifier(&table.name), quoted.join(", "));
         let (origin, target) = (&self.schema.table(relation.origin).name, &self.schema.table(relation.target).name);
-        Err(refusal::unindexed(origin, target, &format!("{}({})", table.name, names.join(", "))))
+        Err(refusal::unindexed(origin, target, &index))
     }
 }
 

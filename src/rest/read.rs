@@ -1,6 +1,10 @@
 //! Reading rows: one statement for the page, and one more where a total is asked for and the page does not say it.
 
-use super::access::{self, Caller};
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::access::{self, Caller, Command};
 use super::body::Body;
 use super::media::Media;
 use super::page::content_range;
@@ -8,19 +12,19 @@ use super::plan::Plan;
 use super::prefer::{Applies, Count};
 use super::render::{self, From, Layout};
 use super::schema::Schema;
-use super::{Answer, Setting, Task, execute};
+use super::statement::Statement;
+use super::{Answer, Setting, Task, execute, refusal};
 use crate::error::{Error, Result};
 use crate::sqlite::Reader;
 
 /// Rows are counted to here where an exact number is not asked for.
 const ESTIMATED_MAX: i64 = 100_000;
 
-pub fn rows(reader: &Reader<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
-    reader.snapshot()?;
-    let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
-    let table = access::find(&setting.caller, &schema, &task.table)?;
-    let plan = Plan::new(&schema, &task.query, table, setting.dialect.unindexed)?;
-    page(reader, &schema, setting, &plan, task)
+pub fn rows(reader: &Reader<'_>, schema: &Schema, setting: &Setting, task: &Task) -> Result<Answer> {
+    let table = access::find(&setting.caller, schema, &task.table)?;
+    access::admit(&setting.caller, schema.table(table), Command::Select)?;
+    let plan = Plan::new(schema, &task.query, table, setting.dialect.unindexed)?;
+    page(reader, schema, setting, &plan, task)
 }
 
 /// The page of the plan's rows that the task asks for.
@@ -35,8 +39,14 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
         layout => layout,
     };
     let (statement, names) = render::rows(schema, &setting.caller, plan, layout, from)?;
+    if let Media::Plan { json } = task.media {
+        return explained(reader, setting, &statement, task.media, json);
+    }
     let mut body = Body::new(task.media, many, &names, &setting.plan);
     execute(reader, &statement, |cells| body.row(cells))?;
+    if plan.given.is_some() && task.prefer.most().is_some_and(|most| body.rows > most) {
+        return Err(refusal::too_many_affected(body.rows));
+    }
     let total = match task.prefer.count {
         None => None,
         // All of it is on this page.
@@ -45,7 +55,7 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
     };
     let (status, content_range) = match task.page.placed(body.rows, total) {
         Ok(placed) => placed,
-        Err(error) => return Ok(beyond(&error, total)),
+        Err(error) => return Ok(beyond(error, total)),
     };
     Ok(Answer {
         status,
@@ -57,13 +67,44 @@ pub fn page(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan
     })
 }
 
+/// How SQLite would run the statement, which it does not. It tells of tables and indexes, so it is for the service.
+fn explained(reader: &Reader<'_>, setting: &Setting, statement: &Statement, media: Media, json: bool) -> Result<Answer> {
+    if !setting.caller.is_service() {
+        return Err(refusal::unacceptable("application/vnd.pgrst.plan"));
+    }
+    let explaining = Statement { sql: format!("EXPLAIN QUERY PLAN {}", statement.sql), values: statement.values.clone(), reads: None };
+    // (id, the step it is part of, what is done)
+    let mut steps: Vec<(i64, i64, String)> = Vec::new();
+    execute(reader, &explaining, |cells| {
+        let mut cells = cells.iter();
+        let mut number = || cells.next().and_then(|value| value.as_i64().ok()).unwrap_or_default();
+        let (id, parent, _) = (number(), number(), number());
+        steps.push((id, parent, cells.next().and_then(|value| value.as_str().ok()).unwrap_or_default().to_owned()));
+        Ok(())
+    })?;
+    let body = if json {
+        let steps: Vec<_> = steps.iter().map(|(id, parent, detail)| json!({ "id": id, "parent": parent, "detail": detail })).collect();
+        json!([{ "Plan": steps, "SQL": statement.sql }]).to_string()
+    } else {
+        let mut depths = BTreeMap::from([(0, 0)]);
+        let lines = steps.iter().map(|(id, parent, detail)| {
+            let depth = depths.get(parent).copied().unwrap_or_default();
+            depths.insert(*id, depth + 1);
+            format!("{}{detail}\n", "  ".repeat(depth))
+        });
+        lines.collect()
+    };
+    Ok(Answer { status: 200, content_type: Some(media.content_type()), body: body.into_bytes(), ..Answer::default() })
+}
+
 /// The refusal of a page past the end, which says where the end is.
-fn beyond(error: &Error, total: Option<u64>) -> Answer {
+fn beyond(error: Error, total: Option<u64>) -> Answer {
     Answer {
         status: error.status(),
         content_type: Some(Media::Json { stripped: false }.content_type()),
         body: error.to_json().to_string().into_bytes(),
         content_range: Some(content_range(0, 0, total)),
+        refused: Some(error),
         ..Answer::default()
     }
 }

@@ -77,6 +77,11 @@ pub fn too_many_affected(rows: u64) -> Error {
         .details(format!("The query affects {rows} rows").into())
 }
 
+pub fn nothing_to_count() -> Error {
+    says("PGRST128", 400, "Invalid preferences given with handling=strict")
+        .details("max-affected preference only accepts functions returning SETOF or TABLE".into())
+}
+
 pub fn not_here(what: &str) -> Error {
     says("PGRST127", 400, "Feature not implemented").details(what.into()).hint("docs/rest.md lists what SQLite can do.")
 }
@@ -101,9 +106,11 @@ pub fn ambiguous(origin: &str, target: &str, choices: Vec<(String, Value)>) -> E
     ))
 }
 
-pub fn unindexed(origin: &str, target: &str, columns: &str) -> Error {
-    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': its foreign key has no index"))
-        .hint(format!("CREATE INDEX on {columns}, or have the operator set rest.unindexed_embeds."))
+/// `index` is the statement that makes the one it lacks.
+pub fn unindexed(origin: &str, target: &str, index: &str) -> Error {
+    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': the foreign key has no index"))
+        .details("Without one the whole table is read for each row.".into())
+        .hint(format!("{index}; or have the operator set rest.unindexed_embeds."))
 }
 
 pub fn too_deep(most: usize) -> Error {
@@ -140,6 +147,11 @@ pub fn unknown_function<'f>(known: impl Iterator<Item = &'f Function>, name: &st
         }
         _ => error.hint("A function is there for a service token, and for the roles that it is granted to."),
     }
+}
+
+pub fn not_of_functions(function: &str, method: &str) -> Error {
+    says("PGRST101", 405, format!("Cannot use the {method} method on RPC"))
+        .hint(format!("{function} is called with POST, or with GET if it only reads."))
 }
 
 pub fn not_by_get(function: &str) -> Error {

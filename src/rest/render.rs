@@ -5,8 +5,6 @@
 #[cfg(test)]
 mod tests;
 
-use rusqlite::types::Value;
-
 use super::access::{self, Caller, Command};
 use super::conditions;
 use super::expression::{Expression, identifier, json_path, member, member_text, object};
@@ -15,38 +13,9 @@ use super::plan::{Given, Node, Plan};
 use super::refusal;
 use super::schema::{Schema, Shape, Table};
 use super::select::{Aggregate, Field, Item, Path};
+use super::statement::{Binder, Statement};
 use super::value::Kind;
 use crate::error::Result;
-
-/// A statement and what it is bound to.
-#[derive(Debug, Default)]
-pub struct Statement {
-    pub sql: String,
-    pub values: Vec<Value>,
-}
-
-/// The values of a statement being written.
-#[derive(Debug, Default)]
-pub struct Binder {
-    values: Vec<Value>,
-}
-
-impl Binder {
-    /// The parameter that stands for `value`.
-    pub fn bind(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("?{}", self.values.len())
-    }
-
-    /// Whose first parameters are `count` values that are put there later.
-    pub fn behind(count: usize) -> Binder {
-        Binder { values: vec![Value::Null; count] }
-    }
-
-    pub fn statement(self, sql: String) -> Statement {
-        Statement { sql, values: self.values }
-    }
-}
 
 /// How rows are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +62,7 @@ impl<'a> Renderer<'a> {
 
     fn of(schema: &'a Schema, caller: &'a Caller, plan: &'a Plan<'_>) -> Renderer<'a> {
         let given = plan.given.as_ref();
-        let binder = Binder { values: given.map_or(Vec::new(), |given| given.values.clone()) };
+        let binder = Binder::of(given.map_or(Vec::new(), |given| given.values.clone()));
         Renderer { given, binder, ..Renderer::new(schema, caller) }
     }
 
@@ -163,7 +132,7 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     };
     let order = renderer.order(root, otherwise)?;
     let sql = format!("SELECT {selected} FROM {source}{}{group}{order}{page}", where_(&conditions));
-    Ok((renderer.binder.statement(sql), names))
+    Ok((reading(renderer, plan, sql), names))
 }
 
 /// How many rows `plan` chooses over all pages, counted to `most`.
@@ -184,7 +153,12 @@ pub fn count(schema: &Schema, caller: &Caller, plan: &Plan<'_>, most: Option<i64
         None if root.is_aggregate() => format!("SELECT count(*) FROM (SELECT {selected} FROM {source})"),
         None => format!("SELECT count(*) FROM {source}"),
     };
-    Ok(renderer.binder.statement(sql))
+    Ok(reading(renderer, plan, sql))
+}
+
+/// What a function gives may come from any table.
+fn reading(renderer: Renderer<'_>, plan: &Plan<'_>, sql: String) -> Statement {
+    if plan.given.is_some() { renderer.binder.statement(sql) } else { renderer.binder.reading(sql, renderer.caller) }
 }
 
 /// The name of a table's reference.

@@ -21,8 +21,9 @@ use super::payload::{Payload, Row};
 use super::plan::Plan;
 use super::prefer::{Applies, Missing, Prefer, Resolution, Returns};
 use super::query::Query;
-use super::render::{self, Binder, From, Renderer, Statement, alias, rowid, where_};
+use super::render::{self, From, Renderer, alias, rowid, where_};
 use super::schema::{Column, Schema, Shape, Table};
+use super::statement::{Binder, Statement};
 use super::{Answer, Setting, Task, Verb, execute, refusal};
 use crate::error::Result;
 use crate::sqlite::WriteTx;
@@ -52,22 +53,23 @@ struct Written {
     primary: Vec<serde_json::Value>,
 }
 
-pub fn rows(tx: &WriteTx<'_>, serial: u64, setting: &Setting, task: &Task) -> Result<Answer> {
-    let schema = access::schema(&setting.caller, setting.dialect.schemas.within_write(serial, tx)?);
-    let id = access::find(&setting.caller, &schema, &task.table)?;
+pub fn rows(tx: &WriteTx<'_>, schema: &Schema, setting: &Setting, task: &Task) -> Result<Answer> {
+    let id = access::find(&setting.caller, schema, &task.table)?;
     let table = schema.table(id);
+    if matches!(task.media, Media::Plan { .. }) {
+        return Err(refusal::not_here("the plan of a write"));
+    }
     if table.shape == Shape::View {
         return Err(refusal::read_only(table));
     }
-    let plan = Plan::new(&schema, &task.query, id, setting.dialect.unindexed)?;
-    let write = Write { tx, setting, task, schema: &schema, table, plan: &plan };
-    let outcome = match (task.verb, &task.payload) {
+    let plan = Plan::new(schema, &task.query, id, setting.dialect.unindexed)?;
+    let write = Write { tx, setting, task, schema, table, plan: &plan };
+    match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),
         (Verb::Put, Some(payload)) => write.put(payload),
         (Verb::Patch, Some(payload)) => write.update(payload),
         _ => write.delete(),
-    };
-    outcome.map_err(|error| if setting.caller.is_service() { error } else { refusal::discreet(error, &schema) })
+    }
 }
 
 impl Write<'_> {
@@ -101,7 +103,7 @@ impl Write<'_> {
 
     fn update(&self, payload: &Payload) -> Result<Answer> {
         let mut written = Written::default();
-        access::using(&self.setting.caller, self.table, Command::Update, &alias(&self.plan.root), &mut Binder::default())?;
+        access::admit(&self.setting.caller, self.table, Command::Update)?;
         let columns = self.columns(payload, &[Command::Update])?;
         if let Some(row) = payload.rows.first().filter(|_| !columns.is_empty()) {
             let mut renderer = Renderer::new(self.schema, &self.setting.caller);
@@ -154,7 +156,7 @@ impl Write<'_> {
 
     /// Inserts the payload's rows one by one, so that they keep their order and each value its type.
     fn store(&self, payload: &Payload, resolution: Option<Resolution>) -> Result<Written> {
-        access::using(&self.setting.caller, self.table, Command::Insert, &alias(&self.plan.root), &mut Binder::default())?;
+        access::admit(&self.setting.caller, self.table, Command::Insert)?;
         let merges = resolution == Some(Resolution::Merge);
         let columns = self.columns(payload, if merges { &[Command::Insert, Command::Update] } else { &[Command::Insert] })?;
         let conflict = self.conflict(resolution)?;
@@ -361,6 +363,7 @@ impl Write<'_> {
             location: self.location(written),
             preference_applied: Prefer { resolution: self.resolution(), ..self.task.prefer.clone() }.applied(applies),
             wrote: true,
+            ..Answer::default()
         })
     }
 

@@ -10,17 +10,19 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::data_dir::DataDir;
+use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::Memory;
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
+use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
-use crate::queue::Waiters;
+use crate::queue::{Post, Waiters};
 use crate::rest::{Dialect, Functions, Policies, Schemas, Unindexed};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
@@ -29,7 +31,7 @@ use crate::system::{Analytics, Mark, Systems, secret};
 use crate::telemetry::Requests;
 use crate::tenant::lifecycle::{self, Lifecycle};
 use crate::tenant::registry::Registry;
-use crate::tenant::{Role, Target, Triples};
+use crate::tenant::{Role, Target, Triples, Wakeups};
 
 /// The first operator's name.
 const FIRST_OPERATOR: &str = "root";
@@ -48,7 +50,10 @@ pub struct Parts {
     registry: Arc<Registry>,
     lifecycle: Arc<Lifecycle>,
     fleet: Arc<Fleet>,
-    driving: Arc<Mutex<Option<JoinHandle<()>>>>,
+    post: Arc<Post>,
+    waker: Waker,
+    /// The fleet's driver and the waker.
+    background: Arc<Mutex<Vec<JoinHandle<()>>>>,
     ring: Arc<KeyRing>,
     verifier: Arc<Verifier>,
     requests: Arc<Requests>,
@@ -58,6 +63,7 @@ pub struct Parts {
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
+    cors: Arc<Cors>,
     unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
     grace: Duration,
@@ -111,7 +117,18 @@ impl Parts {
         let recovered = lifecycle.recover().await?;
         tracing::info!(?recovered, "what an earlier end left is settled");
 
-        let driving = Arc::new(Mutex::new(Some(tokio::spawn(fleet.clone().drive()))));
+        let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
+        let waiters = Arc::new(Waiters::new(wakeups.clone()));
+        let parts = waker::Parts {
+            app: systems.app.clone(),
+            wakeups,
+            registry: registry.clone(),
+            triples: triples.clone(),
+            waiters: waiters.clone(),
+            post: post.clone(),
+        };
+        let waker = Waker::new(parts, &config.queue);
+        let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run())];
 
         let slow = SlowLog::new(systems.analytics.clone(), Duration::from_millis(config.telemetry.slow_ms));
         Ok(Parts {
@@ -119,14 +136,16 @@ impl Parts {
             engine,
             triples,
             readiness: Arc::default(),
-            waiters: Arc::default(),
+            waiters,
             mark: Arc::new(systems.mark.clone()),
             analytics: Arc::new(systems.analytics.clone()),
             systems,
             registry,
             lifecycle: Arc::new(lifecycle),
             fleet: Arc::new(fleet),
-            driving,
+            post,
+            waker,
+            background: Arc::new(Mutex::new(background)),
             ring,
             verifier,
             requests: Arc::default(),
@@ -141,6 +160,7 @@ impl Parts {
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
+            cors: Arc::new(Cors::new(config.http.cors_origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -153,6 +173,7 @@ impl Parts {
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
             .app_data(Data::from(self.waiters))
+            .app_data(Data::from(self.post))
             .app_data(Data::from(self.systems))
             .app_data(Data::from(self.mark))
             .app_data(Data::from(self.analytics))
@@ -169,18 +190,21 @@ impl Parts {
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
             .app_data(Data::from(self.streams))
-            .app_data(Data::from(self.body_limits));
+            .app_data(Data::from(self.body_limits))
+            .app_data(Data::from(self.cors));
     }
 
     /// Closes every file. No request runs any more.
     pub async fn close(&self) {
         self.fleet.close();
-        let driving = self.driving.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut driving) = driving
-            && tokio::time::timeout(self.grace, &mut driving).await.is_err()
-        {
-            // What its visits still do ends on the lanes; the next start visits those tenants again.
-            driving.abort();
+        self.waker.close();
+        let tasks = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));
+        let until = tokio::time::Instant::now() + self.grace;
+        for mut task in tasks {
+            // What a visit still does ends on the lanes, what is being delivered is delivered again: at the next start.
+            if tokio::time::timeout_at(until, &mut task).await.is_err() {
+                task.abort();
+            }
         }
         self.triples.close(self.grace).await;
         self.systems.close().await;

@@ -1,16 +1,18 @@
 //! A [`Sandbox`] watches what a tenant's SQL wants while SQLite compiles it. What tenants may never do is
 //! denied here, with a reason; what depends on the token is recorded as the statement's [`Needs`], so that a
-//! statement prepared once can be checked against every caller's scopes.
+//! statement prepared once can be checked against every caller's scopes. The tables it touches are recorded whoever's
+//! statement it is.
 //!
 //! Invariant: the sandbox is `Trusted` except inside [`Sandbox::confined`], so our own statements on the same
 //! connection are never denied, and a tenant's always are.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use super::written::Judged;
 use crate::error::{Code, Error};
 
 /// What a statement does, as far as scopes care.
@@ -28,8 +30,6 @@ impl Needs {
     pub const COSTLY: Needs = Needs(64);
     /// Calls `last_insert_rowid()`.
     pub const LAST_ROWID: Needs = Needs(128);
-    /// The authorizer was asked at all: the statement was compiled, not found in the cache.
-    const SEEN: Needs = Needs(16);
 
     pub const fn with(self, other: Needs) -> Needs {
         Needs(self.0 | other.0)
@@ -43,7 +43,9 @@ impl Needs {
 #[derive(Default)]
 pub struct Sandbox {
     confined: AtomicBool,
-    needs: AtomicU8,
+    /// What was compiled since it was last taken; `asked` if there is anything.
+    compiled: Mutex<Judged>,
+    asked: AtomicBool,
     /// Something was made in the connection's `temp` schema since it was last asked.
     temp: AtomicBool,
     denied: Mutex<Option<Denied>>,
@@ -66,8 +68,13 @@ impl Sandbox {
     /// Confines what is compiled and run on the connection until the guard is dropped.
     pub fn confined(&self) -> Confined<'_> {
         self.confined.store(true, Relaxed);
-        self.needs.store(0, Relaxed);
         Confined(self)
+    }
+
+    /// What was compiled since the last call; `None` if nothing was. A statement from the cache is compiled anew by its
+    /// first step where the schema has changed, and virtual tables compile statements of their own.
+    pub fn compiled(&self) -> Option<Judged> {
+        self.asked.swap(false, Relaxed).then(|| std::mem::take(&mut *self.judged()))
     }
 
     /// Whether a temp object was made since the last call.
@@ -76,15 +83,18 @@ impl Sandbox {
     }
 
     fn judge(&self, context: AuthContext<'_>) -> Authorization {
-        if !self.confined.load(Relaxed) {
-            return Authorization::Allow;
-        }
-        match verdict(&context.action) {
+        let in_temp = is_temp(&context.action) || context.database_name == Some("temp");
+        let verdict = if self.confined.load(Relaxed) { verdict(&context.action, context.accessor) } else { Ok(Needs::default()) };
+        match verdict {
             Ok(needs) => {
-                self.needs.fetch_or(needs.with(Needs::SEEN).0, Relaxed);
-                if is_temp(&context.action) || context.database_name == Some("temp") {
-                    self.temp.store(true, Relaxed);
+                let mut judged = self.judged();
+                judged.needs = judged.needs.with(needs);
+                if in_temp {
+                    self.temp.fetch_or(self.confined.load(Relaxed), Relaxed);
+                } else {
+                    judged.touch(&context.action);
                 }
+                self.asked.store(true, Relaxed);
                 Authorization::Allow
             }
             Err(denied) => {
@@ -92,6 +102,10 @@ impl Sandbox {
                 Authorization::Deny
             }
         }
+    }
+
+    fn judged(&self) -> MutexGuard<'_, Judged> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error for a statement that was denied, if one was since the last call.
@@ -105,14 +119,15 @@ impl Sandbox {
 pub struct Confined<'a>(&'a Sandbox);
 
 impl Confined<'_> {
-    /// What was compiled since the guard was taken needs; `None` if nothing was compiled.
-    pub fn needs(&self) -> Result<Option<Needs>, Error> {
-        let needs = Needs(self.0.needs.swap(0, Relaxed));
+    /// What was compiled since [`Sandbox::compiled`] was last asked; `None` if nothing was.
+    pub fn judged(&self) -> Result<Option<Judged>, Error> {
+        let judged = self.0.compiled();
+        let needs = judged.as_ref().map_or(Needs::default(), |judged| judged.needs);
         if needs.has(Needs::STATISTICS) && !needs.has(Needs::SCHEMA) {
             return Err(Error::new(Code::SqlDenied, "writing to SQLite's own tables is not allowed here")
                 .hint("ANALYZE keeps the statistics; sqlite_sequence can be written."));
         }
-        Ok(needs.has(Needs::SEEN).then_some(needs))
+        Ok(judged)
     }
 }
 
@@ -127,17 +142,36 @@ fn is_ours(name: &str) -> bool {
     name.get(..10).is_some_and(|prefix| prefix.eq_ignore_ascii_case("_tenantry_"))
 }
 
+/// The view that tenants insert into and read, and nothing else.
+const OUTBOX: &str = "_outbox";
+
+/// Its trigger, which alone writes the table behind it.
+const OUTBOX_IN: &str = "_tenantry_outbox_in";
+
+/// Whether `action` is what the outbox's own view or trigger does to a table behind it.
+fn is_the_outbox(action: &AuthAction<'_>, accessor: Option<&str>) -> bool {
+    match (action, accessor) {
+        (AuthAction::Read { table_name, .. }, Some(OUTBOX | OUTBOX_IN)) => table_name.starts_with("_tenantry_outbox"),
+        (AuthAction::Insert { table_name }, Some(OUTBOX_IN)) => *table_name == "_tenantry_outbox",
+        _ => false,
+    }
+}
+
 fn is_temp(action: &AuthAction<'_>) -> bool {
     use AuthAction::*;
     matches!(action, CreateTempTable { .. } | CreateTempIndex { .. } | CreateTempTrigger { .. } | CreateTempView { .. })
 }
 
-fn verdict(action: &AuthAction<'_>) -> Result<Needs, Denied> {
+fn verdict(action: &AuthAction<'_>, accessor: Option<&str>) -> Result<Needs, Denied> {
     use AuthAction::*;
-    const OURS: &str = "Names that begin with _tenantry_ are kept for Tenantry's own tables.";
+    const OURS: &str = "_outbox and names that begin with _tenantry_ are kept for Tenantry's own tables.";
     let denied = |what: &str, hint| Err(Denied { what: what.to_owned(), hint });
-    let on_table = |table: &str, needs| if is_ours(table) { denied(&format!("table {table}"), OURS) } else { Ok(needs) };
+    let is_data = matches!(action, Read { .. } | Insert { .. } | Update { .. } | Delete { .. });
+    let is_kept = |name: &str| is_ours(name) || !is_data && name.eq_ignore_ascii_case(OUTBOX);
+    let on_table = |table: &str, needs| if is_kept(table) { denied(&format!("table {table}"), OURS) } else { Ok(needs) };
     match *action {
+        Read { .. } if is_the_outbox(action, accessor) => Ok(Needs::READ),
+        Insert { .. } if is_the_outbox(action, accessor) => Ok(Needs::WRITE.with(Needs::INSERT)),
         Select | Recursive => Ok(Needs::READ),
         Function { function_name } => function(function_name),
         Read { table_name, .. } => on_table(table_name, Needs::READ),
@@ -252,7 +286,7 @@ mod tests {
         let sandbox = Sandbox::install(&conn).unwrap();
         let confined = sandbox.confined();
         match conn.prepare(sql) {
-            Ok(_) => Ok(confined.needs()?.unwrap_or_default()),
+            Ok(_) => Ok(confined.judged()?.unwrap_or_default().needs),
             Err(_) => Err(sandbox.denial().expect("denied with a reason")),
         }
     }
@@ -299,14 +333,53 @@ mod tests {
     }
 
     #[test]
+    fn the_outbox_is_inserted_into_and_read_and_nothing_behind_it_is_reached() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../migrations/tenant/database/0002_outbox.up.sql")).unwrap();
+        conn.execute_batch("CREATE TABLE orders(id, note)").unwrap();
+        let sandbox = Sandbox::install(&conn).unwrap();
+        let _confined = sandbox.confined();
+        for allowed in [
+            "INSERT INTO _outbox (queue, payload) VALUES ('q', '1')",
+            "SELECT * FROM _outbox WHERE refused IS NOT NULL",
+            "CREATE TRIGGER sent AFTER INSERT ON orders BEGIN INSERT INTO _outbox (queue, payload) VALUES ('q', NEW.note); END",
+            "INSERT INTO orders VALUES (1, '2')",
+            "ALTER TABLE orders RENAME COLUMN note TO text",
+            "ALTER TABLE orders RENAME TO bought",
+            "ALTER TABLE bought DROP COLUMN id",
+        ] {
+            let outcome = conn.execute_batch(allowed);
+            assert!(outcome.is_ok(), "{allowed}: {outcome:?} {:?}", sandbox.denial());
+        }
+        for denied in [
+            "SELECT * FROM _tenantry_outbox",
+            "WITH _outbox AS (SELECT * FROM _tenantry_job_done) SELECT * FROM _outbox",
+            "WITH _tenantry_outbox_in AS (SELECT 1) INSERT INTO _tenantry_outbox SELECT 9, 'q', '1', NULL, 0 FROM _tenantry_outbox_in",
+            "DELETE FROM _tenantry_outbox",
+            "UPDATE _tenantry_outbox_swept SET id = 9",
+            "DROP VIEW _outbox",
+            "DROP TRIGGER _tenantry_outbox_in",
+            "CREATE TRIGGER again INSTEAD OF INSERT ON _outbox BEGIN SELECT 1; END",
+            "CREATE TEMP TRIGGER again INSTEAD OF INSERT ON _outbox BEGIN SELECT 1; END",
+            "CREATE TEMP TABLE _outbox (x)",
+            "CREATE TEMP VIEW _OUTBOX AS SELECT 1",
+        ] {
+            assert!(conn.execute_batch(denied).is_err() && sandbox.denial().is_some(), "{denied}");
+        }
+        for impossible in ["DELETE FROM _outbox", "UPDATE _outbox SET queue = 'x'"] {
+            assert!(conn.execute_batch(impossible).is_err(), "{impossible}");
+        }
+    }
+
+    #[test]
     fn statistics_are_written_by_analyze_only() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE t(a); CREATE INDEX i ON t(a); ANALYZE;").unwrap();
         let sandbox = Sandbox::install(&conn).unwrap();
         let confined = sandbox.confined();
         conn.prepare("ANALYZE").unwrap();
-        assert!(confined.needs().is_ok());
+        assert!(confined.judged().is_ok());
         conn.prepare("DELETE FROM sqlite_stat1").unwrap();
-        assert_eq!(confined.needs().unwrap_err().code(), Code::SqlDenied);
+        assert_eq!(confined.judged().unwrap_err().code(), Code::SqlDenied);
     }
 }

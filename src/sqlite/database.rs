@@ -10,7 +10,7 @@ mod opening;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -25,6 +25,7 @@ use super::session::Session;
 use super::turn::Lent;
 use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
+use super::written::Told;
 use crate::config::{Level, Plan};
 use crate::error::{Code, Error, Result};
 
@@ -101,6 +102,7 @@ pub struct Database {
     refused: AtomicBool,
     /// A commit failed undecided: what the log holds may not be on the disk.
     suspect: AtomicBool,
+    pub(super) told: Arc<OnceLock<Told>>,
 }
 
 #[derive(Default)]
@@ -151,6 +153,7 @@ impl Database {
             heavy: Heavy::default(),
             refused: AtomicBool::default(),
             suspect: AtomicBool::default(),
+            told: Arc::default(),
         })
     }
 
@@ -161,6 +164,11 @@ impl Database {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number of the one whose file it is; `None` for the server's own.
+    pub fn owner(&self) -> Option<u128> {
+        (self.options.party != Party::SYSTEM).then_some(self.options.party.id)
     }
 
     /// Runs `f` on a reader. Each statement in it sees the newest commit, unless it takes a

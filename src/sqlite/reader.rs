@@ -48,16 +48,12 @@ impl<'a> Reader<'a> {
 
     /// The first row, if any. Statements are cached by their text, so `sql` should be one of few.
     pub fn row<T>(&self, sql: &str, params: impl Params, f: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<Option<T>> {
-        let mut statement = self.session.statement(sql)?;
-        let mut rows = statement.query(params)?;
-        Ok(rows.next()?.map(f).transpose()?)
+        Ok(self.session.own(sql, |statement| statement.query(params)?.next()?.map(f).transpose())?)
     }
 
     /// Every row.
     pub fn rows<T>(&self, sql: &str, params: impl Params, f: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
-        let mut statement = self.session.statement(sql)?;
-        let rows = statement.query_map(params, f)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        Ok(self.session.own(sql, |statement| statement.query_map(params, f)?.collect())?)
     }
 }
 
@@ -81,13 +77,16 @@ impl<'a> WriteTx<'a> {
 
     /// The number of rows changed.
     pub fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
-        Ok(self.reader.session.statement(sql)?.execute(params)?)
+        Ok(self.reader.session.own(sql, |statement| statement.execute(params))?)
     }
 
     /// Runs several statements without parameters; for migrations.
     pub fn batch(&self, sql: &str) -> Result<()> {
-        self.reader.session.touched.set(true);
-        Ok(self.reader.session.conn.execute_batch(sql)?)
+        let session = self.reader.session;
+        session.touched.set(true);
+        let outcome = session.conn.execute_batch(sql);
+        session.gather();
+        Ok(outcome?)
     }
 
     /// (bytes of a page, the most pages the file may have)

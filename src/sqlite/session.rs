@@ -5,14 +5,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{CachedStatement, Connection, OpenFlags, Statement, ffi};
+use rusqlite::{CachedStatement, Connection, OpenFlags, ffi};
 
-use super::authorizer::{Needs, Sandbox};
+use super::authorizer::Sandbox;
 use super::checkpoint::{Frames, count_frames};
 use super::descriptors::Descriptors;
 use super::engine::Engine;
@@ -20,6 +20,7 @@ use super::functions;
 use super::memory::Bounded;
 use super::room::Gauge;
 use super::watch::{Gone, Watch};
+use super::written::{Judged, Written};
 use crate::config::Level;
 
 /// The largest string, blob or row, in bytes. One call to `hex(randomblob(n))` never reaches the progress
@@ -37,9 +38,10 @@ pub struct Session {
     pub(super) conn: Connection,
     pub(super) watch: Arc<Watch>,
     pub(super) sandbox: Option<Arc<Sandbox>>,
-    /// What each cached statement of a tenant needs, by its text; forgotten together when it grows past twice
-    /// the statement cache.
-    pub(super) needs: RefCell<HashMap<Box<str>, Needs>>,
+    /// What each cached statement does, by its text; forgotten together when it grows past twice the statement cache.
+    known: RefCell<HashMap<Box<str>, Known>>,
+    /// What the transaction wrote so far.
+    written: RefCell<Written>,
     /// Tables and the like under our names, once the file was brought up to date.
     pub(super) ours: Cell<i64>,
     /// A statement that may write was run since this was last set back.
@@ -52,6 +54,13 @@ pub struct Session {
     /// Frames in the log; SQLite's hook points at it, so it is dropped after `conn`.
     pub(super) frames: Frames,
     _descriptors: Descriptors,
+}
+
+/// A cached statement. What it does is added to where a step compiles it anew.
+struct Known {
+    /// The sandbox has judged it as a tenant's.
+    confined: bool,
+    judged: Arc<Mutex<Judged>>,
 }
 
 /// How a connection is set up.
@@ -123,7 +132,8 @@ impl Session {
             conn,
             watch,
             sandbox,
-            needs: RefCell::default(),
+            known: RefCell::default(),
+            written: RefCell::default(),
             ours: Cell::new(0),
             touched: Cell::new(false),
             gauge: Gauge::default(),
@@ -154,18 +164,55 @@ impl Session {
         Ok(outcome)
     }
 
-    /// A statement of our own, from the cache.
-    pub(super) fn statement(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
-        let statement = self.conn.prepare_cached(sql)?;
-        self.touches(&statement);
-        Ok(statement)
+    /// Runs a statement of our own, from the cache.
+    pub(super) fn own<T>(&self, sql: &str, run: impl FnOnce(&mut CachedStatement<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        self.gather();
+        let mut statement = self.conn.prepare_cached(sql)?;
+        if statement.readonly() {
+            return run(&mut statement);
+        }
+        self.touched.set(true);
+        let outcome = run(&mut statement);
+        if let Some(sandbox) = &self.sandbox {
+            match (self.known(sql, false), sandbox.compiled()) {
+                (Some(known), compiled) => self.wrote(&known, compiled),
+                (None, Some(compiled)) => self.wrote(&self.remember(sql, false, compiled), None),
+                (None, None) => self.written.borrow_mut().add(&Written::everything()),
+            }
+        }
+        outcome
     }
 
-    /// Takes note that `statement` is run.
-    pub(super) fn touches(&self, statement: &Statement<'_>) {
-        if !statement.readonly() {
-            self.touched.set(true);
+    /// Takes note of what a statement that was run writes, and of what it was found to do when it was compiled anew.
+    pub(super) fn wrote(&self, judged: &Mutex<Judged>, anew: Option<Judged>) {
+        let mut judged = judged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(anew) = anew {
+            judged.add(anew);
         }
+        self.written.borrow_mut().add(&judged.writes);
+    }
+
+    /// Takes note of what was compiled, and run perhaps, by nobody who takes note himself. To be called before a statement
+    /// is compiled, so that this is not taken for its doing.
+    pub(super) fn gather(&self) {
+        if let Some(compiled) = self.sandbox.as_ref().and_then(|sandbox| sandbox.compiled())
+            && !self.conn.is_autocommit()
+        {
+            self.written.borrow_mut().add(&compiled.writes);
+        }
+    }
+
+    /// What the transaction wrote; the next one begins with nothing.
+    pub(super) fn take_written(&self) -> Written {
+        self.gather();
+        self.written.take()
+    }
+
+    /// As the transaction sees it; changes with each change of the schema.
+    pub(super) fn schema_version(&self) -> rusqlite::Result<i64> {
+        let version = self.conn.query_row("PRAGMA main.schema_version", [], |row| row.get(0));
+        self.gather();
+        version
     }
 
     /// Tables, indexes, views and triggers under our names.
@@ -174,13 +221,21 @@ impl Session {
         self.conn.query_row(ours, [], |row| row.get(0))
     }
 
-    /// Remembers what a cached statement needs.
-    pub(super) fn remember(&self, sql: &str, needs: Needs) {
-        let mut known = self.needs.borrow_mut();
+    /// What is known of a cached statement; where `confined`, only if it was judged as a tenant's.
+    pub(super) fn known(&self, sql: &str, confined: bool) -> Option<Arc<Mutex<Judged>>> {
+        let known = self.known.borrow();
+        known.get(sql).filter(|known| known.confined || !confined).map(|known| known.judged.clone())
+    }
+
+    /// Remembers what a cached statement does.
+    pub(super) fn remember(&self, sql: &str, confined: bool, judged: Judged) -> Arc<Mutex<Judged>> {
+        let mut known = self.known.borrow_mut();
         if known.len() >= self.statements * 2 {
             known.clear();
         }
-        known.insert(sql.into(), needs);
+        let judged = Arc::new(Mutex::new(judged));
+        known.insert(sql.into(), Known { confined, judged: judged.clone() });
+        judged
     }
 
     /// Drops what a tenant's SQL left in the `temp` schema; in its transaction, so it goes with a rollback.

@@ -5,6 +5,7 @@
 //! it: only what the sandbox has judged before is.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Batch, CachedStatement, Row, Statement, ToSql, ffi};
@@ -12,15 +13,20 @@ use rusqlite::{Batch, CachedStatement, Row, Statement, ToSql, ffi};
 use super::authorizer::{Needs, Sandbox};
 use super::reader::Reader;
 use super::session::Session;
+use super::written::Judged;
 use crate::error::{Code, Error, Result};
 
 /// The longest text that the statement cache keeps, in bytes.
 const CACHED_MAX: usize = 8 << 10;
 
+/// Stands for every table.
+pub const ANYTHING: &str = "*";
+
 pub struct Prepared<'s> {
     session: &'s Session,
     statement: Handle<'s>,
     needs: Needs,
+    judged: Arc<Mutex<Judged>>,
 }
 
 enum Handle<'s> {
@@ -75,25 +81,22 @@ impl<'s> Reader<'s> {
 
     fn compile(&self, sandbox: &Sandbox, sql: &str) -> Result<Prepared<'s>> {
         let session = self.session;
+        session.gather();
         let confined = sandbox.confined();
-        if sql.len() > CACHED_MAX {
-            let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-            let needs = confined.needs()?.map_or_else(|| unjudged(sql), Ok)?;
-            return Ok(Prepared { session, statement: Handle::Fresh(statement), needs });
+        if sql.len() <= CACHED_MAX {
+            let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
+            let judged = match confined.judged()? {
+                Some(judged) => Some(session.remember(sql, true, judged)),
+                None => session.known(sql, true),
+            };
+            if let Some(judged) = judged {
+                return Ok(Prepared::new(session, Handle::Cached(cached), judged));
+            }
+            // In the cache, but never judged: compile it again.
         }
-        let cached = session.conn.prepare_cached(sql).map_err(|error| blame(session, error))?;
-        if let Some(needs) = confined.needs()? {
-            session.remember(sql, needs);
-            return Ok(Prepared { session, statement: Handle::Cached(cached), needs });
-        }
-        if let Some(&needs) = session.needs.borrow().get(sql) {
-            return Ok(Prepared { session, statement: Handle::Cached(cached), needs });
-        }
-        // In the cache, but never judged: compile it again.
-        drop(cached);
         let statement = session.conn.prepare(sql).map_err(|error| blame(session, error))?;
-        let needs = confined.needs()?.map_or_else(|| unjudged(sql), Ok)?;
-        Ok(Prepared { session, statement: Handle::Fresh(statement), needs })
+        let judged = confined.judged()?.map_or_else(|| unjudged(sql), Ok)?;
+        Ok(Prepared::new(session, Handle::Fresh(statement), Arc::new(Mutex::new(judged))))
     }
 
     /// The statements of a script, compiled one after the other, each after the one before has run.
@@ -116,15 +119,16 @@ impl<'s> Script<'s, '_> {
         if self.session.watch.due() {
             return Err(interrupted(self.session));
         }
+        self.session.gather();
         let confined = sandbox.confined();
         // By its full name: `Batch` has it from a trait that is not ours to import here.
         let next = fallible_next(&mut self.batch).map_err(|error| blame(self.session, error))?;
         let Some(statement) = next else { return Ok(None) };
-        let needs = match confined.needs()? {
-            Some(needs) => needs,
+        let judged = match confined.judged()? {
+            Some(judged) => judged,
             None => unjudged(&statement.expanded_sql().unwrap_or_default())?,
         };
-        Ok(Some(Prepared { session: self.session, statement: Handle::Fresh(statement), needs }))
+        Ok(Some(Prepared::new(self.session, Handle::Fresh(statement), Arc::new(Mutex::new(judged)))))
     }
 }
 
@@ -133,7 +137,12 @@ fn fallible_next<'s>(batch: &mut Batch<'s, '_>) -> rusqlite::Result<Option<State
     batch.next()
 }
 
-impl Prepared<'_> {
+impl<'s> Prepared<'s> {
+    fn new(session: &'s Session, statement: Handle<'s>, judged: Arc<Mutex<Judged>>) -> Prepared<'s> {
+        let needs = judged.lock().unwrap_or_else(PoisonError::into_inner).needs;
+        Prepared { session, statement, needs, judged }
+    }
+
     pub fn needs(&self) -> Needs {
         self.needs
     }
@@ -142,6 +151,25 @@ impl Prepared<'_> {
     /// only reads, and writes when its step compiles it anew: what may change the schema is never taken for one.
     pub fn is_readonly(&self) -> bool {
         self.statement.readonly() && !self.needs.has(Needs::SCHEMA)
+    }
+
+    /// That it reads these tables only, by what the authorizer was told of it. `sql_denied` for another one; with
+    /// [`ANYTHING`] among them there is none.
+    pub fn keeps_to(&self, tables: &[String]) -> Result<()> {
+        if tables.iter().any(|table| table == ANYTHING) {
+            return Ok(());
+        }
+        // FTS5's own statements read tables of the table's name with something behind it.
+        let known = |read: &str, table: &str| {
+            let rest = read.get(..table.len()).filter(|begin| begin.eq_ignore_ascii_case(table)).map(|_| &read[table.len()..]);
+            rest.is_some_and(|rest| rest.is_empty() || ["_data", "_idx", "_content", "_docsize", "_config"].contains(&rest))
+        };
+        let judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        match judged.reads.iter().find(|read| read.as_ref() != "json_each" && !tables.iter().any(|table| known(read, table))) {
+            None => Ok(()),
+            Some(read) => Err(Error::new(Code::SqlDenied, format!("table {read} is not allowed here"))
+                .hint("Nothing has said which of its rows may be seen.")),
+        }
     }
 
     /// Once it has run, or from its rows ([`Cells::columns`]): one that was remembered compiled is compiled anew, where the
@@ -245,19 +273,28 @@ impl Prepared<'_> {
         if writes {
             session.touched.set(true);
         }
+        let schema = if self.needs.has(Needs::SCHEMA) { Some(session.schema_version()?) } else { None };
         let mut rows = self.statement.raw_query();
-        let mut done = loop {
+        let stepped = loop {
             match rows.next() {
                 Ok(Some(row)) => {
                     if let Err(refused) = on_row(&Cells { row, width: row.as_ref().column_count() }) {
-                        break Err(refused);
+                        break Ok(Err(refused));
                     }
                 }
-                Ok(None) => break Ok(()),
-                Err(error) => return Err(blame(session, error)),
+                Ok(None) => break Ok(Ok(())),
+                Err(error) => break Err(error),
             }
         };
         drop((rows, confined));
+        let anew = session.sandbox.as_ref().and_then(|sandbox| sandbox.compiled());
+        // A table that is to be made only if it is not there, and is, is compiled as one that writes.
+        let idle = stepped.is_ok() && schema.is_some() && schema == session.schema_version().ok();
+        if !idle && (writes || anew.is_some()) {
+            // Also of one that failed: what it did until then may stay.
+            session.wrote(&self.judged, anew);
+        }
+        let mut done = stepped.map_err(|error| blame(session, error))?;
         if done.is_ok() && self.needs.has(Needs::SCHEMA) {
             done = keep_our_names(session);
         }
@@ -324,14 +361,14 @@ pub fn may_only_read(sql: &str) -> bool {
 
 /// What a statement needs that SQLite compiled without asking the authorizer, since there is nothing to be done: a
 /// table that is to be made only if it is not there, and is. A VACUUM is compiled in this way too.
-fn unjudged(sql: &str) -> Result<Needs> {
+fn unjudged(sql: &str) -> Result<Judged> {
     match without_comments(sql) {
         "" => Err(Error::new(Code::SqlError, "there is no statement in this \"sql\"")),
         text if text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("vacuum")) => {
             Err(Error::new(Code::SqlDenied, "VACUUM is not allowed in a transaction, nor VACUUM INTO at all")
                 .hint("Send a plain VACUUM as the only statement, with \"transaction\":\"none\"."))
         }
-        _ => Ok(Needs::SCHEMA),
+        _ => Ok(Judged { needs: Needs::SCHEMA, ..Judged::default() }),
     }
 }
 
@@ -351,7 +388,10 @@ fn without_comments(sql: &str) -> &str {
 
 /// SQLite's error, or the sandbox's reason where it was the sandbox that refused.
 fn blame(session: &Session, error: rusqlite::Error) -> Error {
-    session.sandbox.as_ref().and_then(|sandbox| sandbox.denial()).unwrap_or_else(|| error.into())
+    let Some(sandbox) = &session.sandbox else { return error.into() };
+    // What was not compiled to its end is not run.
+    drop(sandbox.compiled());
+    sandbox.denial().unwrap_or_else(|| error.into())
 }
 
 #[cfg(test)]

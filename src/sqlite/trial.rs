@@ -54,8 +54,8 @@ impl Trial {
     pub fn judge(&self, sql: &str) -> Result<Judged, Flaw> {
         let confined = self.sandbox.confined();
         let statement = self.conn.prepare(sql).map_err(|error| self.flaw(error))?;
-        let needs = match confined.needs() {
-            Ok(needs) => needs.unwrap_or_default(),
+        let needs = match confined.judged() {
+            Ok(judged) => judged.unwrap_or_default().needs,
             Err(error) => return Err(Flaw { message: error.message().to_owned(), offset: None }),
         };
         Ok(Judged { reads: statement.readonly(), changes_schema: needs.has(Needs::SCHEMA), columns: statement.column_count() })

@@ -151,15 +151,18 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
 /// Commits what the session's transaction holds: the one place where a commit of a file happens, and where
 /// what is to come between a commit and its answer (shipping the log) belongs.
 pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
+    let written = session.take_written();
     match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
         Ok(_) => {
             engine.counters().commits.fetch_add(1, Relaxed);
             open.wrote();
+            open.tell(&written);
             (Ok(()), End::Sound)
         }
         Err(error) if fault::is_undecided(&error) => {
             tracing::error!(%error, "a commit failed undecided; the file is opened again");
             engine.counters().unknown.fetch_add(1, Relaxed);
+            open.tell(&written);
             (Err(unknown()), End::Failed)
         }
         Err(error) => {
@@ -235,6 +238,7 @@ fn lost(session: &Session, error: Error) -> Attempt {
 pub fn roll_back(session: &Session) {
     // What a transaction freed is taken again when it does not commit.
     session.gauge.forget();
+    drop(session.take_written());
     if !session.conn.is_autocommit()
         && let Err(error) = session.conn.execute_batch("ROLLBACK")
     {

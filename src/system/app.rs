@@ -7,6 +7,7 @@ mod idempotency;
 mod outbox;
 mod tenants;
 mod tokens;
+mod wakeups;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,6 +19,7 @@ pub use outbox::{Head, Pending};
 pub use tenants::no_tenant;
 pub use tenants::{Filter, NewTenant, Patch, State, TenantRow};
 pub use tokens::TokenRow;
+pub use wakeups::Due;
 
 use crate::error::Result;
 use crate::sqlite::Database;
@@ -27,6 +29,8 @@ pub struct App {
     db: Arc<Database>,
     /// Told when a commit has left something in the audit outbox.
     outbox: Arc<Notify>,
+    /// Told when a tenant's wake-up may have come nearer.
+    wakeups: Arc<Notify>,
     /// Idempotency keys held, as counted at start and kept since.
     keys: Arc<AtomicU64>,
 }
@@ -34,7 +38,7 @@ pub struct App {
 impl App {
     /// Opens the file and clears what calls that a crash cut short were holding.
     pub(super) async fn open(db: Arc<Database>) -> Result<App> {
-        let app = App { db, outbox: Arc::new(Notify::new()), keys: Arc::new(AtomicU64::new(0)) };
+        let app = App { db, outbox: Arc::default(), wakeups: Arc::default(), keys: Arc::default() };
         app.release_unfinished().await?;
         Ok(app)
     }

@@ -1,7 +1,8 @@
 // Runs the published clients against servers: starts the binary that is named, gives each suite a tenant of its own,
-// prints what passed, and fails if anything did not.
+// prints what passed, and fails if anything did not. A suite whose packages cannot be had has failed too; with
+// `--if-possible` it is skipped, and the reason is told.
 //
-//     node run.mjs path/to/tenantry [part of a suite's name]
+//     node run.mjs path/to/tenantry [--if-possible] [part of a suite's name]
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,13 +12,18 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const [binary, only = ""] = process.argv.slice(2);
-if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [part of a suite's name]");
+import { unmet } from "./packages.mjs";
 
-const node = (file) => ({ command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
-const python = (file) => ({ command: "python3", args: [path.join(here, "python", file), "-v"], env: { PYTHONPATH: path.join(here, ".python") } });
+const here = path.dirname(fileURLToPath(import.meta.url));
+const given = process.argv.slice(2);
+const ifPossible = given.includes("--if-possible");
+const [binary, only = ""] = given.filter((argument) => argument !== "--if-possible");
+if (!binary) throw new Error("usage: node run.mjs path/to/tenantry [--if-possible] [part of a suite's name]");
+
+const node = (file) => ({ needs: ["npm"], command: process.execPath, args: ["--test", "--test-reporter=tap", path.join(here, "node", file)] });
+const python = (file) => ({ needs: ["pypi"], command: "python3", args: [path.join(here, "python", file), "-v"], env: { PYTHONPATH: path.join(here, ".python") } });
 const bookshop = { migrations: path.join(here, "bookshop", "migrations") };
+const example = path.join(here, "..", "..", "deploy", "example");
 const suites = [
   { name: "@libsql/client over http", ...node("libsql.test.mjs") },
   { name: "@libsql/client over ws", scheme: "ws", ...node("libsql.test.mjs") },
@@ -28,6 +34,9 @@ const suites = [
   { name: "libsql and libsql-client for Python", ...python("test_libsql.py") },
   { name: "@supabase/postgrest-js reading", ...bookshop, ...node("rows.read.test.mjs") },
   { name: "@supabase/postgrest-js writing", ...bookshop, ...node("rows.write.test.mjs") },
+  { name: "@supabase/postgrest-js calling", ...bookshop, ...node("rows.call.test.mjs") },
+  { name: "@supabase/supabase-js", ...bookshop, ...node("supabase.test.mjs") },
+  { name: "@supabase/supabase-js in a browser", migrations: example, ...node("board.test.mjs"), needs: ["npm", "chromium"] },
   { name: "postgrest for Python", ...bookshop, ...python("test_postgrest.py") },
 ].filter(({ name }) => name.includes(only));
 
@@ -36,15 +45,22 @@ const adminKey = `clients-${crypto.randomUUID()}`;
 const servers = new Map();
 
 try {
+  const lacking = await unmet([...new Set(suites.flatMap((suite) => suite.needs))]);
   const outcomes = [];
-  for (const suite of suites) outcomes.push(await run(suite, await server(suite.migrations)));
-  console.log();
-  for (const { name, passed, failed, seconds } of outcomes) {
-    console.log(`${failed ? "FAILED" : "passed"}  ${name.padEnd(38)} ${passed} passed, ${failed} failed, ${seconds} s`);
+  for (const suite of suites) {
+    const lacks = suite.needs.find((need) => lacking.has(need));
+    outcomes.push(lacks ? { name: suite.name, lacks } : await run(suite, await server(suite.migrations)));
   }
-  const all = (key) => outcomes.reduce((sum, outcome) => sum + outcome[key], 0);
-  console.log(`clients: ${all("passed")} passed, ${all("failed")} failed`);
-  process.exitCode = all("failed") > 0 || all("passed") === 0 ? 1 : 0;
+  console.log();
+  for (const { name, lacks, passed, failed, seconds } of outcomes) {
+    const [verdict, told] = lacks ? ["skipped", `for want of ${lacks}`] : [failed ? "FAILED" : "passed", `${passed} passed, ${failed} failed, ${seconds} s`];
+    console.log(`${verdict.padEnd(8)} ${name.padEnd(38)} ${told}`);
+  }
+  for (const [need, reason] of lacking) console.log(`${need}: ${reason}`);
+  const all = (key) => outcomes.reduce((sum, outcome) => sum + (outcome[key] ?? 0), 0);
+  const skipped = outcomes.filter(({ lacks }) => lacks).length;
+  console.log(`clients: ${all("passed")} passed, ${all("failed")} failed${skipped ? `, ${skipped} of ${outcomes.length} suites skipped` : ""}`);
+  process.exitCode = all("failed") > 0 || outcomes.length === 0 || (skipped > 0 && !ifPossible) ? 1 : 0;
 } finally {
   for (const { process: running } of servers.values()) {
     if (running.exitCode !== null) continue;
@@ -89,7 +105,7 @@ async function run({ name, scheme = "http", command, args, env }, base) {
   const { token, message } = await answer.json();
   if (!token) throw new Error(`no tenant for ${name}: ${message}`);
   const began = Date.now();
-  const tenant = { TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token };
+  const tenant = { TENANT_URL: base.replace("http", scheme), TENANT_TOKEN: token, ADMIN_KEY: adminKey };
   const suite = spawn(command, args, { env: { ...process.env, ...env, ...tenant }, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   for (const stream of [suite.stdout, suite.stderr]) stream.setEncoding("utf8").on("data", (text) => (said += text));

@@ -1,6 +1,6 @@
 /*
  * A fault shim: preloaded into a server, it counts the system calls that change files whose path matches a pattern,
- * and makes the Nth of them fail, or end the process. It is steered through a control file that the test maps too
+ * and makes the Nth of them fail, or end the process; and it sets the wall clock ahead. It is steered through a control file that the test maps too
  * (FAULT_CONTROL), so a rule can change while the server runs. Without a rule it only passes calls on.
  *
  *   cc -shared -fPIC -O2 -o shim.so shim.c -ldl
@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OPEN = 1, WRITE = 2, SYNC = 4, TRUNCATE = 8, RENAME = 16, UNLINK = 32, MKDIR = 64 };
@@ -35,6 +36,7 @@ struct control {
     uint32_t torn;       /* a failing write writes its first half */
     uint32_t loaded;     /* set once by the shim */
     char pattern[208];   /* fnmatch(3) with FNM_EXTMATCH; * matches / too */
+    int64_t ahead;       /* seconds that the wall clock is ahead; the others are as they are */
 };
 
 static volatile struct control *control;
@@ -105,6 +107,14 @@ static int fall(void) {
     static __typeof__(name) *next; \
     if (!next) \
         next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
+
+int clock_gettime(clockid_t clock, struct timespec *at) {
+    NEXT(clock_gettime);
+    int outcome = next(clock, at);
+    if (!outcome && clock == CLOCK_REALTIME && control)
+        at->tv_sec += control->ahead;
+    return outcome;
+}
 
 #define FD_CALL(type, name, operation, parameters, arguments, torn_call) \
     type name parameters { \

@@ -9,6 +9,7 @@ mod bad_input;
 mod bombs;
 mod cache;
 mod config;
+mod cors;
 mod crash;
 mod damage;
 mod demo;

@@ -181,6 +181,25 @@ fn queue_answers(tenant: &TenantClient, check: &mut impl FnMut(&str, &str, &Answ
     check("PATCH", "/v1/queues/{queue}", &tenant.patch("/v1/queues/q", json!({ "paused": true })).expect(200));
     check("POST", "/v1/queues/{queue}/redrive", &tenant.post("/v1/queues/q/redrive", json!({})).expect(200));
     check("POST", "/v1/queues/{queue}/purge", &tenant.post("/v1/queues/q/purge", json!({ "state": "done" })).expect(200));
+
+    const SCHEDULE: &str = "/v1/queues/{queue}/schedules/{name}";
+    let (path, schedule) = ("/v1/queues/q/schedules/s", json!({ "cron": "0 0 1 1 *", "job": { "payload": 1 } }));
+    check("PUT", SCHEDULE, &tenant.put(path, schedule).expect(200));
+    check("PUT", SCHEDULE, &tenant.put(path, json!({ "cron": "never" })).expect(400));
+    check("GET", SCHEDULE, &tenant.get(path).expect(200));
+    check("GET", SCHEDULE, &tenant.get("/v1/queues/q/schedules/none").expect(404));
+    check("PATCH", SCHEDULE, &tenant.patch(path, json!({ "paused": true })).expect(200));
+    check("POST", "/v1/queues/{queue}/schedules/{name}/run", &tenant.post(&format!("{path}/run"), json!({})).expect(201));
+    check("GET", "/v1/queues/{queue}/schedules", &tenant.get("/v1/queues/q/schedules").expect(200));
+    check("DELETE", SCHEDULE, &tenant.delete(path).expect(204));
+    const WEBHOOK: &str = "/v1/queues/{queue}/webhook";
+    let path = "/v1/queues/pushed/webhook";
+    check("PUT", WEBHOOK, &tenant.put(path, json!({ "url": "https://example.com/" })).expect(200));
+    check("PUT", WEBHOOK, &tenant.put(path, json!({ "url": "http://127.0.0.1/" })).expect(400));
+    check("GET", WEBHOOK, &tenant.get(path).expect(200));
+    check("GET", WEBHOOK, &tenant.get("/v1/queues/none/webhook").expect(404));
+    check("POST", "/v1/queues/{queue}/webhook/rotate", &tenant.post(&format!("{path}/rotate"), json!({})).expect(200));
+    check("DELETE", WEBHOOK, &tenant.delete(path).expect(204));
 }
 
 /// Where `value` is not what `schema` says; of JSON Schema, the words that our document uses for answers. A

@@ -4,7 +4,10 @@ mod checker;
 mod control;
 mod enqueue;
 mod lease;
+mod schedule;
 mod wait;
+mod webhook;
+mod workflow;
 
 use std::collections::HashSet;
 

@@ -1,5 +1,6 @@
 //! Rows over HTTP, seen from outside: the dialect's cases on one fixture ([`cases`]), and what a case cannot say.
 
+mod batch;
 mod cases;
 mod functions;
 
@@ -106,9 +107,9 @@ fn an_embed_without_an_index_is_refused_where_the_setting_says_so() {
     let tenant = server.tenant("unindexed");
     tenant.script(FIXTURE);
     let error = tenant.get("/rest/v1/projects?select=id,tasks(id)").refused(400, "PGRST127");
-    assert!(error["hint"].as_str().unwrap().contains("tasks(project_id)"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("CREATE INDEX \"tasks_project_id\" ON \"tasks\" (\"project_id\")"), "{error}");
     tenant.get("/rest/v1/projects?select=id,clients(id)").expect(200);
-    tenant.script("CREATE INDEX tasks_project ON tasks(project_id)");
+    tenant.script(error["hint"].as_str().unwrap().split(';').next().unwrap());
     tenant.get("/rest/v1/projects?select=id,tasks(id)").expect(200);
 }
 
@@ -121,6 +122,37 @@ fn an_answer_is_within_the_plans_bounds() {
     tenant.script(FIXTURE);
     tenant.get("/rest/v1/tasks").refused(422, "result_too_large");
     assert_eq!(tenant.get("/rest/v1/tasks?limit=3").expect(200).json().as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn how_sqlite_finds_rows_is_told_to_the_service() {
+    let (server, tenant) = (Server::shared(), tenant());
+    let explain = |client: &crate::support::Client, path: &str, form: &str| {
+        client
+            .call("GET", path)
+            .header("Accept", &format!("application/vnd.pgrst.plan{form}; for=\"application/json\"; options=verbose;"))
+            .send()
+    };
+    let text = explain(&tenant, "/rest/v1/projects?select=id,tasks(id)&id=eq.1", "+text").expect(200).text();
+    assert!(text.contains("SEARCH t0 USING INTEGER PRIMARY KEY") && text.contains("\n    SCAN t2"), "{text}");
+    let json = explain(&tenant, "/rest/v1/clients?name=eq.x", "+json").expect(200).json();
+    assert!(json[0]["Plan"][0]["detail"].as_str().unwrap().contains("USING INDEX sqlite_autoindex_clients_1"), "{json}");
+    assert!(json[0]["SQL"].as_str().unwrap().contains("WHERE (t0.\"name\"=?"), "{json}");
+    let change = tenant.call("PATCH", "/rest/v1/clients").header("Accept", "application/vnd.pgrst.plan").json(&json!({ "name": "x" }));
+    change.send().refused(400, "PGRST127");
+    let body = json!({ "role": "authenticated", "sub": "u", "scopes": ["sql:read"], "expires_in_s": 60 });
+    let token = server.admin().post(&format!("/admin/v1/tenants/{}/tokens", tenant.id), body).expect(201).json();
+    explain(&tenant.with_token(token["token"].as_str().unwrap()), "/rest/v1/clients", "").refused(403, "42501");
+}
+
+#[test]
+fn a_path_or_method_that_is_not_there_is_said_in_the_dialect() {
+    let tenant = tenant();
+    tenant.get("/rest/v1/clients/1").refused(404, "PGRST125");
+    let put = tenant.call("PUT", "/rest/v1/").json(&json!({})).send();
+    assert_eq!(put.header("allow"), Some("GET, POST"));
+    put.refused(405, "PGRST117");
+    tenant.get("/v1/nothing").refused(404, "not_found");
 }
 
 #[test]

@@ -1,4 +1,11 @@
+DROP TABLE webhooks;
+DROP TABLE schedules;
 DROP TABLE idempotency_keys;
+DROP TABLE outbox_refused;
+DROP TABLE outbox_mark;
+DROP TABLE job_endings;
+DROP TABLE job_followers;
+DROP TABLE job_waits;
 DROP TABLE job_attempts;
 DROP TABLE job_notes;
 DROP TABLE job_bodies;

@@ -23,7 +23,8 @@ CREATE TABLE jobs (
     seq               INTEGER PRIMARY KEY,
     salt              INTEGER NOT NULL,             -- 32 random bits of the id
     queue             INTEGER NOT NULL,             -- `queues.queue`
-    state             INTEGER NOT NULL CHECK (state BETWEEN 1 AND 13),
+    state             INTEGER NOT NULL CHECK (state BETWEEN 0 AND 13),
+                          -- 0 waiting for other jobs to end
                           -- 1 scheduled, for `due_at`: a delay, a retry's backoff, a snooze
                           -- 2 ready: may be claimed
                           -- 3 blocked: ready, but `limit_key` is at its bound; kept off the claim's way
@@ -45,6 +46,7 @@ CREATE TABLE jobs (
     unique_key        TEXT,                         -- may be held no longer: whoever wants it looks at the next two
     unique_until      INTEGER,                      -- held until then,
     unique_states     INTEGER,                      -- and in these states: bit n is state n
+    followed          INTEGER NOT NULL DEFAULT 0,   -- 1: jobs wait for its end; it is not deleted before they know
     cancel_at         INTEGER,                      -- somebody asked a leased job to stop
     keep_until        INTEGER,                      -- of a finished job: deleted then
     created_at        INTEGER NOT NULL,
@@ -65,6 +67,7 @@ CREATE INDEX jobs_due      ON jobs (queue, due_at)                        WHERE 
 CREATE INDEX jobs_running  ON jobs (queue, lease_until)                   WHERE state = 4;
 CREATE INDEX jobs_limited  ON jobs (queue, limit_key, lease_until)        WHERE state = 4 AND limit_key IS NOT NULL;
 CREATE INDEX jobs_blocked  ON jobs (queue, limit_key, priority DESC, seq) WHERE state = 3;
+CREATE INDEX jobs_waiting  ON jobs (queue, seq)                           WHERE state = 0;
 CREATE INDEX jobs_expiring ON jobs (queue, expires_at)                    WHERE state < 4 AND expires_at IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique ON jobs (queue, unique_key)               WHERE unique_key IS NOT NULL;
 CREATE INDEX jobs_finished ON jobs (state, queue, keep_until)             WHERE keep_until IS NOT NULL;
@@ -110,6 +113,44 @@ CREATE TABLE job_attempts (
     PRIMARY KEY (seq, attempt)
 ) STRICT, WITHOUT ROWID;
 
+-- A job that waits for others: for how many, and what became of those that have ended.
+CREATE TABLE job_waits (
+    seq        INTEGER PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
+    on_failure INTEGER NOT NULL,                    -- when one of them is not done: 0 cancelled, 1 run all the same, 2 wait for the dead
+    jobs       INTEGER NOT NULL,
+    done       INTEGER NOT NULL DEFAULT 0,
+    dead       INTEGER NOT NULL DEFAULT 0,
+    cancelled  INTEGER NOT NULL DEFAULT 0,
+    expired    INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- Who waits for whom, until whom it waits for has ended and this was counted.
+CREATE TABLE job_followers (
+    followed INTEGER NOT NULL,                      -- `jobs.seq`
+    patient  INTEGER NOT NULL,                      -- 1: its death is no end, it may be brought back
+    seq      INTEGER NOT NULL REFERENCES jobs (seq) ON DELETE CASCADE,
+    PRIMARY KEY (followed, patient, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_followers_of ON job_followers (seq);
+
+-- Followed jobs that have ended, until all their followers have been told.
+CREATE TABLE job_endings (
+    seq   INTEGER PRIMARY KEY,
+    state INTEGER NOT NULL
+) STRICT;
+
+-- What came in from the database's outbox: everything up to this place is a job, or was refused.
+CREATE TABLE outbox_mark (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    mark INTEGER NOT NULL
+) STRICT;
+
+-- What was refused, until the database has been told why.
+CREATE TABLE outbox_refused (
+    id     INTEGER PRIMARY KEY,
+    reason TEXT NOT NULL
+) STRICT;
+
 -- Enqueueing with an `Idempotency-Key`: the answer that was given, kept for a day.
 CREATE TABLE idempotency_keys (
     subject    TEXT    NOT NULL,
@@ -120,3 +161,43 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (subject, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
+
+-- Jobs that are added by the calendar. A run is enqueued in the transaction that moves `next_at` past it, so each is
+-- enqueued once.
+CREATE TABLE schedules (
+    queue      INTEGER NOT NULL REFERENCES queues (queue),
+    name       TEXT    NOT NULL,
+    cron       TEXT    NOT NULL,
+    time_zone  TEXT    NOT NULL,
+    misfire    INTEGER NOT NULL,                    -- runs that nobody could fire in time: 0 skip, 1 once, 2 all
+    job        TEXT    NOT NULL CHECK (json_valid(job)),  -- what is enqueued, as a request has it
+    set_by     TEXT    NOT NULL,                    -- `sub` of the token
+    paused_at  INTEGER,
+    next_at    INTEGER,                             -- the first run that was not fired; NULL while paused
+    last_at    INTEGER,                             -- the last run that was fired,
+    last_job   TEXT,                                -- the id of its job,
+    last_error TEXT CHECK (json_valid(last_error)), -- or why there is none
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (queue, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX schedules_due ON schedules (next_at) WHERE next_at IS NOT NULL;
+
+-- Where the server itself delivers a queue's jobs.
+CREATE TABLE webhooks (
+    queue         INTEGER PRIMARY KEY REFERENCES queues (queue),
+    url           TEXT    NOT NULL,
+    secret        BLOB    NOT NULL,
+    old_secret    BLOB,                             -- signs too until `old_until`
+    old_until     INTEGER,
+    timeout_ms    INTEGER NOT NULL,                 -- of one delivery
+    concurrency   INTEGER NOT NULL,                 -- deliveries at once
+    failures      INTEGER NOT NULL DEFAULT 0,       -- in a row
+    open_until    INTEGER,                          -- nothing is delivered before
+    delivered_at  INTEGER,                          -- the last success
+    failed_at     INTEGER,                          -- the last failure,
+    error         TEXT,                             -- and what it was
+    created_at    INTEGER NOT NULL,
+    updated_at    INTEGER NOT NULL,
+    CHECK ((old_secret IS NULL) = (old_until IS NULL))
+) STRICT;

@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, merged: &Merged) -> Result<()> {
     rules.not_empty("data_dir", config.data_dir.as_os_str().is_empty())?;
     rules.counts(config)?;
     rules.auth(config)?;
+    config.http.cors_origins.iter().try_for_each(|origin| rules.origin(origin))?;
     rules.require(LOG_LEVELS.contains(&config.telemetry.log.as_str()), "telemetry.log", || {
         format!("`{}` is no log level; one of {}", config.telemetry.log, LOG_LEVELS.join(", "))
     })?;
@@ -44,7 +45,7 @@ impl Rules<'_> {
 
     /// Bounds of which none would be a server that serves nothing.
     fn counts(&self, config: &Config) -> Result<()> {
-        let Config { http, auth, sqlite, executor, hrana, tenants, telemetry, .. } = config;
+        let Config { http, auth, sqlite, executor, hrana, queue, tenants, telemetry, .. } = config;
         let positive = [
             ("http.max_body_bytes", http.max_body_bytes as u64),
             ("http.receiving_bytes", http.receiving_bytes),
@@ -73,6 +74,8 @@ impl Rules<'_> {
             ("hrana.transaction_idle_ms", hrana.transaction_idle_ms),
             ("hrana.transaction_idle_contended_ms", hrana.transaction_idle_contended_ms),
             ("hrana.transaction_ms", hrana.transaction_ms),
+            ("queue.deliveries", queue.deliveries as u64),
+            ("queue.deliveries_per_tenant", queue.deliveries_per_tenant as u64),
             ("tenants.idle_close_s", tenants.idle_close_s),
             ("tenants.remembered", tenants.remembered),
             ("telemetry.waiting", telemetry.waiting as u64),
@@ -125,6 +128,16 @@ impl Rules<'_> {
         self.not_empty(&format!("{key}.jwks_file"), issuer.jwks_file.as_ref().is_some_and(|path| path.as_os_str().is_empty()))?;
         issuer.tenant_claim.iter().try_for_each(|claim| self.claim(&format!("{key}.tenant_claim"), claim))?;
         issuer.role_claim.iter().try_for_each(|claim| self.claim(&format!("{key}.role_claim"), claim))
+    }
+
+    /// As browsers send it.
+    fn origin(&self, origin: &str) -> Result<()> {
+        let uri = origin.parse::<Uri>().ok();
+        let bare = uri.is_some_and(|uri| uri.scheme().is_some() && uri.authority().is_some_and(|host| origin.ends_with(host.as_str())));
+        let whole = origin == "*" || (bare && !origin.bytes().any(|byte| byte.is_ascii_uppercase()));
+        self.require(whole, "http.cors_origins", || {
+            format!("`{origin}` is no origin: scheme, host and port in lower case, such as `https://app.example.com`, or `*`")
+        })
     }
 
     /// A claim's name, or a JSON pointer to it.

@@ -202,6 +202,8 @@ fn an_issuer_has_exactly_one_source_of_keys_and_it_is_a_safe_one() {
 fn values_that_make_no_sense_are_refused_by_name() {
     for assignment in [
         "http.max_body_bytes=0",
+        "http.cors_origins=['https://app.example.com/']",
+        "http.cors_origins=['app.example.com']",
         "sqlite.readers_per_file=0",
         "executor.group_max=0",
         "hrana.turn_wait_ms=0",

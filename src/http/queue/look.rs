@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::Query;
 use crate::http::guard::TenantCall;
 use crate::http::unread::UnreadAnswers;
-use crate::queue::{Attempt, COUNTED, Depth, Job, JobDetail, JobId, Queue, QueueName, QueueRow, State, Waiters};
+use crate::queue::{Attempt, COUNTED, Depth, Job, JobDetail, JobId, Queue, QueueName, QueueRow, State, Waiters, Waits};
 
 const PAGE_MAX: i64 = 1_000;
 
@@ -26,8 +26,8 @@ pub struct ListQuery {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageQuery {
-    limit: Option<i64>,
-    after: Option<String>,
+    pub(super) limit: Option<i64>,
+    pub(super) after: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +70,7 @@ struct DetailReply {
     timeout_s: Option<i64>,
     payload_type: Option<String>,
     payload: Box<RawValue>,
+    waits_for: Option<Waits>,
     progress: Option<Box<RawValue>>,
     result: Option<Box<RawValue>>,
     attempts: Vec<AttemptReply>,
@@ -164,7 +165,7 @@ pub async fn depth(call: TenantCall, queue: Path<String>, waiters: Data<Waiters>
     }))
 }
 
-fn page(limit: Option<i64>) -> Result<i64> {
+pub(super) fn page(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(100) {
         limit if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
         limit => Err(Error::bad_request(format!("limit is {limit}, but must lie between 1 and {PAGE_MAX}"))),
@@ -203,6 +204,7 @@ fn detail(detail: JobDetail) -> Result<DetailReply> {
         timeout_s: detail.timeout_ms.map(|ms| ms / 1_000),
         payload: payload_json(detail.payload_type.as_deref(), detail.payload)?,
         payload_type: detail.payload_type,
+        waits_for: detail.waits,
         progress: note(detail.progress)?,
         result: note(detail.result)?,
         attempts: detail.attempts.into_iter().map(attempt).collect(),

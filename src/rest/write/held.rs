@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::super::access::{self, Command};
 use super::super::expression::identifier;
-use super::super::render::{Binder, Renderer, alias, by_key};
+use super::super::render::{Renderer, alias, by_key};
 use super::super::schema::Shape;
+use super::super::statement::Binder;
 use super::super::{execute, refusal};
 use super::key::as_count;
 use super::{Write, Written};
@@ -69,7 +70,7 @@ impl Write<'_> {
             by_key(self.table, root)
         );
         let mut held = None;
-        execute(self.tx, &binder.statement(sql), |cells| {
+        execute(self.tx, &binder.reading(sql, &self.setting.caller), |cells| {
             held = cells.iter().next().map(as_count);
             Ok(())
         })?;

@@ -1,8 +1,9 @@
 //! Opening a file: once however many ask, within the budget of descriptors, brought up to date before anybody
 //! uses it. What cannot be opened is remembered as such for a moment, so that a broken file costs little.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -17,6 +18,7 @@ use super::super::pool::Readers;
 use super::super::session::{Session, Settings};
 use super::super::watch::Watch;
 use super::super::writer::Apart;
+use super::super::written::{Told, Written};
 use super::{Database, Options, RETRY};
 use crate::error::{Code, Error, Result};
 
@@ -31,6 +33,7 @@ pub struct Open {
     pub(in crate::sqlite) log: LogLength,
     pub(in crate::sqlite) transactions: Transactions,
     pub(in crate::sqlite) apart: Apart,
+    told: Arc<OnceLock<Told>>,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
     opened: Instant,
@@ -39,6 +42,15 @@ pub struct Open {
 impl Open {
     pub(in crate::sqlite) fn wrote(&self) {
         self.wrote_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    /// Tells who is to be told of commits.
+    pub(in crate::sqlite) fn tell(&self, written: &Written) {
+        if let Some(told) = self.told.get().filter(|_| !written.is_empty())
+            && catch_unwind(AssertUnwindSafe(|| told(written))).is_err()
+        {
+            tracing::error!("who was told of a commit panicked");
+        }
     }
 
     pub(super) fn quiet_for(&self) -> Duration {
@@ -112,7 +124,7 @@ impl Database {
         let session = Session::open(&self.engine, &self.path, settings, for_writer).map_err(describe)?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
-        brought.map_err(|error| match error {
+        let moved = brought.map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => {
                 tracing::error!(path = %self.path.display(), %error, "a database is refused");
@@ -130,6 +142,7 @@ impl Database {
             log: LogLength::of(&session),
             transactions: Transactions::default(),
             apart: Apart::default(),
+            told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
             readers: Readers::new(&self.engine, &self.path, settings, for_reader, &self.options),
@@ -138,6 +151,9 @@ impl Database {
         });
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
+        if settings.sandboxed && !moved.moves.is_empty() {
+            open.tell(&Written::everything());
+        }
         self.engine.counters().opens.fetch_add(1, Relaxed);
         Ok(open)
     }

@@ -225,7 +225,10 @@ impl App {
             record_in(tx, &action)?;
             existing_in(tx, id)
         });
-        self.told(done.await)
+        let done = self.told(done.await);
+        // What has slept with the tenant may be due.
+        self.wakeup_news().notify_one();
+        done
     }
 
     /// The tenant is no more to anybody outside; its files go to the trash next. Its slug is free.
@@ -281,7 +284,10 @@ impl App {
             record_in(tx, &action)?;
             existing_in(tx, id)
         });
-        self.told(done.await)
+        let done = self.told(done.await);
+        // What has slept with the tenant may be due.
+        self.wakeup_news().notify_one();
+        done
     }
 
     /// From here on there is no way back: the files are removed next.

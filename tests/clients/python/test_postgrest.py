@@ -141,6 +141,22 @@ class Reading(Requests):
         self.refused(of(1, 2).maybe_single(), "406")
         self.assertEqual(self.data(self.table("books").select("id", "title").gt("id", 3).csv()), 'id,title\n4,"Paper, Lanterns"\n5,100% Wool')
 
+    def test_functions(self):
+        self.assertEqual(self.data(self.client.rpc("add_up", {"a": 2, "b": 3})), 5)
+        self.assertEqual(self.data(self.client.rpc("add_up", {"a": 2}, get=True)), 3)
+        self.assertEqual(self.data(self.client.rpc("echo", {"document": {"a": [1, None]}})), {"a": [1, None]})
+        self.assertEqual(self.data(self.client.rpc("echo", {"document": {"a": [1, None]}}, get=True)), {"a": [1, None]})
+        of = lambda author, **options: self.client.rpc("books_of", {"author": author}, **options)
+        answer = self.send(of("%e%", count=CountMethod.exact, get=True).select("title", "written_by(name)").gt("price", 1).order("id", desc=True).limit(1))
+        self.assertEqual((answer.data, answer.count), ([{"title": "Paper, Lanterns", "written_by": {"name": "Chen Wei"}}], 2))
+        self.assertEqual(self.data(of("Chen%").select("id").order("id").range(1, 1)), [{"id": 4}])
+        self.assertEqual(self.data(of("Ada%").select("id").single()), {"id": 1})
+        self.assertIsNone(self.send(of("nobody").maybe_single()))
+        self.assertEqual(self.data(of("Ada%").select("id,title").csv()), "id,title\n1,The Glass Orchard")
+        head = self.send(of("Chen%", head=True, count=CountMethod.exact))
+        self.assertEqual((head.data, head.count), ([], 2))
+        self.refused(self.client.rpc("nothing", {}), "PGRST202")
+
     def test_another_schema(self):
         self.assertEqual(self.data(self.client.schema("public").from_("genres").select("id").eq("id", 1)), [{"id": 1}])
         self.refused(self.client.schema("private").from_("genres").select("id"), "PGRST106")
@@ -207,6 +223,11 @@ class Writing(Requests):
         self.assertEqual(self.data(self.table("counts").delete().eq("shop", "Leeds").select("book_id")), [{"book_id": 1}, {"book_id": 2}])
         self.assertEqual(self.data(self.table("books").delete(returning=ReturnMethod.minimal).eq("id", 4)), [])
         self.assertEqual(self.send(self.table("reviews").delete(count=CountMethod.exact).eq("book_id", 1)).count, 2)
+
+    def test_functions_that_write(self):
+        self.assertEqual(self.data(self.client.rpc("restock", {"book": 2, "copies": 5})), [{"id": 2, "stock": 5}])
+        self.refused(self.client.rpc("restock", {"book": 2, "copies": 5}, get=True), "25006")
+        self.assertEqual(self.data(self.client.rpc("forget", {"review": 1})), [])
 
     def test_refusals(self):
         for request, code in [

@@ -268,7 +268,8 @@ impl Asked {
 /// Something to say of a row of `table`; ids are those that are there, also of hidden rows.
 fn filters(world: &World, table: usize, rows: &Rows, dice: &mut Dice) -> String {
     let mut all = String::new();
-    let some = dice.pick(&rows[table]);
+    // All of them may have been deleted.
+    let some = if rows[table].is_empty() { return all } else { dice.pick(&rows[table]) };
     for _ in 0..dice.below(3) {
         let related = related(world, table, dice);
         let secret = &some.secret;
@@ -346,7 +347,7 @@ fn order(world: &World, table: usize, dice: &mut Dice) -> String {
 }
 
 fn written(table: usize, rows: &Rows, dice: &mut Dice) -> Map<String, Value> {
-    let id = if dice.chance(50) { dice.pick(&rows[table]).id } else { 20 + dice.below(20) as i64 };
+    let id = if !rows[table].is_empty() && dice.chance(50) { dice.pick(&rows[table]).id } else { 20 + dice.below(20) as i64 };
     let mut referred = |to: Option<usize>| match to {
         Some(to) if table == 3 || dice.chance(85) => json!(1 + dice.below(rows[to].len() as u64 + 1)),
         _ => Value::Null,

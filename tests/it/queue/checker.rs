@@ -1,5 +1,6 @@
 //! A checker: many workers, some of which die, pause past their leases or give up, and a server that is killed. Every
-//! job that was acknowledged ends done exactly once, and what one claim hands out is in order.
+//! job that was acknowledged ends done exactly once, none before the one that it waits for, and what one claim hands out is
+//! in order.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,6 +18,8 @@ const KILLS: usize = 3;
 struct Ledger {
     /// Jobs whose addition was answered.
     added: Mutex<HashSet<String>>,
+    /// Which of them waits for which.
+    waits: Mutex<Vec<(String, String)>>,
     /// How often an `ack` of a job was answered with 200, not counting repetitions by one lease.
     done: Mutex<HashMap<String, HashSet<String>>>,
     refused: AtomicUsize,
@@ -40,7 +43,9 @@ fn no_job_is_lost_and_none_is_finished_twice_whoever_dies() {
         let producers: Vec<_> = (0..PRODUCERS)
             .map(|producer| {
                 let (tenant, ledger) = (&tenant, &ledger);
-                scope.spawn(move || (0..JOBS).for_each(|n| add(tenant, ledger, producer, n)))
+                scope.spawn(move || {
+                    (0..JOBS).fold(None, |before, n| Some(add(tenant, ledger, producer, n, before)));
+                })
             })
             .collect();
         for worker in 0..WORKERS {
@@ -55,7 +60,7 @@ fn no_job_is_lost_and_none_is_finished_twice_whoever_dies() {
         producers.into_iter().for_each(|producer| producer.join().unwrap());
         let settled = || {
             let depth = tenant.get("/v1/queues/q").expect(200).json()["jobs"].clone();
-            ["ready", "scheduled", "blocked", "leased"].iter().all(|state| depth[state] == 0).then_some(depth)
+            ["waiting", "ready", "scheduled", "blocked", "leased"].iter().all(|state| depth[state] == 0).then_some(depth)
         };
         let depth = crate::support::within(4 * crate::support::SOON, "all work is done", settled);
         working.store(false, Relaxed);
@@ -71,21 +76,29 @@ fn no_job_is_lost_and_none_is_finished_twice_whoever_dies() {
     let not_done: Vec<_> =
         added.iter().filter(|id| tenant.get(&format!("/v1/jobs/{id}")).expect(200).json()["job"]["state"] != "done").collect();
     assert!(not_done.is_empty(), "lost: {not_done:?}");
+    let waits = ledger.waits.into_inner().unwrap();
+    let done_at = |id: &String| text(&tenant.get(&format!("/v1/jobs/{id}")).expect(200).json()["job"]["since"]).to_owned();
+    let early: Vec<_> = waits.iter().filter(|(job, waits_for)| done_at(job) < done_at(waits_for)).collect();
+    assert!(early.is_empty() && waits.len() > JOBS / 2, "done before what they wait for: {early:?}");
     let twice: Vec<_> = done.iter().filter(|(_, tokens)| tokens.len() > 1).collect();
     assert!(twice.is_empty(), "finished by two leases: {twice:?}");
     assert_eq!(ledger.wrong_order.load(Relaxed), 0);
     assert!(added.len() == PRODUCERS * JOBS && ledger.refused.load(Relaxed) > 0, "leases were lost, or this has shown nothing");
 }
 
-/// Adds a job, and asks again under the same key until there is an answer.
-fn add(tenant: &TenantClient, ledger: &Ledger, producer: usize, n: usize) {
+/// Adds a job, some of them to come after the one `before`, and asks again under the same key until there is an answer.
+fn add(tenant: &TenantClient, ledger: &Ledger, producer: usize, n: usize, before: Option<String>) -> String {
     let priority = chance(producer, n) % 3;
-    let job = json!({ "payload": priority, "priority": priority, "max_attempts": 1_000 });
+    let before = before.filter(|_| n % 3 > 0);
+    let depends_on: Vec<_> = before.iter().collect();
+    let job = json!({ "payload": priority, "priority": priority, "max_attempts": 1_000, "depends_on": depends_on });
     let id = eventually("a job is added", || {
         let call = tenant.call("POST", "/v1/queues/q/jobs").idempotency_key(&format!("{producer}-{n}")).json(&job);
         call.try_send().ok().filter(|answer| answer.status == 201).map(|answer| text(&answer.json()["id"]).to_owned())
     });
-    ledger.added.lock().unwrap().insert(id);
+    ledger.added.lock().unwrap().insert(id.clone());
+    ledger.waits.lock().unwrap().extend(before.map(|before| (id.clone(), before)));
+    id
 }
 
 fn work(tenant: &TenantClient, ledger: &Ledger, worker: usize, step: usize) {

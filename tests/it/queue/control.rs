@@ -76,7 +76,8 @@ fn depth_says_how_much_there_is_to_do() {
     let job = claim(&tenant, "q", 2, 60).remove(0);
     ack(&tenant, &job).expect(200);
     let depth = tenant.get("/v1/queues/q").expect(200).json();
-    let expected = json!({ "ready": 3, "scheduled": 1, "blocked": 0, "leased": 1, "done": 1, "dead": 0, "cancelled": 0, "expired": 0 });
+    let expected =
+        json!({ "waiting": 0, "ready": 3, "scheduled": 1, "blocked": 0, "leased": 1, "done": 1, "dead": 0, "cancelled": 0, "expired": 0 });
     assert_eq!((&depth["jobs"], &depth["exact"], &depth["done_last_minute"]), (&expected, &json!(true), &json!(1)));
     assert!(depth["oldest_ready_ms"].as_i64().unwrap() >= 0);
 }

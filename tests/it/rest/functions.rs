@@ -53,7 +53,7 @@ fn a_function_is_there_for_those_it_is_granted_to() {
     // With its definer's rights: the table is not the caller's, its rows are what the function returns.
     user.get("/rest/v1/clients").refused(403, "42501");
     assert_eq!(user.get("/rest/v1/rpc/anything?select=id").expect(200).json(), json!([{ "id": 1 }, { "id": 2 }]));
-    user.get("/rest/v1/rpc/anything?select=id,projects(id)").refused(403, "42501");
+    user.get("/rest/v1/rpc/anything?select=id,projects(id)").refused(400, "PGRST200");
     let (granted_to_others, unknown) =
         (user.get("/rest/v1/rpc/task?number=1").refused(404, "PGRST202"), user.get("/rest/v1/rpc/tusk?number=1").refused(404, "PGRST202"));
     assert_eq!(granted_to_others.to_string().replace("task", "tusk"), unknown.to_string());

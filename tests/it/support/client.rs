@@ -64,6 +64,10 @@ impl Client {
         self.call("POST", path).json(&body).send()
     }
 
+    pub fn put(&self, path: &str, body: Value) -> Answer {
+        self.call("PUT", path).json(&body).send()
+    }
+
     pub fn patch(&self, path: &str, body: Value) -> Answer {
         self.call("PATCH", path).json(&body).send()
     }

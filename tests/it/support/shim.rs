@@ -1,6 +1,6 @@
 //! A [`Shim`] stands between a server and the kernel (`tests/faults/shim.c`, preloaded): it counts the system calls
-//! that change files whose path matches a pattern, and makes the Nth of them fail, or end the process. The rule is in
-//! a file that both sides map, so it takes hold at once and the counts can be read while the server runs.
+//! that change files whose path matches a pattern, and makes the Nth of them fail, or end the process; and it sets the
+//! server's wall clock ahead. The rule is in a file that both sides map, so it takes hold at once and the counts can be read while the server runs.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,6 +37,7 @@ const TORN: u64 = 40;
 const LOADED: u64 = 44;
 const PATTERN: u64 = 48;
 const PATTERN_MAX: usize = 208;
+const AHEAD: u64 = PATTERN + PATTERN_MAX as u64;
 
 /// Which calls fail, and how.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl Shim {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
         let control = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        control.set_len(PATTERN + PATTERN_MAX as u64).unwrap();
+        control.set_len(AHEAD + 8).unwrap();
         Shim { _folder: folder, path, control }
     }
 
@@ -100,6 +101,17 @@ impl Shim {
     pub fn clear(&self) -> (u64, u64) {
         self.put(OPERATIONS, &[0; 4]);
         (self.number(SEEN), self.number(HITS))
+    }
+
+    /// How many calls have failed under the rule so far.
+    pub fn hits(&self) -> u64 {
+        self.number(HITS)
+    }
+
+    /// The server's wall clock is so many seconds ahead from now on; it goes on as fast as it did.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        assert_eq!(self.number(LOADED) as u32, 1, "the server runs under the shim");
+        self.put(AHEAD, &seconds.to_ne_bytes());
     }
 
     fn put(&self, at: u64, bytes: &[u8]) {

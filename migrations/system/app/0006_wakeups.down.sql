@@ -1,0 +1,2 @@
+DROP TRIGGER wakeups_follow;
+DROP TABLE wakeups;
