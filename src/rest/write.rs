@@ -49,6 +49,8 @@ struct Written {
     keys: Vec<serde_json::Value>,
     /// Which of these are of rows that a merge found there, or may have.
     merged: BTreeSet<usize>,
+    /// Rows that were there already were to be changed.
+    merges: bool,
     /// The primary key of the last one, where a `Location` is asked for.
     primary: Vec<serde_json::Value>,
 }
@@ -117,7 +119,7 @@ impl Write<'_> {
                 set.push(format!("{}={value}", identifier(name)));
             }
             let conditions = self.touched(&mut renderer, Command::Update)?;
-            let wants = self.wants_keys(Command::Update)?;
+            let wants = self.wants_keys(Command::Update, false)?;
             let sql = format!(
                 "UPDATE {}{} AS {} SET {}{}{}",
                 self.or_abort(),
@@ -160,10 +162,10 @@ impl Write<'_> {
         let merges = resolution == Some(Resolution::Merge);
         let columns = self.columns(payload, if merges { &[Command::Insert, Command::Update] } else { &[Command::Insert] })?;
         let conflict = self.conflict(resolution)?;
-        let wants = self.wants_keys(Command::Insert)?;
+        let wants = self.wants_keys(Command::Insert, merges)?;
         let returning = self.returning(wants)?;
         let by_default = self.is_by_default();
-        let mut written = Written::default();
+        let mut written = Written { merges, ..Written::default() };
         let mut statement = Statement::default();
         let mut last = None;
         for row in &payload.rows {
@@ -291,9 +293,9 @@ impl Write<'_> {
         Ok(())
     }
 
-    fn wants_keys(&self, command: Command) -> Result<Wants> {
+    fn wants_keys(&self, command: Command, merges: bool) -> Result<Wants> {
         let mut checked = self.checked(command, &mut Binder::default())?.is_some();
-        if command == Command::Insert && self.resolution() == Some(Resolution::Merge) {
+        if merges {
             checked |= self.checked(Command::Update, &mut Binder::default())?.is_some();
         }
         let located = command == Command::Insert && self.is_located() && !self.table.key.is_empty() && self.table.key_is_readable();

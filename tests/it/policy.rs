@@ -128,6 +128,10 @@ fn a_merge_never_changes_a_hidden_row() {
     merge("/rest/v1/notes", json!({ "id": 1, "owner": "bob", "text": "kept" }), "merge").refused(403, "42501");
     merge("/rest/v1/notes", json!([{ "id": 90, "owner": "ann" }, { "id": 91, "owner": "bob" }]), "merge").refused(403, "42501");
     merge("/rest/v1/notes", json!({ "id": 3, "owner": "ann" }), "ignore").expect(201);
+    // Whoever may insert anything may change only what is its own.
+    let put = |body: Value| ann.call("PUT", "/rest/v1/drafts?id=eq.1").json(&body).send();
+    put(json!({ "id": 1, "owner": "bob" })).refused(403, "42501");
+    put(json!({ "id": 1, "owner": "ann" })).succeeds();
     ann.call("PUT", "/rest/v1/notes?id=eq.3").json(&json!({ "id": 3, "owner": "ann" })).send().refused(403, "42501");
     // Its primary key is bytes, and it has no rowids.
     merge("/rest/v1/seals", json!({ "id": "AP8=", "owner": "ann" }), "merge").succeeds();

@@ -58,7 +58,7 @@ impl Parser<'_> {
             } else if self.eat("<>") || self.eat("!=") {
                 combined(self.at(), Binary::Unequal, *value, self.comparison()?)?
             } else if self.eat_words(&["is"]) {
-                self.is(value)?
+                self.is(*value)?
             } else if self.eat_words(&["not"]) {
                 Expr::Not(Box::new(self.membership(value)?))
             } else if ["in", "like", "ilike", "glob", "between"].iter().any(|word| self.is_word(word)) {
@@ -70,11 +70,11 @@ impl Parser<'_> {
         }
     }
 
-    fn is(&mut self, value: Box<Expr>) -> Result<Expr, Fault> {
+    fn is(&mut self, value: Expr) -> Result<Expr, Fault> {
         let negated = self.eat_words(&["not"]);
         let distinct = self.eat_words(&["distinct", "from"]);
         let binary = if negated == distinct { Binary::Is } else { Binary::IsNot };
-        combined(self.at(), binary, *value, self.comparison()?)
+        combined(self.at(), binary, value, self.comparison()?)
     }
 
     fn membership(&mut self, value: Box<Expr>) -> Result<Expr, Fault> {

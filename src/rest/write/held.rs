@@ -44,6 +44,10 @@ impl Write<'_> {
     /// That every row as written, triggers included, is one that the caller may write. A row that is not where it was
     /// written counts as none.
     pub fn check(&self, written: &Written, command: Command) -> Result<()> {
+        let held = !self.setting.caller.is_service() && self.wants_keys(command, written.merges)?.key;
+        if held && written.keys.len() as u64 != written.rows {
+            return Err(refusal::unwritable(self.table, self.setting.caller.is_anonymous()));
+        }
         if command != Command::Insert {
             return self.hold(command, &mut written.keys.iter());
         }
