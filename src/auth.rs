@@ -24,7 +24,7 @@ mod strict;
 mod token;
 mod verifier;
 
-pub use claims::{Claims, ROLE_MAX, SUB_MAX};
+pub use claims::{Claims, ROLE_MAX, SERVICE, SUB_MAX};
 pub use key::KeyRing;
 pub use scope::{Scope, Scopes};
 pub use token::{Mint, Minted, Signer, TOKEN_MAX};

@@ -11,6 +11,7 @@ mod demo;
 mod health;
 pub mod load;
 mod migrate;
+mod policy;
 mod print;
 mod serve;
 mod sql;
@@ -52,6 +53,9 @@ enum Command {
     /// Migrations: what there is and where it was applied; bring tenants up to date
     #[command(subcommand)]
     Migrate(migrate::Migrate),
+    /// Policies: read them, and try them on a caller
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Run SQL in one tenant's database
     Sql(sql::Sql),
     /// The record of what operators did
@@ -116,6 +120,7 @@ fn run(command: &Command, global: &Global) -> Result<()> {
         Command::Tenant(tenant) => tenant.run(&global.client()?, global.json),
         Command::Token(token) => token.run(&global.client()?, global.json),
         Command::Migrate(migrate) => migrate.run(&global.client()?, global.json),
+        Command::Policy(policy) => policy.run(global),
         Command::Sql(sql) => sql.run(&global.client()?, global.json),
         Command::Audit(audit) => audit.run(&global.client()?, global.json),
         Command::Load(load) => load.run(global),

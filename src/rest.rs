@@ -3,7 +3,7 @@
 //! becomes one statement ([`render`]), whose rows are JSON already and go out as they are.
 //!
 //! - What a request says is bound, and names in SQL are the schema's: nothing of a request's text is in a statement.
-//! - Every reference of a table asks [`access`] who may see it.
+//! - A schema is looked at as its caller sees it, and every reference of a table asks [`access`] which of its rows.
 //! - Statements run in the tenants' sandbox, like tenants' own.
 //! - A write is one transaction: the rows it made or changed are known by their keys, and are read by the same plan
 //!   that reads others.
@@ -35,8 +35,10 @@ mod relation;
 mod render;
 mod schema;
 mod select;
+mod statement;
 mod stencil;
 mod value;
+mod verdict;
 mod write;
 
 use std::sync::{Arc, OnceLock};
@@ -49,6 +51,7 @@ pub use plan::Unindexed;
 pub use policy::Policies;
 pub use schema::Schemas;
 pub use stencil::Stencils;
+pub use verdict::{caller, verdict};
 
 use crate::auth::scope::Scope;
 use crate::config;
@@ -60,8 +63,8 @@ use page::Page;
 use payload::Payload;
 use prefer::Prefer;
 use query::Query;
-use render::Statement;
 use schema::Schema;
+use statement::Statement;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -209,7 +212,7 @@ pub async fn run_batch(database: &Arc<Database>, setting: Setting, batch: Batch)
     }
 }
 
-/// Reads in one snapshot; briefly, where those of its `kind` are known to be brief.
+/// Reads in one snapshot what the caller sees; briefly, where those of its `kind` are known to be brief.
 async fn look<F>(database: &Arc<Database>, setting: Setting, kind: Option<u64>, f: F) -> Result<Answer>
 where
     F: Fn(&Reader<'_>, &Arc<Schema>, &Setting) -> Result<Answer> + Send + Sync + 'static,
@@ -218,7 +221,8 @@ where
     let (limits, serial) = (Limits::of(&setting.plan), database.serial());
     let looked = move |reader: &Reader<'_>| {
         reader.snapshot()?;
-        f(reader, &setting.dialect.schemas.of(serial, reader)?, &setting)
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
+        f(reader, &schema, &setting).map_err(|error| access::told(&setting.caller, &schema, error))
     };
     let outcome = match kind {
         Some(kind) => database.read_brief(limits, kind, looked).await,
@@ -234,7 +238,10 @@ where
     setting.caller.claims.require(Scope::SqlRead)?;
     setting.caller.claims.require(Scope::SqlWrite)?;
     let (limits, serial) = (Limits::of(&setting.plan), database.serial());
-    let written = move |tx: &WriteTx<'_>| f(tx, &setting.dialect.schemas.within_write(serial, tx)?, &setting);
+    let written = move |tx: &WriteTx<'_>| {
+        let schema = access::schema(&setting.caller, setting.dialect.schemas.within_write(serial, tx)?);
+        f(tx, &schema, &setting).map_err(|error| access::told(&setting.caller, &schema, error))
+    };
     database.write(limits, written).await.map_err(refusal::translate)
 }
 
@@ -282,6 +289,9 @@ fn execute(
     on_row: impl FnMut(&crate::sqlite::Cells<'_>) -> Result<()>,
 ) -> Result<crate::sqlite::Effect> {
     let mut prepared = reader.prepare(&statement.sql)?;
+    if let Some(tables) = &statement.reads {
+        prepared.keeps_to(tables)?;
+    }
     prepared.bind_all(&statement.values)?;
     prepared.run(on_row)
 }

@@ -47,7 +47,7 @@ pub use reader::{Reader, WriteTx};
 pub use room::has_room;
 pub use session::LENGTH_MAX;
 pub use shape::{Drift, Shape};
-pub use statement::{Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
+pub use statement::{ANYTHING, Cells, Effect, Prepared, Script, is_vacuum, may_only_read};
 pub use trial::Trial;
 pub use versions::{Seen, Sources};
 pub use workpiece::{Access, Workpiece};

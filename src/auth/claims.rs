@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub const SUB_MAX: usize = 256;
 /// The longest role, in bytes.
 pub const ROLE_MAX: usize = 64;
+/// The role that no policy holds back: of a tenant's own back end, and of our own tokens only.
+pub const SERVICE: &str = "service";
 /// The role of a token that names none.
 const ROLE_DEFAULT: &str = "authenticated";
 /// The latest instant a token may name: the end of the year 9999, in seconds since the epoch.
@@ -166,6 +168,14 @@ impl Rules {
                 return Err(Refused("it is not valid yet"));
             }
         }
+        let role = match self.role.find(members) {
+            None => ROLE_DEFAULT.to_owned(),
+            role => text_claim(role, ROLE_MAX).ok_or(Refused("the role is no bounded text"))?,
+        };
+        // Only our own must carry scopes.
+        if role == SERVICE && self.default_scopes.is_some() {
+            return Err(Refused("the role service is another issuer's to give"));
+        }
         Ok(Claims {
             tenant: self
                 .tenant
@@ -174,10 +184,7 @@ impl Rules {
                 .and_then(tenant_id)
                 .ok_or(Refused("no tenant claim that is a UUID"))?,
             sub: text_claim(members.get("sub"), SUB_MAX).ok_or(Refused("sub is missing or no bounded text"))?,
-            role: match self.role.find(members) {
-                None => ROLE_DEFAULT.to_owned(),
-                role => text_claim(role, ROLE_MAX).ok_or(Refused("the role is no bounded text"))?,
-            },
+            role,
             scopes: self.scopes(members)?,
             jti: members.get("jti").and_then(Value::as_str).and_then(|jti| Uuid::try_parse(jti).ok()),
             exp,

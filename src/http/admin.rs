@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod keys;
 pub mod migrations;
+pub mod policies;
 pub mod system;
 pub mod tenants;
 pub mod tokens;

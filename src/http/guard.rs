@@ -12,8 +12,9 @@ use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use uuid::Uuid;
 
-use crate::auth::{Claims, Verifier, invalid_token, missing_token};
+use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_token};
 use crate::error::{Code, Error, Result};
+use crate::rest::Dialect;
 use crate::system::{Mark, Systems};
 use crate::tenant::lease::{Files, lease_of};
 use crate::tenant::registry::{Moment, Registry, Tenant};
@@ -28,6 +29,7 @@ pub struct TenantCall {
     known: Moment,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
+    dialect: Arc<Dialect>,
 }
 
 /// A request of an operator's.
@@ -64,6 +66,7 @@ pub struct Door {
     verifier: Arc<Verifier>,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
+    dialect: Arc<Dialect>,
     request_id: Uuid,
 }
 
@@ -73,6 +76,7 @@ impl Door {
             verifier: part_arc(request)?,
             registry: part_arc(request)?,
             triples: part_arc(request)?,
+            dialect: part_arc(request)?,
             request_id: request_id(request),
         })
     }
@@ -82,8 +86,8 @@ impl Door {
         let id = TenantId::from(claims.tenant);
         let known = self.registry.moment(id);
         let tenant = self.registry.active(id).await?;
-        let (registry, triples) = (self.registry.clone(), self.triples.clone());
-        Ok(TenantCall { claims, tenant, request_id: self.request_id, known, registry, triples })
+        let (registry, triples, dialect) = (self.registry.clone(), self.triples.clone(), self.dialect.clone());
+        Ok(TenantCall { claims, tenant, request_id: self.request_id, known, registry, triples, dialect })
     }
 }
 
@@ -103,6 +107,16 @@ impl FromRequest for TenantCall {
 }
 
 impl TenantCall {
+    /// What SQL of the caller's own may do. It goes past the policies, so where there are any it is for those whom they
+    /// do not hold back.
+    pub fn sql_scopes(&self) -> Result<Scopes> {
+        if self.dialect.schemas.policies().is_empty() || self.claims.role == SERVICE {
+            return Ok(self.claims.scopes);
+        }
+        Err(Error::forbidden(format!("the role {} may not send SQL: policies say which rows it sees", self.claims.role))
+            .hint("Its rows are at /rest/v1. SQL is for tokens with the role service."))
+    }
+
     /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
     /// wait for leases, and should not wait for a client that dribbles.
     pub async fn lease(&self) -> Result<Lease> {

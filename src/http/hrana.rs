@@ -40,8 +40,8 @@ pub async fn pipeline(
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let streams = streams.into_inner();
+    let cx = context(&call, &lease, &streams)?;
     let mut held = streams.take(call.owner(), baton.as_deref())?;
-    let cx = context(&call, &lease, &streams);
     let (began, count) = (Instant::now(), requests.len());
     let mut closed = false;
     let mut out = b"{\"results\":[".to_vec();
@@ -78,9 +78,10 @@ pub async fn cursor(
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let streams = streams.into_inner();
+    let cx = context(&call, &lease, &streams)?;
     let mut held = streams.take(call.owner(), baton.as_deref())?;
     let (began, count) = (Instant::now(), batch.steps.len());
-    let outcome = held.stream.run(&context(&call, &lease, &streams), StreamRequest::Batch(batch)).await;
+    let outcome = held.stream.run(&cx, StreamRequest::Batch(batch)).await;
     slow.note(call.tenant.id.uuid(), "database", "hrana", began.elapsed(), count, call.request_id);
     let baton = streams.give_back(call.owner(), held);
     let mut out = b"{".to_vec();
@@ -96,8 +97,8 @@ impl TenantCall {
     }
 }
 
-fn context(call: &TenantCall, lease: &Lease, streams: &Streams) -> Context {
-    Context::new(lease.database().clone(), lease.plan().clone(), call.claims.scopes, streams.transactions())
+fn context(call: &TenantCall, lease: &Lease, streams: &Streams) -> Result<Context> {
+    Ok(Context::new(lease.database().clone(), lease.plan().clone(), call.sql_scopes()?, streams.transactions()))
 }
 
 /// Whether a pipeline that has run since `began` may go on: the plan's time is for all of it, like for any request.

@@ -21,7 +21,7 @@ pub async fn run(
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let key = idempotency_key(&request, &[&body.bytes])?;
-    let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
+    let caller = Caller { subject: call.claims.sub.clone(), scopes: call.sql_scopes()? };
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let began = Instant::now();

@@ -16,8 +16,8 @@ use super::payload::Payload;
 use super::plan::{Given, Plan};
 use super::policy::Auth;
 use super::prefer::Prefer;
-use super::render::Statement;
 use super::schema::{Schema, Table};
+use super::statement::Statement;
 use super::value::Kind;
 use super::{Answer, Request, Setting, Task, Verb, body, decoded, execute, expression, pairs, read, refusal};
 use crate::error::Result;
@@ -126,7 +126,8 @@ impl Call {
         if reader.prepare(&text.sql)?.needs().has(Needs::SCHEMA) {
             return Err(refusal::not_here("a function that changes the schema"));
         }
-        execute(reader, &Statement { sql: text.sql.clone(), values: self.values[..text.parameters].to_vec() }, on_row).map(|_| ())
+        execute(reader, &Statement { sql: text.sql.clone(), values: self.values[..text.parameters].to_vec(), reads: None }, on_row)
+            .map(|_| ())
     }
 }
 

@@ -13,6 +13,9 @@ use super::schema::Shape;
 use super::value::Kind;
 use crate::error::Result;
 
+/// Patterns to half of this, in bytes, are never too long for SQLite, also with what is escaped in them.
+const PATTERN_SAFE: usize = 80;
+
 pub fn logic(renderer: &mut Renderer<'_>, node: &Node<'_>, tree: &Logic) -> Result<String> {
     match tree {
         Logic::Filter(filter) => condition(renderer, node, filter),
@@ -107,6 +110,10 @@ fn compare(renderer: &mut Renderer<'_>, value: &Expression, comparison: Comparis
     let is_pattern = matches!(comparison, Comparison::Like | Comparison::Ilike | Comparison::Match | Comparison::Imatch);
     if is_pattern && matches!(value.kind(), Kind::Integer | Kind::Number | Kind::Boolean | Kind::Blob) {
         return Err(refusal::no_operator(value.kind().name()));
+    }
+    // A pattern that is none, or too long, is told by the first row it is compared with.
+    if matches!(comparison, Comparison::Match | Comparison::Imatch) || (is_pattern && 2 * text.len() > PATTERN_SAFE) {
+        renderer.may_raise();
     }
     let operator = match comparison {
         Comparison::Eq => "=",

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rusqlite::types::Value;
 
-use super::access::{self, Caller};
+use super::access::Caller;
 use super::policy::rules::{Access, Rights};
 use super::refusal;
 use super::schema::{Column, Schema, Shape, Table, TableId};
@@ -90,11 +90,11 @@ impl Returns {
             Returns::Nothing => Ok(None),
             Returns::Values { of, .. } | Returns::Rows { of } => Ok(Some((of.clone(), 0))),
             Returns::Table { name, .. } => {
-                let found = tenants.find(name).ok_or_else(|| refusal::unknown_table(tenants, name))?;
-                let seen = access::schema(caller, tenants.clone());
                 // The rows are the caller's to see; what is embedded beside them is not always.
-                let seen = if caller.is_service() { seen } else { Arc::new(seen.opened(found, tenants.table(found))) };
-                Ok(Some((seen, found)))
+                let found = tenants.by_id().find(|(_, table)| table.name == *name);
+                let (id, table) = found.ok_or_else(|| refusal::unknown_table(tenants, name))?;
+                let seen = if caller.is_service() { tenants.clone() } else { Arc::new(tenants.opened(id, &table.alone())) };
+                Ok(Some((seen, id)))
             }
         }
     }

@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::access::{self, Caller, Command};
 use super::function::{Function, Functions, Parameter};
-use super::render::Binder;
 use super::schema::{Column, Schema, Shape, Table};
+use super::statement::Binder;
 use super::value::Kind;
 
 /// Of the tables that the caller may see, and the functions that it may call.

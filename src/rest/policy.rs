@@ -18,6 +18,7 @@ mod print;
 pub mod rules;
 mod statements;
 mod tree;
+mod vocabulary;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use lexer::Fault;
 pub use place::Problem;
 use statements::Statement;
 pub use tree::Auth;
+pub use tree::Expr as Condition;
 use tree::{Expr, Step};
 
 /// The folder's name, inside that of the migrations.
@@ -175,6 +177,11 @@ impl Policies {
 
     pub fn role_count(&self) -> usize {
         self.roles.len() + 1
+    }
+
+    /// The policies that hold on `table` for a role and a command, in their order.
+    pub fn named<'p>(&'p self, table: &'p str, role: &str, command: Command) -> Vec<&'p str> {
+        self.of_table(table).filter(|policy| policy.holds_for(Some(role), command)).map(|policy| policy.name.as_str()).collect()
     }
 
     fn of_table<'p>(&'p self, table: &'p str) -> impl Iterator<Item = &'p Policy> {

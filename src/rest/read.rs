@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::access;
+use super::access::{self, Command};
 use super::body::Body;
 use super::media::Media;
 use super::page::content_range;
 use super::plan::{Given, Plan};
 use super::prefer::{Applies, Count};
-use super::render::{self, From, Layout, Member, Rendered, Statement};
+use super::render::{self, From, Layout, Member, Rendered};
 use super::schema::Schema;
+use super::statement::Statement;
 use super::stencil::Stencil;
 use super::{Answer, Setting, Task, execute, refusal};
 use crate::error::{Error, Result};
@@ -23,21 +24,21 @@ const ESTIMATED_MAX: i64 = 100_000;
 
 pub fn rows(reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting, task: &Task) -> Result<Answer> {
     let (caller, dialect) = (&setting.caller, &setting.dialect);
-    let schema = access::schema(caller, schema.clone());
-    let table = access::find(caller, &schema, &task.table)?;
-    let count = |most| render::count(&schema, caller, &Plan::new(&schema, task.query()?, table, dialect.unindexed)?, most);
-    if let Some(stencil) = dialect.stencils.find(&schema, task)
+    let table = access::find(caller, schema, &task.table)?;
+    access::admit(caller, schema.table(table), Command::Select)?;
+    let count = |most| render::count(schema, caller, &Plan::new(schema, task.query()?, table, dialect.unindexed)?, most);
+    if let Some(stencil) = dialect.stencils.find(schema, task)
         // Why a literal cannot be read is said below.
         && let Ok(statement) = stencil.filled(task, caller)
     {
         return page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count);
     }
-    let plan = Plan::new(&schema, task.query()?, table, dialect.unindexed)?;
-    let Rendered { statement, members, slots } = render::rows(&schema, caller, &plan, task.media.layout(), From::Request(task.page))?;
+    let plan = Plan::new(schema, task.query()?, table, dialect.unindexed)?;
+    let Rendered { statement, members, slots } = render::rows(schema, caller, &plan, task.media.layout(), From::Request(task.page))?;
     let known = slots.is_some();
     let stencil = Arc::new(Stencil::new(&statement, members, slots.unwrap_or_default()));
     if known {
-        dialect.stencils.keep(&schema, task, &stencil);
+        dialect.stencils.keep(schema, task, &stencil);
     }
     page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count)
 }
@@ -96,7 +97,7 @@ fn explained(reader: &Reader<'_>, setting: &Setting, statement: &Statement, medi
     if !setting.caller.is_service() {
         return Err(refusal::unacceptable("application/vnd.pgrst.plan"));
     }
-    let explaining = Statement { sql: format!("EXPLAIN QUERY PLAN {}", statement.sql), values: statement.values.clone() };
+    let explaining = Statement { sql: format!("EXPLAIN QUERY PLAN {}", statement.sql), values: statement.values.clone(), reads: None };
     // (id, the step it is part of, what is done)
     let mut steps: Vec<(i64, i64, String)> = Vec::new();
     execute(reader, &explaining, |cells| {

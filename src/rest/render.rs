@@ -2,14 +2,11 @@
 //! texts that are JSON already, embedded rows by correlated subqueries. So nothing is parsed on the way out, and no
 //! level parses the one below.
 
-mod binder;
 mod sequence;
 #[cfg(test)]
 mod tests;
 
 use rusqlite::types::Value;
-
-pub use binder::{Binder, Slot, Statement};
 
 use super::access::{self, Caller, Command};
 use super::conditions;
@@ -20,6 +17,7 @@ use super::reading::Reading;
 use super::refusal;
 use super::schema::{Schema, Shape, Table};
 use super::select::{Aggregate, Field, Item, Path};
+use super::statement::{Binder, Slot, Statement};
 use super::value::Kind;
 use crate::error::Result;
 
@@ -190,7 +188,7 @@ pub fn rows(schema: &Schema, caller: &Caller, plan: &Plan<'_>, layout: Layout, f
     let order = renderer.order(root, otherwise)?;
     let sql = format!("SELECT {selected} FROM {source}{}{group}{order}{page}", where_(&conditions));
     let slots = renderer.binder.slots();
-    Ok(Rendered { statement: renderer.binder.statement(sql), members, slots })
+    Ok(Rendered { statement: reading(renderer, plan, sql), members, slots })
 }
 
 /// How many rows `plan` chooses over all pages, counted to `most`.
@@ -211,7 +209,12 @@ pub fn count(schema: &Schema, caller: &Caller, plan: &Plan<'_>, most: Option<i64
         None if root.is_aggregate() => format!("SELECT count(*) FROM (SELECT {selected} FROM {source})"),
         None => format!("SELECT count(*) FROM {source}"),
     };
-    Ok(renderer.binder.statement(sql))
+    Ok(reading(renderer, plan, sql))
+}
+
+/// What a function gives may come from any table.
+fn reading(renderer: Renderer<'_>, plan: &Plan<'_>, sql: String) -> Statement {
+    if plan.given.is_some() { renderer.binder.statement(sql) } else { renderer.binder.reading(sql, renderer.caller) }
 }
 
 /// The name of a table's reference.

@@ -164,6 +164,13 @@ impl Schema {
 }
 
 impl Table {
+    /// The table as it is to nobody in particular, related to no other.
+    pub fn alone(&self) -> Table {
+        let mut alone = Table { access: Access::Everything, foreign_keys: Vec::new(), ..self.clone() };
+        alone.columns.iter_mut().for_each(|column| column.rights = Rights::default());
+        alone
+    }
+
     /// The column of this name, if it may be read.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.column_for(Command::Select, name)
@@ -206,6 +213,7 @@ pub struct Schemas {
 }
 
 impl Schemas {
+    /// With the policies that hold on all of them.
     pub fn new(policies: Arc<Policies>) -> Schemas {
         Schemas { files: Cache::new(FILES), different: Cache::new(DIFFERENT), policies }
     }

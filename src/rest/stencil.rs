@@ -12,8 +12,9 @@ use rusqlite::types::Value;
 
 use super::Task;
 use super::access::Caller;
-use super::render::{Member, Slot, Statement};
+use super::render::Member;
 use super::schema::Schema;
+use super::statement::{Slot, Statement};
 use crate::error::Result;
 
 /// Of all stencils together, in bytes.
@@ -27,11 +28,12 @@ pub struct Stencil {
     sql: String,
     pub members: Vec<Member>,
     slots: Vec<Slot>,
+    reads: Option<Arc<[String]>>,
 }
 
 impl Stencil {
     pub fn new(statement: &Statement, members: Vec<Member>, slots: Vec<Slot>) -> Stencil {
-        Stencil { sql: statement.sql.clone(), members, slots }
+        Stencil { sql: statement.sql.clone(), members, slots, reads: statement.reads.clone() }
     }
 
     /// The statement for `task`. `Err` where a literal cannot be read.
@@ -45,7 +47,8 @@ impl Stencil {
                 Slot::Offset => Value::Integer(task.page.offset_bound()),
             })
         };
-        Ok(Statement { sql: self.sql.clone(), values: self.slots.iter().map(value).collect::<Result<_>>()? })
+        let values = self.slots.iter().map(value).collect::<Result<_>>()?;
+        Ok(Statement { sql: self.sql.clone(), values, reads: self.reads.clone() })
     }
 }
 

@@ -5,7 +5,6 @@ mod held;
 mod key;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -22,8 +21,9 @@ use super::payload::{Payload, Row};
 use super::plan::Plan;
 use super::prefer::{Applies, Missing, Prefer, Resolution, Returns};
 use super::query::Query;
-use super::render::{self, Binder, From, Rendered, Renderer, Statement, alias, rowid, where_};
+use super::render::{self, From, Rendered, Renderer, alias, rowid, where_};
 use super::schema::{Column, Schema, Shape, Table};
+use super::statement::{Binder, Statement};
 use super::{Answer, Setting, Task, Verb, execute, refusal};
 use crate::error::Result;
 use crate::sqlite::WriteTx;
@@ -50,13 +50,14 @@ struct Written {
     keys: Vec<serde_json::Value>,
     /// Which of these are of rows that a merge found there, or may have.
     merged: BTreeSet<usize>,
+    /// Rows that were there already were to be changed.
+    merges: bool,
     /// The primary key of the last one, where a `Location` is asked for.
     primary: Vec<serde_json::Value>,
 }
 
-pub fn rows(tx: &WriteTx<'_>, schema: &Arc<Schema>, setting: &Setting, task: &Task) -> Result<Answer> {
-    let schema = access::schema(&setting.caller, schema.clone());
-    let id = access::find(&setting.caller, &schema, &task.table)?;
+pub fn rows(tx: &WriteTx<'_>, schema: &Schema, setting: &Setting, task: &Task) -> Result<Answer> {
+    let id = access::find(&setting.caller, schema, &task.table)?;
     let table = schema.table(id);
     if matches!(task.media, Media::Plan { .. }) {
         return Err(refusal::not_here("the plan of a write"));
@@ -65,15 +66,14 @@ pub fn rows(tx: &WriteTx<'_>, schema: &Arc<Schema>, setting: &Setting, task: &Ta
         return Err(refusal::read_only(table));
     }
     let query = task.query()?;
-    let plan = Plan::new(&schema, query, id, setting.dialect.unindexed)?;
-    let write = Write { tx, setting, task, query, schema: &schema, table, plan: &plan };
-    let outcome = match (task.verb, &task.payload) {
+    let plan = Plan::new(schema, query, id, setting.dialect.unindexed)?;
+    let write = Write { tx, setting, task, query, schema, table, plan: &plan };
+    match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),
         (Verb::Put, Some(payload)) => write.put(payload),
         (Verb::Patch, Some(payload)) => write.update(payload),
         _ => write.delete(),
-    };
-    outcome.map_err(|error| if setting.caller.is_service() { error } else { refusal::discreet(error, &schema) })
+    }
 }
 
 impl Write<'_> {
@@ -107,7 +107,7 @@ impl Write<'_> {
 
     fn update(&self, payload: &Payload) -> Result<Answer> {
         let mut written = Written::default();
-        access::using(&self.setting.caller, self.table, Command::Update, &alias(&self.plan.root), &mut Binder::default())?;
+        access::admit(&self.setting.caller, self.table, Command::Update)?;
         let columns = self.columns(payload, &[Command::Update])?;
         if let Some(row) = payload.rows.first().filter(|_| !columns.is_empty()) {
             let mut renderer = Renderer::new(self.schema, &self.setting.caller);
@@ -121,7 +121,7 @@ impl Write<'_> {
                 set.push(format!("{}={value}", identifier(name)));
             }
             let conditions = self.touched(&mut renderer, Command::Update)?;
-            let wants = self.wants_keys(Command::Update)?;
+            let wants = self.wants_keys(Command::Update, false)?;
             let sql = format!(
                 "UPDATE {}{} AS {} SET {}{}{}",
                 self.or_abort(),
@@ -160,14 +160,14 @@ impl Write<'_> {
 
     /// Inserts the payload's rows one by one, so that they keep their order and each value its type.
     fn store(&self, payload: &Payload, resolution: Option<Resolution>) -> Result<Written> {
-        access::using(&self.setting.caller, self.table, Command::Insert, &alias(&self.plan.root), &mut Binder::default())?;
+        access::admit(&self.setting.caller, self.table, Command::Insert)?;
         let merges = resolution == Some(Resolution::Merge);
         let columns = self.columns(payload, if merges { &[Command::Insert, Command::Update] } else { &[Command::Insert] })?;
         let conflict = self.conflict(resolution)?;
-        let wants = self.wants_keys(Command::Insert)?;
+        let wants = self.wants_keys(Command::Insert, merges)?;
         let returning = self.returning(wants)?;
         let by_default = self.is_by_default();
-        let mut written = Written::default();
+        let mut written = Written { merges, ..Written::default() };
         let mut statement = Statement::default();
         let mut last = None;
         for row in &payload.rows {
@@ -295,9 +295,9 @@ impl Write<'_> {
         Ok(())
     }
 
-    fn wants_keys(&self, command: Command) -> Result<Wants> {
+    fn wants_keys(&self, command: Command, merges: bool) -> Result<Wants> {
         let mut checked = self.checked(command, &mut Binder::default())?.is_some();
-        if command == Command::Insert && self.resolution() == Some(Resolution::Merge) {
+        if merges {
             checked |= self.checked(Command::Update, &mut Binder::default())?.is_some();
         }
         let located = command == Command::Insert && self.is_located() && !self.table.key.is_empty() && self.table.key_is_readable();

@@ -19,6 +19,9 @@ use crate::error::{Code, Error, Result};
 /// The longest text that the statement cache keeps, in bytes.
 const CACHED_MAX: usize = 8 << 10;
 
+/// Stands for every table.
+pub const ANYTHING: &str = "*";
+
 pub struct Prepared<'s> {
     session: &'s Session,
     statement: Handle<'s>,
@@ -153,6 +156,25 @@ impl<'s> Prepared<'s> {
     /// only reads, and writes when its step compiles it anew: what may change the schema is never taken for one.
     pub fn is_readonly(&self) -> bool {
         self.statement.readonly() && !self.needs.has(Needs::SCHEMA)
+    }
+
+    /// That it reads these tables only, by what the authorizer was told of it. `sql_denied` for another one; with
+    /// [`ANYTHING`] among them there is none.
+    pub fn keeps_to(&self, tables: &[String]) -> Result<()> {
+        if tables.iter().any(|table| table == ANYTHING) {
+            return Ok(());
+        }
+        // FTS5's own statements read tables of the table's name with something behind it.
+        let known = |read: &str, table: &str| {
+            let rest = read.get(..table.len()).filter(|begin| begin.eq_ignore_ascii_case(table)).map(|_| &read[table.len()..]);
+            rest.is_some_and(|rest| rest.is_empty() || ["_data", "_idx", "_content", "_docsize", "_config"].contains(&rest))
+        };
+        let judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        match judged.reads.iter().find(|read| read.as_ref() != "json_each" && !tables.iter().any(|table| known(read, table))) {
+            None => Ok(()),
+            Some(read) => Err(Error::new(Code::SqlDenied, format!("table {read} is not allowed here"))
+                .hint("Nothing has said which of its rows may be seen.")),
+        }
     }
 
     /// Once it has run, or from its rows ([`Cells::columns`]): one that was remembered compiled is compiled anew, where the

@@ -1,5 +1,8 @@
 //! Policies, seen from outside: who sees and writes which rows of an application whose policies are a folder of SQL.
 
+mod leak;
+mod world;
+
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -125,6 +128,10 @@ fn a_merge_never_changes_a_hidden_row() {
     merge("/rest/v1/notes", json!({ "id": 1, "owner": "bob", "text": "kept" }), "merge").refused(403, "42501");
     merge("/rest/v1/notes", json!([{ "id": 90, "owner": "ann" }, { "id": 91, "owner": "bob" }]), "merge").refused(403, "42501");
     merge("/rest/v1/notes", json!({ "id": 3, "owner": "ann" }), "ignore").expect(201);
+    // Whoever may insert anything may change only what is its own.
+    let put = |body: Value| ann.call("PUT", "/rest/v1/drafts?id=eq.1").json(&body).send();
+    put(json!({ "id": 1, "owner": "bob" })).refused(403, "42501");
+    put(json!({ "id": 1, "owner": "ann" })).succeeds();
     ann.call("PUT", "/rest/v1/notes?id=eq.3").json(&json!({ "id": 3, "owner": "ann" })).send().refused(403, "42501");
     // Its primary key is bytes, and it has no rowids.
     merge("/rest/v1/seals", json!({ "id": "AP8=", "owner": "ann" }), "merge").succeeds();
@@ -245,4 +252,17 @@ fn an_error_tells_nothing_of_hidden_rows() {
     ann.post("/rest/v1/notes", json!({ "id": 3, "owner": "ann" })).refused(409, "23505");
     let taken = ann.post("/rest/v1/people", json!({ "name": "Cid", "salary": 1 })).refused(403, "42501");
     assert!(!taken.to_string().contains("Cid"));
+}
+
+#[test]
+fn sql_is_for_those_whom_no_policy_holds_back() {
+    let tenant = tenant();
+    let ann = ann(&tenant);
+    ann.sql("SELECT 1", json!([])).refused(403, "forbidden");
+    let pipeline = json!({ "requests": [{ "type": "execute", "stmt": { "sql": "SELECT * FROM vault" } }] });
+    for path in ["/v2/pipeline", "/v3/pipeline"] {
+        ann.post(path, pipeline.clone()).refused(403, "forbidden");
+        tenant.post(path, pipeline.clone()).expect(200);
+    }
+    ann.post("/v3/cursor", json!({ "batch": { "steps": [] } })).refused(403, "forbidden");
 }

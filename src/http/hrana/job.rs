@@ -93,7 +93,7 @@ impl Hall {
         let lease = call.lease().await?;
         self.unread.admit(&lease)?;
         let began = Instant::now();
-        let outcome = stream.run(&context(&call, &lease, &self.streams), request).await;
+        let outcome = stream.run(&context(&call, &lease, &self.streams)?, request).await;
         self.slow.note(call.tenant.id.uuid(), "database", "hrana", began.elapsed(), 1, call.request_id);
         Ok((outcome?, lease))
     }

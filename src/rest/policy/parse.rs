@@ -10,48 +10,10 @@
 use super::lexer::{Fault, Kind};
 use super::parser::Parser;
 use super::tree::{Auth, Binary, Expr, Name, Place, Query, Source, Step, Table, Type};
+use super::vocabulary::{AGGREGATES, CLOCKS, FUNCTIONS};
 
 /// The longest pattern of LIKE and GLOB, in bytes: what SQLite takes here.
 pub const PATTERN_MAX: usize = 128;
-
-/// Functions with the fewest and the most arguments they take. None of them raises, whatever a row holds: an error
-/// would tell of rows that the caller does not see.
-const FUNCTIONS: [(&str, usize, usize); 29] = [
-    ("coalesce", 2, 100),
-    ("ifnull", 2, 2),
-    ("nullif", 2, 2),
-    ("iif", 2, 3),
-    ("lower", 1, 1),
-    ("upper", 1, 1),
-    ("length", 1, 1),
-    ("trim", 1, 2),
-    ("ltrim", 1, 2),
-    ("rtrim", 1, 2),
-    ("substr", 2, 3),
-    ("substring", 2, 3),
-    ("instr", 2, 2),
-    ("round", 1, 2),
-    ("sign", 1, 1),
-    ("min", 2, 100),
-    ("max", 2, 100),
-    ("typeof", 1, 1),
-    ("date", 0, 10),
-    ("time", 0, 10),
-    ("datetime", 0, 10),
-    ("julianday", 0, 10),
-    ("unixepoch", 0, 10),
-    ("strftime", 1, 10),
-    ("json_valid", 1, 1),
-    ("json_type", 1, 1),
-    ("json_array_length", 1, 1),
-    ("unlikely", 1, 1),
-    ("likely", 1, 1),
-];
-
-/// These stand alone as the column of a sub-select.
-const AGGREGATES: [&str; 3] = ["count", "min", "max"];
-
-const CLOCKS: [&str; 3] = ["CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME"];
 
 /// A condition alone.
 #[cfg(test)]
@@ -96,7 +58,7 @@ impl Parser<'_> {
             } else if self.eat("<>") || self.eat("!=") {
                 combined(self.at(), Binary::Unequal, *value, self.comparison()?)?
             } else if self.eat_words(&["is"]) {
-                self.is(value)?
+                self.is(*value)?
             } else if self.eat_words(&["not"]) {
                 Expr::Not(Box::new(self.membership(value)?))
             } else if ["in", "like", "ilike", "glob", "between"].iter().any(|word| self.is_word(word)) {
@@ -108,11 +70,11 @@ impl Parser<'_> {
         }
     }
 
-    fn is(&mut self, value: Box<Expr>) -> Result<Expr, Fault> {
+    fn is(&mut self, value: Expr) -> Result<Expr, Fault> {
         let negated = self.eat_words(&["not"]);
         let distinct = self.eat_words(&["distinct", "from"]);
         let binary = if negated == distinct { Binary::Is } else { Binary::IsNot };
-        combined(self.at(), binary, *value, self.comparison()?)
+        combined(self.at(), binary, value, self.comparison()?)
     }
 
     fn membership(&mut self, value: Box<Expr>) -> Result<Expr, Fault> {

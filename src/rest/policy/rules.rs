@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use super::super::access::Command;
-use super::super::schema::{Schema, Table, TableId};
+use super::super::schema::{Schema, Shape, Table, TableId};
 use super::place::{Half, Placer, Problem};
 use super::tree::Expr;
 use super::{Grant, Policies, names};
+use crate::sqlite::ANYTHING;
 
 #[derive(Clone, Debug, Default)]
 pub enum Access {
@@ -30,6 +31,8 @@ pub struct Rule {
     pub using: Option<Expr>,
     /// That rows meet once they are written.
     pub check: Option<Expr>,
+    /// Those that may be read for it: the table, what a view of that name reads (`*`), and those that the conditions ask.
+    pub tables: Vec<String>,
 }
 
 impl Rules {
@@ -103,7 +106,16 @@ fn rules(policies: &Policies, schema: &Schema, role: Option<&str>, id: TableId) 
             Command::Update => (half(Half::Using)?, half(Half::Check)?),
         };
         let says = |expr: Expr| Some(expr).filter(|expr| *expr != Expr::Bool(true));
-        rules.0[command as usize] = using.zip(check).map(|(using, check)| Rule { using: says(using), check: says(check) });
+        rules.0[command as usize] = using.zip(check).map(|(using, check)| {
+            let mut tables = vec![schema.table(id).name.as_str()];
+            using.tables(&mut tables);
+            check.tables(&mut tables);
+            if tables.iter().any(|name| schema.position(name).is_some_and(|id| schema.table(id).shape == Shape::View)) {
+                tables.push(ANYTHING);
+            }
+            let tables = tables.into_iter().map(str::to_owned).collect();
+            Rule { using: says(using), check: says(check), tables }
+        });
     }
     Ok(rules)
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rusqlite::types::Value;
 
 use super::*;
 use crate::auth::Claims;

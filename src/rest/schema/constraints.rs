@@ -32,8 +32,8 @@ pub fn names(sql: &str) -> Vec<Option<String>> {
 
 /// Whether a constraint deletes what is in a row's way.
 pub fn replaces(sql: &str) -> bool {
-    let tokens: Vec<_> = lexer::tokens(sql).filter(|token| token.kind != Kind::Blank).collect();
-    tokens.windows(3).any(|three| three.iter().zip(["on", "conflict", "replace"]).all(|(token, word)| token.is_word(word)))
+    let words: Vec<_> = lexer::tokens(sql).filter(|token| token.kind != Kind::Blank).collect();
+    words.windows(3).any(|words| words.iter().zip(["on", "conflict", "replace"]).all(|(token, word)| token.is_word(word)))
 }
 
 #[cfg(test)]

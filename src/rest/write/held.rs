@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::super::access::{self, Command};
 use super::super::expression::identifier;
-use super::super::render::{Binder, Renderer, alias, by_key};
+use super::super::render::{Renderer, alias, by_key};
 use super::super::schema::Shape;
+use super::super::statement::Binder;
 use super::super::{execute, refusal};
 use super::key::as_count;
 use super::{Write, Written};
@@ -43,6 +44,10 @@ impl Write<'_> {
     /// That every row as written, triggers included, is one that the caller may write. A row that is not where it was
     /// written counts as none.
     pub fn check(&self, written: &Written, command: Command) -> Result<()> {
+        let held = !self.setting.caller.is_service() && self.wants_keys(command, written.merges)?.key;
+        if held && written.keys.len() as u64 != written.rows {
+            return Err(refusal::unwritable(self.table, self.setting.caller.is_anonymous()));
+        }
         if command != Command::Insert {
             return self.hold(command, &mut written.keys.iter());
         }
@@ -69,7 +74,7 @@ impl Write<'_> {
             by_key(self.table, root)
         );
         let mut held = None;
-        execute(self.tx, &binder.statement(sql), |cells| {
+        execute(self.tx, &binder.reading(sql, &self.setting.caller), |cells| {
             held = cells.iter().next().map(as_count);
             Ok(())
         })?;

@@ -34,7 +34,7 @@ const SLUG_MAX: usize = 63;
 const NAME_MAX: usize = 200;
 
 /// `sub` and `role` of the token that a new tenant comes with.
-const SERVICE: &str = "service";
+const SERVICE: &str = crate::auth::SERVICE;
 
 /// What a tenant shall be, as it was asked for.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -21,3 +21,6 @@ CREATE POLICY all_of_own ON seals TO authenticated USING (owner = (SELECT auth.u
 CREATE POLICY all_of_own ON slots TO authenticated USING (owner = auth.uid());
 
 CREATE POLICY anybody_writes ON messages FOR INSERT TO anon WITH CHECK (length(text) > 0);
+
+CREATE POLICY anything ON drafts FOR INSERT TO authenticated WITH CHECK (true);
+CREATE POLICY own ON drafts TO authenticated USING (owner = auth.uid());

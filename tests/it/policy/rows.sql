@@ -6,3 +6,4 @@ INSERT INTO notes(id, project_id, task_id, owner, text) VALUES (1, 1, 1, 'ann', 
 INSERT INTO seals VALUES (x'01', 'bob'), (x'00ff', 'ann');
 INSERT INTO slots VALUES (1, 'bob');
 INSERT INTO vault VALUES (1, 1, 'canary');
+INSERT INTO drafts VALUES (1, 'ann');

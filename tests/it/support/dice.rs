@@ -7,8 +7,23 @@ pub struct Dice {
 
 impl Dice {
     pub fn new() -> Dice {
-        let seed = tenantry::clock::now_ms() as u64 | 1;
+        Dice::of(tenantry::clock::now_ms() as u64)
+    }
+
+    /// Those that fell so before.
+    pub fn of(seed: u64) -> Dice {
+        let seed = seed | 1;
         Dice { seed, state: seed }
+    }
+
+    /// Whether something happens that happens `percent` times in a hundred.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of them.
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize].clone()
     }
 
     /// Xorshift, good enough to be unsystematic.

@@ -1,17 +1,22 @@
-//! A [`Binder`] has the values of a statement being written, and knows of each where it came from, so that the statement
-//! can be bound again for another request of the same outline ([`super::super::stencil`]).
+//! A [`Statement`] and how it comes by its values: what a request or a policy says is bound, never text. Its [`Binder`]
+//! knows of each value where it came from, so that the statement can be bound again for another request of the same
+//! outline ([`super::stencil`]), and which tables [`super::access`] was asked for.
+
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 
-use super::super::access::Caller;
-use super::super::policy::Auth;
-use super::super::reading::Reading;
+use super::access::Caller;
+use super::policy::Auth;
+use super::reading::Reading;
 
 /// A statement and what it is bound to.
 #[derive(Debug, Default)]
 pub struct Statement {
     pub sql: String,
     pub values: Vec<Value>,
+    /// The only tables that it may read, where policies hold its caller back: those that [`super::access`] was asked for.
+    pub reads: Option<Arc<[String]>>,
 }
 
 /// Where a value comes from.
@@ -27,11 +32,13 @@ pub enum Slot {
     Offset,
 }
 
+/// The values of a statement being written.
 #[derive(Debug, Default)]
 pub struct Binder {
     values: Vec<Value>,
     /// Of each value; of none, once one was bound that is this request's alone.
     slots: Option<Vec<Slot>>,
+    reads: Vec<String>,
 }
 
 impl Binder {
@@ -42,7 +49,7 @@ impl Binder {
 
     /// Whose first parameters are these.
     pub fn after(values: Vec<Value>) -> Binder {
-        Binder { values, slots: None }
+        Binder { values, ..Binder::default() }
     }
 
     /// The parameter that stands for `value`, which is of this request alone.
@@ -78,7 +85,18 @@ impl Binder {
         self.slots.take()
     }
 
+    /// Takes note that [`super::access`] was asked for these tables.
+    pub fn admit(&mut self, tables: &[String]) {
+        self.reads.extend_from_slice(tables);
+    }
+
     pub fn statement(self, sql: String) -> Statement {
-        Statement { sql, values: self.values }
+        Statement { sql, values: self.values, reads: None }
+    }
+
+    /// One that only reads, and for a caller who is held back only what [`super::access`] was asked for.
+    pub fn reading(self, sql: String, caller: &Caller) -> Statement {
+        let reads = (!caller.is_service()).then(|| self.reads.into());
+        Statement { sql, values: self.values, reads }
     }
 }
