@@ -16,7 +16,7 @@ use tenantry::auth::scope::Scopes;
 use tenantry::auth::{KeyRing, Mint, Signer, Verifier};
 use tenantry::cache::{Cache, Key, Memory, Put, Terms};
 use tenantry::config::{self, Level};
-use tenantry::queue::{Claim, JobRequest, Queue, QueueName, Waiters};
+use tenantry::queue::{Batch, Claim, JobRequest, Queue, QueueName, Waiters};
 use tenantry::sql::{self, Caller, Request};
 use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party};
 use tokio::runtime::Runtime;
@@ -210,7 +210,7 @@ fn queue(c: &mut Criterion) {
         let claim = Claim::new(1, 60).expect("a claim");
         let one = async || {
             let payload = RawValue::from_string("{}".to_owned()).expect("JSON");
-            queue.enqueue(&name_of_it, vec![JobRequest::plain(payload).check()], "bench", None).await?;
+            queue.enqueue(&name_of_it, Batch::of_one(JobRequest::plain(payload).check()?), "bench", None).await?;
             let job = queue.claim(std::slice::from_ref(&name_of_it), claim).await?.jobs.remove(0);
             queue.ack(job.id, &job.lease_token.to_string(), None).await
         };

@@ -89,7 +89,7 @@ fn no_job_is_lost_and_none_is_finished_twice_whoever_dies() {
 /// Adds a job, some of them to come after the one `before`, and asks again under the same key until there is an answer.
 fn add(tenant: &TenantClient, ledger: &Ledger, producer: usize, n: usize, before: Option<String>) -> String {
     let priority = chance(producer, n) % 3;
-    let before = before.filter(|_| n % 3 > 0);
+    let before = before.filter(|_| !n.is_multiple_of(3));
     let depends_on: Vec<_> = before.iter().collect();
     let job = json!({ "payload": priority, "priority": priority, "max_attempts": 1_000, "depends_on": depends_on });
     let id = eventually("a job is added", || {

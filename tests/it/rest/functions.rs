@@ -16,7 +16,7 @@ fn application() -> TempDir {
     std::fs::create_dir(&functions).unwrap();
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/rest/functions");
     for file in std::fs::read_dir(own).unwrap().flatten() {
-        std::fs::copy(file.path(), functions.join(file.file_name())).unwrap();
+        std::fs::write(functions.join(file.file_name()), std::fs::read(file.path()).unwrap()).unwrap();
     }
     folder
 }
