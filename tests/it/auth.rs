@@ -40,6 +40,7 @@ fn every_wrong_token_is_answered_alike() {
         add(alg, format!("{unsigned}."));
         add(alg, format!("{unsigned}.AA"));
     }
+    add("the role that no policy holds back", good(&tenant).with("role", json!("service")).sign());
     for secret in [RSA_PUBLIC.as_bytes(), RSA_PUBLIC.trim_end().as_bytes()] {
         add("a public key as a secret", good(&tenant).header("kid", json!("r")).hs256(secret));
     }

@@ -1,5 +1,6 @@
 //! Policies, seen from outside: who sees and writes which rows of an application whose policies are a folder of SQL.
 
+mod asked;
 mod leak;
 mod world;
 

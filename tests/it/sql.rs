@@ -35,6 +35,13 @@ fn the_shapes_are_exactly_these() {
 }
 
 #[test]
+fn mathematical_functions_are_there() {
+    let tenant = Server::shared().tenant("math");
+    let rows = tenant.rows("SELECT sqrt(16), pow(2, 10), ceil(1.2), floor(-1.2), ln(1), sqrt(-1), mod(7, 4)", json!([]));
+    assert_eq!(rows, json!([[4.0, 1024.0, 2.0, -2.0, 0.0, null, 3.0]]));
+}
+
+#[test]
 fn a_statement_may_ask_for_the_rowid_that_the_one_before_made() {
     let tenant = Server::shared().tenant("rowid");
     tenant
