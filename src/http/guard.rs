@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_token};
 use crate::error::{Code, Error, Result};
 use crate::rest::Dialect;
+use crate::sql;
 use crate::system::{Mark, Systems};
 use crate::tenant::lease::{Files, lease_of};
 use crate::tenant::registry::{Moment, Registry, Tenant};
@@ -117,6 +118,11 @@ impl TenantCall {
             .hint("Its rows are at /rest/v1. SQL is for tokens with the role service."))
     }
 
+    /// Who sends SQL; refused like [`TenantCall::sql_scopes`].
+    pub fn sql_caller(&self) -> Result<sql::Caller> {
+        Ok(sql::Caller { subject: self.claims.sub.clone(), scopes: self.sql_scopes()? })
+    }
+
     /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
     /// wait for leases, and should not wait for a client that dribbles.
     pub async fn lease(&self) -> Result<Lease> {
@@ -147,6 +153,14 @@ impl FromRequest for Caller {
 }
 
 impl Caller {
+    /// Who sends SQL to the database beside the queue and the cache; only a tenant has one.
+    pub fn sql_caller(&self) -> Result<sql::Caller> {
+        match &self.whose {
+            Whose::Tenant(call) => call.sql_caller(),
+            Whose::Operator(_) => Err(Error::bad_request("the operator's queue and cache have no database beside them")),
+        }
+    }
+
     /// Keeps the files open until it is dropped; taken once the body is there, as [`TenantCall::lease`] is.
     pub async fn lease(&self) -> Result<Files> {
         match &self.whose {

@@ -155,8 +155,11 @@ pub(super) fn put(
     now: Millis,
 ) -> Result<(Webhook, bool)> {
     let (number, _) = queue_of(tx, queue, now)?;
-    let before = tx.row(SECRET, [queue.as_str()], |row| row.get::<_, Vec<u8>>(0))?.map(Secret::from_bytes);
-    if before.is_none() && tx.row(COUNT, [], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= WEBHOOKS_MAX {
+    let before = tx.row(SECRET, [queue.as_str()], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?)))?;
+    let is_new = before.is_none();
+    // Another target gets a secret of its own: with the old one it could sign what the old target takes for ours.
+    let before = before.filter(|(_, url)| *url == new.url).map(|(secret, _)| Secret::from_bytes(secret));
+    if is_new && tx.row(COUNT, [], |row| row.get::<_, i64>(0))?.unwrap_or(0) >= WEBHOOKS_MAX {
         return Err(
             Error::conflict(format!("there are {WEBHOOKS_MAX} webhooks, the most there can be")).hint("Delete one that is not used.")
         );
@@ -319,7 +322,7 @@ fn no_webhook(queue: &QueueName) -> Error {
     Error::not_found(format!("the queue {} has no webhook", queue.as_str())).hint("PUT /v1/queues/{queue}/webhook gives it one.")
 }
 
-const SECRET: &str = "SELECT w.secret FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
+const SECRET: &str = "SELECT w.secret, w.url FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1";
 
 const COUNT: &str = "SELECT count(*) FROM webhooks";
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::access::Caller;
+use super::access::{self, Caller};
 use super::body::too_large;
 use super::media::Media;
 use super::schema::Schema;
@@ -69,20 +69,21 @@ impl Batch {
     }
 
     pub fn look(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        self.each(setting, |operation| match operation {
+        self.each(schema, setting, |operation| match operation {
             Operation::Rows(task) => read::rows(reader, schema, setting, task),
             Operation::Call(call) => call.run(reader, schema, setting),
         })
     }
 
     pub fn write(&self, tx: &WriteTx<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        let subject = &setting.caller.claims.sub;
+        // What one role was answered is not another's to be told again.
+        let subject = &format!("{} {}", setting.caller.claims.role, setting.caller.claims.sub);
         if let Some(key) = &self.key
             && let Some(body) = ANSWERS.answered(tx, subject, key)?
         {
             return Ok(Answer { replayed: true, ..answer(body) });
         }
-        let answer = self.each(setting, |operation| match operation {
+        let answer = self.each(schema, setting, |operation| match operation {
             Operation::Rows(task) if task.verb == Verb::Get => read::rows(tx, schema, setting, task),
             Operation::Rows(task) => write::rows(tx, schema, setting, task),
             Operation::Call(call) => call.run(tx, schema, setting),
@@ -94,10 +95,11 @@ impl Batch {
     }
 
     /// The operations' answers, one after the other; the first that fails is the batch's.
-    fn each(&self, setting: &Setting, run: impl Fn(&Operation) -> Result<Answer>) -> Result<Answer> {
+    fn each(&self, schema: &Schema, setting: &Setting, run: impl Fn(&Operation) -> Result<Answer>) -> Result<Answer> {
         let mut out = b"{\"results\":[".to_vec();
         for (at, operation) in self.operations.iter().enumerate() {
-            let one = run(operation).and_then(Answer::succeeded).map_err(|error| refusal::translate(error).at(&place(at)))?;
+            let told = |error| refusal::translate(access::told(&setting.caller, schema, error)).at(&place(at));
+            let one = run(operation).and_then(Answer::succeeded).map_err(told)?;
             if at > 0 {
                 out.push(b',');
             }

@@ -88,11 +88,11 @@ impl Call {
         let Some((last, before)) = self.function.statements.split_last() else { return Ok(Answer::default()) };
         before.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
         let table_ = shape.table(table);
-        let (rows, mut values) = self.rows(reader, last, table_, setting)?;
+        let (rows, values) = self.rows(reader, last, table_, setting)?;
         let many = self.function.returns.is_many();
         let names: Vec<_> = table_.columns.iter().map(|column| expression::identifier(&column.name)).collect();
-        let sql = format!("WITH r({}) AS ({rows}) SELECT * FROM r{}", names.join(","), if many { "" } else { " LIMIT 1" });
-        values.shrink_to_fit();
+        // Materialized: a filter of the caller's is not to run on rows that the function leaves out.
+        let sql = format!("WITH r({}) AS MATERIALIZED ({rows}) SELECT * FROM r{}", names.join(","), if many { "" } else { " LIMIT 1" });
         let given = Given { sql, values, many, bare: matches!(self.function.returns, Returns::Values { .. }) };
         let mut plan = Plan::new(&shape, self.task.query()?, table, setting.dialect.unindexed)?;
         plan.given = Some(given);

@@ -105,6 +105,11 @@ fn each(
     Ok(if parts.is_empty() { of_none.to_owned() } else { parts.join(between) })
 }
 
+/// Whether a pattern may be longer than SQLite takes, once it is spelled as SQLite reads it.
+pub fn is_long(pattern: &str) -> bool {
+    2 * pattern.len() > PATTERN_SAFE
+}
+
 fn compare(renderer: &mut Renderer<'_>, value: &Expression, comparison: Comparison, text: &str, literal: Option<usize>) -> Result<String> {
     let sql = &value.sql;
     let is_pattern = matches!(comparison, Comparison::Like | Comparison::Ilike | Comparison::Match | Comparison::Imatch);
@@ -112,7 +117,7 @@ fn compare(renderer: &mut Renderer<'_>, value: &Expression, comparison: Comparis
         return Err(refusal::no_operator(value.kind().name()));
     }
     // A pattern that is none, or too long, is told by the first row it is compared with.
-    if matches!(comparison, Comparison::Match | Comparison::Imatch) || (is_pattern && 2 * text.len() > PATTERN_SAFE) {
+    if matches!(comparison, Comparison::Match | Comparison::Imatch) || (is_pattern && is_long(text)) {
         renderer.may_raise();
     }
     let operator = match comparison {

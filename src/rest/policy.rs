@@ -20,6 +20,7 @@ mod statements;
 mod tree;
 mod vocabulary;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,8 +116,12 @@ fn names(roles: &[Role], role: Option<&str>) -> bool {
 impl Policies {
     /// Those of the folder in `migrations`, in the order of its files' names; none if there is no such folder. Blocking.
     pub fn of_migrations(migrations: Option<&Path>) -> Result<Arc<Policies>> {
-        let folder = migrations.map(|migrations| migrations.join(FOLDER)).filter(|folder| folder.is_dir());
-        folder.map_or_else(|| Ok(Arc::default()), |folder| Policies::load(&folder))
+        match migrations.map(|migrations| migrations.join(FOLDER)) {
+            Some(folder) if !matches!(std::fs::metadata(&folder), Err(error) if error.kind() == ErrorKind::NotFound) => {
+                Policies::load(&folder)
+            }
+            _ => Ok(Arc::default()),
+        }
     }
 
     /// Those of the `.sql` files in `folder`. Blocking.
@@ -156,8 +161,9 @@ impl Policies {
         Ok(Arc::new(policies))
     }
 
+    /// Whether nothing holds roles back: there is neither a policy nor a grant.
     pub fn is_empty(&self) -> bool {
-        self.policies.is_empty()
+        self.policies.is_empty() && self.grants.is_empty()
     }
 
     /// How many policies and grants.

@@ -12,9 +12,11 @@ use rusqlite::types::Value;
 
 use super::Task;
 use super::access::Caller;
+use super::reading::Reading;
 use super::render::Member;
 use super::schema::Schema;
 use super::statement::{Slot, Statement};
+use super::{conditions, refusal};
 use crate::error::Result;
 
 /// Of all stencils together, in bytes.
@@ -36,12 +38,19 @@ impl Stencil {
         Stencil { sql: statement.sql.clone(), members, slots, reads: statement.reads.clone() }
     }
 
-    /// The statement for `task`. `Err` where a literal cannot be read.
+    /// The statement for `task`. `Err` where a literal cannot be read, or needs a statement of its own.
     pub fn filled(&self, task: &Task, caller: &Caller) -> Result<Statement> {
         let value = |slot: &Slot| {
             Ok(match slot {
                 Slot::Common(value) => value.clone(),
-                Slot::Literal(number, reading) => reading.read(task.outline.literal(*number))?,
+                Slot::Literal(number, reading) => {
+                    let text = task.outline.literal(*number);
+                    // A long pattern may raise, and this statement may have been made for a short one, without a guard.
+                    if matches!(reading, Reading::Like | Reading::Ilike) && conditions::is_long(text) {
+                        return Err(refusal::not_here("a long pattern in a statement made for another"));
+                    }
+                    reading.read(text)?
+                }
                 Slot::Who(auth) => caller.answer(auth),
                 Slot::Limit => Value::Integer(task.page.limit_bound().unwrap_or(-1)),
                 Slot::Offset => Value::Integer(task.page.offset_bound()),

@@ -167,6 +167,7 @@ impl Write<'_> {
         let wants = self.wants_keys(Command::Insert, merges)?;
         let returning = self.returning(wants)?;
         let by_default = self.is_by_default();
+        let held = merges && !self.open(Command::Update, &mut Binder::default())?.is_empty();
         let mut written = Written { merges, ..Written::default() };
         let mut statement = Statement::default();
         let mut last = None;
@@ -179,7 +180,6 @@ impl Write<'_> {
             for (at, &column) in given.iter().enumerate() {
                 statement.values[at] = self.value(row, column)?;
             }
-            let held = statement.values.len() > given.len();
             last = Some(given);
             let (keys, rows, inserted) = (written.keys.len(), written.rows, written.inserted);
             self.run(&statement, wants, &mut written)?;

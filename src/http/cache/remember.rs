@@ -44,6 +44,7 @@ pub struct RememberBody {
 
 /// What is asked, and how the answer is kept.
 struct Asked {
+    caller: Caller,
     key: Key,
     query: Arc<sql::Query>,
     id: QueryId,
@@ -62,8 +63,9 @@ pub async fn remember(
     body: Json<RememberBody>,
 ) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
-    call.claims.require(Scope::SqlRead)?;
-    let asked = Asked::new(remembered(&request, &query.0)?, body.0)?;
+    let caller = call.sql_caller()?;
+    caller.scopes.require(Scope::SqlRead)?;
+    let asked = Asked::new(caller, remembered(&request, &query.0)?, body.0)?;
     let until = Instant::now() + WAIT;
     for _ in 0..WAITS {
         // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
@@ -90,14 +92,14 @@ pub async fn forget(call: TenantCall, request: HttpRequest, query: Query<KeyQuer
 }
 
 impl Asked {
-    fn new(key: Key, body: RememberBody) -> Result<Asked> {
+    fn new(caller: Caller, key: Key, body: RememberBody) -> Result<Asked> {
         let RememberBody { sql, params, integers, ttl, jitter, tags } = body;
         let seconds = |what, given: Option<i64>| given.map(|given| Seconds::new(what, given)).transpose();
         let tags = tags.iter().map(|tag| Tag::parse(tag)).collect::<Result<_>>()?;
         let terms = Terms::new(Wanted { ttl: seconds("ttl", ttl)?, jitter: seconds("jitter", jitter)?, tags, ..Wanted::default() })?;
         let query = sql::Query { sql, params, integers };
         let spelled = serde_json::to_vec(&query).map_err(|error| Error::internal("a query cannot be spelled out", &error))?;
-        Ok(Asked { key, id: QueryId::of(&spelled), query: Arc::new(query), terms, lasting: ttl.is_none() })
+        Ok(Asked { caller, key, id: QueryId::of(&spelled), query: Arc::new(query), terms, lasting: ttl.is_none() })
     }
 
     /// Asks the database, and keeps the answer where `making` entitles to.
@@ -111,8 +113,7 @@ impl Asked {
         making: Option<Making>,
     ) -> Result<HttpResponse> {
         unread.admit(lease)?;
-        let caller = Caller { subject: call.claims.sub.clone(), scopes: call.claims.scopes };
-        let made = self.query.make(lease.database(), lease.plan(), caller, self.lasting).await?;
+        let made = self.query.make(lease.database(), lease.plan(), self.caller, self.lasting).await?;
         slow.note(call.tenant.id.uuid(), "database", "remember", made.took, 1, call.request_id);
         let body = actix_web::web::Bytes::from(made.body);
         let kept = match (making, made.seen) {

@@ -2,7 +2,6 @@
 //! job or the server is killed. Two files are committed one after the other, the database first; an `ack` that is
 //! repeated finds the effect there and only finishes the job.
 
-use crate::auth::Claims;
 use crate::auth::scope::Scope;
 use crate::error::{Code, Error, Result};
 use crate::queue::{JobId, Queue};
@@ -13,16 +12,15 @@ use crate::tenant::Lease;
 /// Applies the statements and finishes the job; whether they ran now, not before. Errors: those of statements, with
 /// nothing applied; `lease_lost`, whose `details` say `applied` if they were.
 pub(super) async fn ack(
-    claims: &Claims,
+    caller: Caller,
     lease: &Lease,
     queue: &Queue<'_>,
     (id, token): (JobId, &str),
     result: Option<String>,
     statements: Vec<Statement>,
 ) -> Result<bool> {
-    claims.require(Scope::SqlWrite)?;
+    caller.scopes.require(Scope::SqlWrite)?;
     let Some(until) = queue.held_until(id, token).await? else { return Ok(false) };
-    let caller = Caller { subject: claims.sub.clone(), scopes: claims.scopes };
     let once = Once { job: id.into(), until };
     let applied = once::apply(lease.database(), lease.plan(), caller, statements, once).await?.ok_or_else(|| too_late(id))?;
     queue.ack(id, token, result).await.map_err(|error| error.detail("applied", true))?;

@@ -90,14 +90,14 @@ pub async fn ack(call: Caller, id: Path<String>, body: Json<AckBody>, waiters: D
     call.claims.require(Scope::QueueConsume)?;
     let (id, AckBody { lease_token, result, statements }) = (JobId::parse(&id)?, body.0);
     let result = result.map(|result| note("result", result)).transpose()?;
+    let caller = statements.is_some().then(|| call.sql_caller()).transpose()?;
     let files = call.lease().await?;
     let queue = Queue::new(files.queue(), &waiters);
-    let applied = match (statements, &files) {
-        (Some(statements), Files::Tenant(lease)) => {
-            Some(effect::ack(&call.claims, lease, &queue, (id, &lease_token), result, statements).await?)
+    let applied = match (statements.zip(caller), &files) {
+        (Some((statements, caller)), Files::Tenant(lease)) => {
+            Some(effect::ack(caller, lease, &queue, (id, &lease_token), result, statements).await?)
         }
-        (Some(_), Files::Operator(_)) => return Err(Error::bad_request("statements: the operator's queue has no database beside it")),
-        (None, _) => queue.ack(id, &lease_token, result).await.map(|()| None)?,
+        _ => queue.ack(id, &lease_token, result).await.map(|()| None)?,
     };
     Ok(HttpResponse::Ok().json(JobReply { job: JobStep { applied, ..JobStep::at(id, State::Done) } }))
 }

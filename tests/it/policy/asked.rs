@@ -80,3 +80,55 @@ fn what_is_remembered_of_one_users_request_answers_another_with_the_others_rows(
         assert_eq!(got(&tenant, "notes?select=id&id=gt.1&order=id"), json!([{ "id": 2 }, { "id": 3 }]));
     }
 }
+
+#[test]
+fn no_door_to_sql_is_open_to_a_role_that_policies_hold_back() {
+    let tenant = tenant();
+    let scopes = ["sql:read", "sql:write", "sql:schema", "cache", "queue:produce", "queue:consume"];
+    let body = json!({ "role": "authenticated", "sub": "ann", "scopes": scopes, "expires_in_s": 600 });
+    let token = shared().admin().post(&format!("/admin/v1/tenants/{}/tokens", tenant.id), body).expect(201).json();
+    let ann = tenant.with_token(token["token"].as_str().unwrap());
+
+    // What a service token had remembered is not handed on either.
+    let asked = json!({ "sql": "SELECT text FROM notes" });
+    tenant.post("/v1/cache/all/remember", asked.clone()).expect(200);
+    ann.post("/v1/cache/all/remember", asked).refused(403, "forbidden");
+
+    ann.post("/v1/queues/q/jobs", json!({ "payload": {} })).expect(201);
+    let claimed = ann.post("/v1/queues/q/claim", json!({ "max": 1, "lease_s": 60 })).expect(200).json();
+    let (id, lease) = (claimed["jobs"][0]["id"].as_str().unwrap(), &claimed["jobs"][0]["lease_token"]);
+    let ack = |statements: Value| json!({ "lease_token": lease, "statements": statements });
+    let path = format!("/v1/jobs/{id}/ack");
+    ann.post(&path, ack(json!([{ "sql": "UPDATE notes SET owner = 'ann'" }]))).refused(403, "forbidden");
+    assert_eq!(got(&ann, "notes?select=id&order=id"), json!([{ "id": 1 }, { "id": 2 }]));
+    ann.post(&path, json!({ "lease_token": lease })).expect(200);
+
+    let pipeline = json!({ "requests": [{ "type": "execute", "stmt": { "sql": "SELECT 1" } }] });
+    ann.post("/v3/pipeline", pipeline).refused(403, "forbidden");
+    ann.post("/v1/sql", json!({ "statements": [{ "sql": "SELECT 1" }] })).refused(403, "forbidden");
+}
+
+#[test]
+fn a_statement_made_for_a_short_pattern_is_not_used_for_one_that_may_raise() {
+    let tenant = tenant();
+    let bob = user(shared(), &tenant, "authenticated", "bob");
+    let long = "a".repeat(200);
+    for pattern in ["a", &long, "a", &long] {
+        // Note 1 and 2 are hidden from bob, and of 1 the first filter is true.
+        let rows = got(&bob, &format!("notes?select=id&owner=gte.ann&id=eq.1&text=like.{pattern}"));
+        assert_eq!(rows, json!([]), "{}", pattern.len());
+    }
+}
+
+#[test]
+fn a_batch_tells_a_role_no_more_of_an_error_than_a_request_does() {
+    let tenant = tenant();
+    tenant.script("CREATE TRIGGER keeps AFTER INSERT ON notes BEGIN INSERT INTO vault VALUES (1, 1, 'twice'); END");
+    let row = json!({ "owner": "ann" });
+    let alone = ann(&tenant).post("/rest/v1/notes", row.clone());
+    let batch = json!({ "operations": [{ "method": "POST", "path": "notes", "body": row }] });
+    let together = ann(&tenant).post("/rest/v1/", batch);
+    for answer in [alone, together] {
+        assert_eq!((answer.status, answer.text().contains("vault")), (409, false), "{}", answer.text());
+    }
+}
