@@ -90,6 +90,8 @@ pub struct Database {
     open: RwLock<Option<Arc<Open>>>,
     /// Single flight for opening.
     opening: tokio::sync::Mutex<()>,
+    /// Held on the lane that opens it.
+    opening_here: Mutex<()>,
     /// What was open last: gone before the file is opened again.
     last: Mutex<Weak<Open>>,
     failed: Mutex<Option<(Instant, Error)>>,
@@ -155,6 +157,7 @@ impl Database {
             options,
             open: RwLock::default(),
             opening: tokio::sync::Mutex::default(),
+            opening_here: Mutex::default(),
             last: Mutex::default(),
             failed: Mutex::default(),
             damaged: AtomicBool::default(),

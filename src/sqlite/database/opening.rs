@@ -114,6 +114,11 @@ impl Database {
     }
 
     fn open_here(&self, room: Descriptors) -> Result<Arc<Open>> {
+        // Who asked for an opening that still runs may be gone, and with him his place in `opening`.
+        let _one = self.opening_here.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = self.current() {
+            return Ok(open);
+        }
         let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
         if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
             return Err(busy());
