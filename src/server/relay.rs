@@ -164,7 +164,7 @@ impl Inner {
             if standing.to_sweep || any_refused {
                 outbox::sweep(lease.database(), mark.at, mark.refused).await?;
             }
-            if taken == TakenIn::Full || standing.letters.is_empty() && !any_refused {
+            if taken == TakenIn::Full || standing.letters.is_empty() && !any_refused && !mark.is_behind {
                 return Ok(());
             }
             let letter = |letter: outbox::Letter| Letter::new(letter.id, letter.queue, letter.payload, letter.options);
