@@ -126,8 +126,14 @@ impl Inner {
         let mut closing = self.closing.subscribe();
         let (mut listening, mut lingers_until) = (None, Instant::now());
         let (mut pushed, mut permits, mut still_due) = (Vec::new(), Vec::new(), 0);
+        let mut relay_at = Instant::now();
         while !*closing.borrow() {
             let had_room = !permits.is_empty();
+            // The moment may have been left by the relay. While it lasts it may be left again.
+            if Instant::now() >= relay_at {
+                self.relay_first(whose).await;
+                relay_at = Instant::now() + RETRY;
+            }
             let look = self.look(whose, under_way, permits.len(), &pushed, listening.take()).await?;
             (pushed, listening) = (look.pushed, look.listening);
             let taken = look.deliveries.len();
@@ -167,6 +173,20 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Relays before the look; where that fails, the look goes on, and the tenant is not left before it has been made good.
+    async fn relay_first(&self, whose: Whose) {
+        let relayed = async {
+            let _turn = self.turn().await?;
+            match self.files(whose).await? {
+                Files::Tenant(lease) => self.relay.relay(&lease).await,
+                Files::Operator(_) => Ok(()),
+            }
+        };
+        if let Err(error) = relayed.await {
+            tracing::warn!(%error, "an outbox could not be relayed; it is tried again");
+        }
     }
 
     /// One look into the tenant's queue, with room for so many deliveries.
@@ -219,7 +239,11 @@ impl Inner {
             let _ = tokio::time::timeout(BREATH, self.wakeups.released()).await;
             return Ok(false);
         };
+        // After the asking is counted: what the relay left before that is what is looked for here.
         let _turn = self.turn().await?;
+        if let Files::Tenant(lease) = self.files(whose).await? {
+            self.relay.relay(&lease).await?;
+        }
         resting.settle(next_at().await?).await
     }
 
