@@ -35,6 +35,8 @@ pub struct Mark {
     pub at: i64,
     /// Refused, as far as the database has not been told.
     pub refused: Vec<(i64, String)>,
+    /// A part was left behind in a full file, as far as is known; taking in, also of nothing, settles it.
+    pub is_behind: bool,
 }
 
 /// What became of letters that were brought.
@@ -95,7 +97,7 @@ fn not_options() -> Error {
 pub(super) fn mark(reader: &Reader<'_>) -> Result<Mark> {
     reader.snapshot()?;
     let at = reader.row(MARK, [], |row| row.get(0))?.unwrap_or_default();
-    Ok(Mark { at, refused: reader.rows(REFUSED, [], |row| Ok((row.get(0)?, row.get(1)?)))? })
+    Ok(Mark { at, is_behind: retry_at(reader)?.is_some(), refused: reader.rows(REFUSED, [], |row| Ok((row.get(0)?, row.get(1)?)))? })
 }
 
 /// When a full file is to be tried again.

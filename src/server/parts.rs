@@ -123,7 +123,7 @@ impl Parts {
 
         let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
         let waiters = Arc::new(Waiters::new(wakeups.clone()));
-        let relay = Relay::new(layout, registry.clone(), triples.clone(), waiters.clone());
+        let relay = Relay::new(layout, systems.app.clone(), registry.clone(), triples.clone(), waiters.clone());
         let parts = waker::Parts {
             app: systems.app.clone(),
             wakeups,
@@ -217,6 +217,9 @@ impl Parts {
             if tokio::time::timeout_at(until, &mut task).await.is_err() {
                 task.abort();
             }
+        }
+        if let Err(error) = self.relay.leave_rest().await {
+            tracing::error!(%error, "outboxes that are not relayed yet may be found only when somebody opens their databases");
         }
         self.triples.close(self.grace).await;
         self.systems.close().await;

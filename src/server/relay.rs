@@ -3,8 +3,9 @@
 //! and not closed. What it knows is in the files: the queue has the mark, in the transaction that adds the jobs, and the
 //! rows behind it are swept away after that. So a crash at any moment costs a look, and no row is lost or taken twice.
 //!
-//! Bounds: [`RELAYED_MAX`] tenants at once, each of which is remembered once while it waits. What a full queue leaves in
-//! the outbox has a moment in `app` at which the waker brings it here again.
+//! Bounds: [`RELAYED_MAX`] tenants at once, each of which is remembered once while it waits. Nobody is waited for here:
+//! whoever cannot be relayed now (its queue is full, it is suspended, something failed, the server closes) has a moment in
+//! `app` at which the waker relays it again, since its database's log, by which a start finds it, may be emptied by then.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,10 +13,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
+use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Result};
 use crate::queue::{Letter, Queue, TakenIn, Waiters};
 use crate::sql::outbox;
+use crate::system::App;
 use crate::tenant::lease::lease;
 use crate::tenant::registry::Registry;
 use crate::tenant::{Layout, Lease, Role, TenantId, Triples};
@@ -34,6 +38,7 @@ pub struct Relay {
 
 struct Inner {
     layout: Layout,
+    app: App,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
     waiters: Arc<Waiters>,
@@ -69,10 +74,10 @@ impl Line {
 
 impl Relay {
     /// Watches the tenants' databases from now on.
-    pub fn new(layout: Layout, registry: Arc<Registry>, triples: Arc<Triples>, waiters: Arc<Waiters>) -> Relay {
+    pub fn new(layout: Layout, app: App, registry: Arc<Registry>, triples: Arc<Triples>, waiters: Arc<Waiters>) -> Relay {
         let watched = triples.clone();
         let (line, news, closing) = (Mutex::default(), Notify::new(), watch::Sender::new(false));
-        let inner = Arc::new(Inner { layout, registry, triples, waiters, line, news, closing });
+        let inner = Arc::new(Inner { layout, app, registry, triples, waiters, line, news, closing });
         let told = Arc::downgrade(&inner);
         watched.watch(outbox::ANY_LEFT, move |id, written| {
             if written.has(outbox::VIEW)
@@ -119,6 +124,15 @@ impl Relay {
         self.inner.closing.send_replace(true);
     }
 
+    /// Leaves those who are still in line, or were being relayed when the run was cut short, to the next start.
+    pub async fn leave_rest(&self) -> Result<()> {
+        let rest = {
+            let line = self.inner.line();
+            line.known.union(&line.under_way).map(|id| id.uuid()).collect()
+        };
+        self.inner.leave(rest, now_ms()).await
+    }
+
     /// Relays all that stands in the tenant's outbox, or as much as its queue takes.
     pub async fn relay(&self, lease: &Lease) -> Result<()> {
         self.inner.relay(lease).await
@@ -137,21 +151,29 @@ impl Inner {
 
     async fn relay_one(self: Arc<Self>, id: TenantId) {
         let relayed = async { self.relay(&lease(&self.registry, &self.triples, id).await?).await };
-        let outcome = relayed.await;
-        self.line().under_way.remove(&id);
-        match outcome {
-            Ok(()) => self.news.notify_one(),
-            // It is no more, or sleeps: whoever opens its database again is told.
-            Err(error) if matches!(error.code(), Code::TenantSuspended | Code::Unauthenticated | Code::ShuttingDown) => {}
-            Err(error) => {
+        if let Err(error) = relayed.await {
+            // It sleeps, and so will its moment; or is no more, and has none.
+            let is_away = matches!(error.code(), Code::TenantSuspended | Code::Unauthenticated | Code::ShuttingDown);
+            if !is_away {
                 tracing::warn!(tenant = %id, %error, "an outbox could not be relayed; it is tried again");
+            }
+            let at = now_ms() + if is_away { 0 } else { RETRY.as_millis() as Millis };
+            if let Err(error) = self.leave(vec![id.uuid()], at).await {
+                tracing::error!(tenant = %id, %error, "an outbox could not be left for later; it is tried again");
+                // A slot is held meanwhile, but nobody gets far while `app` cannot be written.
                 let mut closing = self.closing.subscribe();
-                let _ = tokio::time::timeout(RETRY, closing.wait_for(|closing| *closing)).await;
-                if !*self.closing.borrow() {
-                    self.join(id);
+                if tokio::time::timeout(RETRY, closing.wait_for(|closing| *closing)).await.is_err() {
+                    self.line().join(id);
                 }
             }
         }
+        self.line().under_way.remove(&id);
+        self.news.notify_one();
+    }
+
+    /// From the commit on the waker relays them at `at`, also after a crash.
+    async fn leave(&self, tenants: Vec<Uuid>, at: Millis) -> Result<()> {
+        if tenants.is_empty() { Ok(()) } else { self.app.wakeups_by(tenants, at).await }
     }
 
     async fn relay(&self, lease: &Lease) -> Result<()> {
@@ -164,7 +186,7 @@ impl Inner {
             if standing.to_sweep || any_refused {
                 outbox::sweep(lease.database(), mark.at, mark.refused).await?;
             }
-            if taken == TakenIn::Full || standing.letters.is_empty() && !any_refused {
+            if taken == TakenIn::Full || standing.letters.is_empty() && !any_refused && !mark.is_behind {
                 return Ok(());
             }
             let letter = |letter: outbox::Letter| Letter::new(letter.id, letter.queue, letter.payload, letter.options);

@@ -8,7 +8,7 @@ use rusqlite::Row;
 use rusqlite::types::Value;
 
 use crate::clock::{Millis, now_ms};
-use crate::error::Result;
+use crate::error::{Code, Result};
 use crate::sqlite::{Database, Limits};
 
 /// Has a row if there is something to relay; asked when a database is opened.
@@ -74,23 +74,30 @@ pub async fn read(database: &Arc<Database>, mark: i64) -> Result<Standing> {
 }
 
 /// Sweeps away what stands up to `mark`, in several transactions, the rows of `refused` to where their reasons are shown.
+/// A full database has no room for these: then they go, since otherwise nothing would ever be swept.
 pub async fn sweep(database: &Arc<Database>, mark: i64, refused: Vec<(i64, String)>) -> Result<()> {
-    let refused = Arc::new(refused);
+    let mut refused = Arc::new(refused);
     loop {
-        let refused = refused.clone();
+        let kept = refused.clone();
         let step = move |tx: &crate::sqlite::WriteTx<'_>| {
             let now = now_ms();
-            for (id, reason) in &*refused {
+            for (id, reason) in &*kept {
                 tx.execute(KEEP_REFUSED, (id, reason, now))?;
             }
-            if !refused.is_empty() {
+            if !kept.is_empty() {
                 tx.execute(PRUNE, (now - REFUSED_KEPT_MS, REFUSED_MAX, SWEPT as i64))?;
             }
             tx.execute(SWEPT_TO, [mark])?;
             tx.execute(SWEEP, (mark, SWEPT as i64))
         };
-        if database.write(Limits::default(), step).await? < SWEPT {
-            return Ok(());
+        match database.write(Limits::default(), step).await {
+            Err(error) if error.code() == Code::QuotaExceeded && !refused.is_empty() => {
+                tracing::warn!(rows = refused.len(), "refused rows of an outbox are not kept: their database is full");
+                refused = Arc::default();
+            }
+            Err(error) => return Err(error),
+            Ok(swept) if swept < SWEPT => return Ok(()),
+            Ok(_) => {}
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{Inner, RETRY, until};
 use crate::clock::{Millis, now_ms};
@@ -22,6 +23,9 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Between two looks of which the first found something due and nothing of it to do.
 const BREATH: Duration = Duration::from_millis(50);
+
+/// So many breaths at most, one more after each look that found it still so.
+const BREATHS_MAX: u32 = 20;
 
 /// What a look found.
 struct Look {
@@ -68,38 +72,69 @@ enum Whose {
 impl Inner {
     pub(super) async fn tend(self: Arc<Self>, due: Due) {
         self.wakeups.begun(due.tenant, due.at);
-        if let Err(error) = self.tend_until_quiet(Whose::Tenant(due.tenant.into())).await {
-            tracing::warn!(tenant = %due.tenant, %error, "what is due for a tenant could not be done; it is tried again");
-            let put_off = async {
-                match self.wakeups.resting(due.tenant).await? {
-                    Some(resting) => resting.settle(Some(now_ms() + RETRY.as_millis() as Millis)).await.map(drop),
-                    None => Ok(()),
-                }
-            };
-            if let Err(error) = put_off.await {
-                tracing::error!(tenant = %due.tenant, %error, "a wake-up could not be put off");
-            }
+        let Err(error) = self.tend_until_quiet(Whose::Tenant(due.tenant.into())).await else { return };
+        tracing::warn!(tenant = %due.tenant, %error, "what is due for a tenant could not be done; it is tried again");
+        if let Err(error) = self.put_off(due.tenant).await {
+            tracing::error!(tenant = %due.tenant, %error, "a wake-up could not be put off");
+            // Its row is still due: whoever returns is begun again.
+            self.pause(RETRY).await;
         }
     }
 
-    pub(super) async fn tend_to_own(self: Arc<Self>) {
+    async fn put_off(&self, tenant: Uuid) -> Result<()> {
+        let closing = self.closing.subscribe();
+        while !*closing.borrow() {
+            if let Some(resting) = self.wakeups.resting(tenant).await? {
+                if !resting.settle(Some(now_ms() + RETRY.as_millis() as Millis)).await? {
+                    // Somebody has asked meanwhile, so it is tended to again, but not in one go.
+                    self.pause(BREATH).await;
+                }
+                return Ok(());
+            }
+            let _ = tokio::time::timeout(BREATH, self.wakeups.released()).await;
+        }
+        Ok(())
+    }
+
+    /// At most so long: closing ends it.
+    async fn pause(&self, time: Duration) {
         let mut closing = self.closing.subscribe();
+        let _ = tokio::time::timeout(time, closing.wait_for(|closing| *closing)).await;
+    }
+
+    pub(super) async fn tend_to_own(self: Arc<Self>) {
+        let closing = self.closing.subscribe();
         while !*closing.borrow() {
             if let Err(error) = self.tend_until_quiet(Whose::Operator).await {
                 tracing::warn!(%error, "what is due in the operator's queue could not be done; it is tried again");
-                // Either way it is looked at next.
-                let _ = tokio::time::timeout(RETRY, closing.wait_for(|closing| *closing)).await;
+                self.pause(RETRY).await;
             }
         }
     }
 
     async fn tend_until_quiet(self: &Arc<Self>, whose: Whose) -> Result<()> {
+        let mut under_way = UnderWay::default();
+        let outcome = self.tend_with(whose, &mut under_way).await;
+        // Also after a look that failed: a request goes on anyway, and what comes of it is to be written down.
+        while !under_way.queues.is_empty() {
+            under_way.one_ends().await;
+        }
+        outcome
+    }
+
+    async fn tend_with(self: &Arc<Self>, whose: Whose, under_way: &mut UnderWay) -> Result<()> {
         let mut closing = self.closing.subscribe();
-        let (mut under_way, mut listening, mut lingers_until) = (UnderWay::default(), None, Instant::now());
-        let (mut pushed, mut permits) = (Vec::new(), Vec::new());
+        let (mut listening, mut lingers_until) = (None, Instant::now());
+        let (mut pushed, mut permits, mut still_due) = (Vec::new(), Vec::new(), 0);
+        let mut relay_at = Instant::now();
         while !*closing.borrow() {
             let had_room = !permits.is_empty();
-            let look = self.look(whose, &under_way, permits.len(), &pushed, listening.take()).await?;
+            // The moment may have been left by the relay. While it lasts it may be left again.
+            if Instant::now() >= relay_at {
+                self.relay_first(whose).await;
+                relay_at = Instant::now() + RETRY;
+            }
+            let look = self.look(whose, under_way, permits.len(), &pushed, listening.take()).await?;
             (pushed, listening) = (look.pushed, look.listening);
             let taken = look.deliveries.len();
             for delivery in look.deliveries {
@@ -112,10 +147,11 @@ impl Inner {
             permits.clear();
             let is_due = look.next_at.is_some_and(|at| at <= now_ms());
             let room = self.requests_of_one.saturating_sub(under_way.queues.len());
+            // What a look leaves due although it had all it needs is not done any better by looking again at once.
+            let is_left = is_due && room > 0 && taken == 0 && (had_room || pushed.is_empty());
+            still_due = if is_left { BREATHS_MAX.min(still_due + 1) } else { 0 };
+            self.pause(BREATH * still_due).await;
             if is_due && !pushed.is_empty() && room > 0 {
-                if taken == 0 && had_room {
-                    tokio::time::sleep(BREATH).await;
-                }
                 permits = self.permits(room).await?;
                 continue;
             }
@@ -136,10 +172,21 @@ impl Inner {
                 _ = closing.wait_for(|closing| *closing) => {}
             }
         }
-        while !under_way.queues.is_empty() {
-            under_way.one_ends().await;
-        }
         Ok(())
+    }
+
+    /// Relays before the look; where that fails, the look goes on, and the tenant is not left before it has been made good.
+    async fn relay_first(&self, whose: Whose) {
+        let relayed = async {
+            let _turn = self.turn().await?;
+            match self.files(whose).await? {
+                Files::Tenant(lease) => self.relay.relay(&lease).await,
+                Files::Operator(_) => Ok(()),
+            }
+        };
+        if let Err(error) = relayed.await {
+            tracing::warn!(%error, "an outbox could not be relayed; it is tried again");
+        }
     }
 
     /// One look into the tenant's queue, with room for so many deliveries.
@@ -192,7 +239,11 @@ impl Inner {
             let _ = tokio::time::timeout(BREATH, self.wakeups.released()).await;
             return Ok(false);
         };
+        // After the asking is counted: what the relay left before that is what is looked for here.
         let _turn = self.turn().await?;
+        if let Files::Tenant(lease) = self.files(whose).await? {
+            self.relay.relay(&lease).await?;
+        }
         resting.settle(next_at().await?).await
     }
 
@@ -201,11 +252,12 @@ impl Inner {
         let post = self.post.clone();
         let posted = tokio::task::spawn_blocking(move || {
             let outcome = post.deliver(&delivery);
+            // Here, where it has really ended: nothing aborts this thread.
+            drop(permit);
             (delivery, outcome)
         });
         let settled = async {
             let (delivery, outcome) = posted.await.map_err(|error| Error::internal("a delivery ended early", &error))?;
-            drop(permit);
             Queue::new(self.files(whose).await?.queue(), &self.waiters).delivered(delivery, outcome).await
         };
         if let Err(error) = settled.await {

@@ -314,9 +314,11 @@ impl App {
             .await
     }
 
-    /// Wakes the audit relay, also when the outcome of the commit is not known.
+    /// Wakes the audit relay, also when the outcome of the commit is not known; and the waker: a tenant that is active
+    /// again may have a moment that came while it slept.
     pub(super) fn told<T>(&self, done: Result<T>) -> Result<T> {
         self.outbox_news().notify_one();
+        self.wakeup_news().notify_one();
         done
     }
 }

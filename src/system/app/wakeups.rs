@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::App;
 use crate::clock::Millis;
 use crate::error::Result;
-use crate::sqlite::Limits;
+use crate::sqlite::{Limits, WriteTx};
 use crate::system::column;
 
 /// A tenant whose moment has come.
@@ -27,7 +27,13 @@ impl App {
 
     /// From the commit on the tenant is looked into at `at` at the latest.
     pub async fn wakeup_by(&self, tenant: Uuid, at: Millis) -> Result<()> {
-        let done = self.db.write(Limits::default(), move |tx| tx.execute(ASK, params![tenant.to_string(), at]).map(drop)).await;
+        self.wakeups_by(vec![tenant], at).await
+    }
+
+    /// [`App::wakeup_by`] for several, in one commit.
+    pub async fn wakeups_by(&self, tenants: Vec<Uuid>, at: Millis) -> Result<()> {
+        let ask = move |tx: &WriteTx<'_>| tenants.iter().try_for_each(|id| tx.execute(ASK, params![id.to_string(), at]).map(drop));
+        let done = self.db.write(Limits::default(), ask).await;
         self.wakeups.notify_one();
         done
     }

@@ -4,6 +4,7 @@
 use super::wait::wait;
 use super::*;
 use crate::support::shim::*;
+use crate::support::within;
 
 fn shop(server: &Server) -> TenantClient {
     shop_of(server.tenant("queue"))
@@ -164,6 +165,58 @@ fn a_full_queue_leaves_the_outbox_waiting_and_takes_it_when_there_is_room() {
     let numbers: Vec<_> = came.iter().map(|payload| text(payload).trim_end_matches('x').parse::<i64>().unwrap()).collect();
     assert_eq!(numbers, (1..=90).collect::<Vec<_>>());
     until_relayed(&tenant);
+}
+
+#[test]
+fn whom_the_relay_gave_up_it_finds_again_though_nobody_sends_sql() {
+    let shim = Shim::new();
+    let mut server = Server::with(|s| shim.under(s));
+    let (suspended, left) = (shop(&server), shop(&server));
+    shim.set(&Rule { times: u64::MAX, ..Rule::new(WRITE | SYNC, "*/tenant_queue_*.sqlite*", EIO) });
+    for (tenant, hits) in [(&suspended, 0), (&left, shim.hits())] {
+        tenant.script("INSERT INTO orders VALUES (1)");
+        eventually("the queue fails", || (shim.hits() > hits).then_some(()));
+    }
+    let path = format!("/admin/v1/tenants/{}", suspended.id);
+    server.admin().patch(&path, json!({ "state": "suspended" })).expect(200);
+    shim.clear();
+    // A clean end empties the logs, by which a start finds what is left.
+    server.stop();
+    server.start_again();
+    let is_there = |tenant: &TenantClient| (tenant.get("/v1/queues/mail").json()["jobs"]["ready"] == json!(1)).then_some(());
+    let long = std::time::Duration::from_secs(40);
+    within(long, "the job of who was left", || is_there(&left));
+    server.admin().patch(&path, json!({ "state": "active" })).expect(200);
+    within(long, "the job of who was suspended", || is_there(&suspended));
+    for tenant in [&suspended, &left] {
+        until_relayed(tenant);
+        assert_eq!(drain(tenant, "mail", 1), [json!({ "n": 1 })]);
+    }
+}
+
+#[test]
+fn refused_rows_that_a_full_database_cannot_keep_hold_nobody_up() {
+    let server = Server::with(|s| {
+        s.set("plans.tiny.database_bytes", 1 << 20);
+    });
+    let tenant = server.tenant_on("tiny", "queue");
+    tenant.script("CREATE TABLE filler (x)");
+    let statement = |sql: &str| json!({ "sql": sql });
+    let put = |bytes: usize| {
+        // In one transaction with the rows: when they are relayed, it is full.
+        let filler = format!("INSERT INTO filler VALUES (zeroblob({bytes}))");
+        let bad = "INSERT INTO _outbox (queue, payload) VALUES ('no such name', json_quote(printf('%.*c', 200000, 'x')))";
+        let good = "INSERT INTO _outbox (queue, payload) VALUES ('q', '1')";
+        tenant.post("/v1/sql", json!({ "statements": [statement(&filler), statement(bad), statement(good)] })).status
+    };
+    let filled = (100..900).rev().step_by(25).map(|kib| put(kib << 10)).find(|status| *status != 507);
+    assert_eq!(filled, Some(200));
+    assert_eq!(drain(&tenant, "q", 1), [json!(1)]);
+    until_relayed(&tenant);
+    assert_eq!(rows(&tenant, "SELECT count(*) FROM _outbox"), json!([[0]]), "there was no room for it");
+    // The next one comes too.
+    tenant.script("INSERT INTO _outbox (queue, payload) VALUES ('q', '2')");
+    assert_eq!(drain(&tenant, "q", 1), [json!(2)]);
 }
 
 #[test]
