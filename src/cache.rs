@@ -59,7 +59,7 @@ pub const OPS_MAX: usize = 100;
 const ROUNDS: u32 = 64;
 
 /// How often a write that the file could not take is tried again while the file is made anew, and after how long.
-const RENEWALS: u32 = 10;
+const RENEWALS: u32 = 50;
 const RENEWAL: Duration = Duration::from_millis(20);
 
 /// The cache engine over one file. Borrows the file for a call; the file keeps everything there is to know.
