@@ -1,12 +1,12 @@
 //! `/rest/v1/`: a tenant's tables in PostgREST's dialect.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use actix_web::http::header::{ACCEPT, ALLOW, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION, RANGE};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-
-use std::sync::Arc;
-use std::time::Instant;
 
 use super::extract::{Body, JsonText, idempotency_key};
 use super::guard::TenantCall;
@@ -14,6 +14,7 @@ use super::unread::UnreadAnswers;
 use super::watch::SlowLog;
 use crate::error::Result;
 use crate::rest::{self, Answer, Batch, Call, Caller, Dialect, Request, Setting, Task, Verb};
+use crate::sqlite::Database;
 use crate::tenant::Lease;
 
 /// Every method of `/rest/v1/{table}`.
@@ -26,12 +27,7 @@ pub async fn rows(
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let task = Task::read(&asked(&request, &body.0))?;
-    let lease = call.lease().await?;
-    unread.admit(&lease)?;
-    let began = Instant::now();
-    let outcome = rest::run(lease.database(), setting(&call, &lease, &dialect), task).await;
-    slow.note(call.tenant.id.uuid(), "database", "rest", began.elapsed(), 1, call.request_id);
-    answered(outcome?, &lease, &unread)
+    run(&call, &dialect, &slow, &unread, "rest", async |database, setting| rest::run(database, setting, task).await).await
 }
 
 /// `OPTIONS /rest/v1/{table}`: the methods it takes.
@@ -52,12 +48,7 @@ pub async fn call(
 ) -> Result<HttpResponse> {
     let caller = Caller { claims: call.claims.clone() };
     let called = Call::read(&asked(&request, &body.0), &dialect.functions, &caller)?;
-    let lease = call.lease().await?;
-    unread.admit(&lease)?;
-    let began = Instant::now();
-    let outcome = rest::call(lease.database(), setting(&call, &lease, &dialect), called).await;
-    slow.note(call.tenant.id.uuid(), "database", "rpc", began.elapsed(), 1, call.request_id);
-    answered(outcome?, &lease, &unread)
+    run(&call, &dialect, &slow, &unread, "rpc", async |database, setting| rest::call(database, setting, called).await).await
 }
 
 /// `POST /rest/v1/`: several requests in one transaction.
@@ -71,12 +62,7 @@ pub async fn batch(
 ) -> Result<HttpResponse> {
     let key = idempotency_key(&request, &[request.path().as_bytes(), &body.0])?;
     let batch = Batch::read(&body.0, key, &dialect.functions, &Caller { claims: call.claims.clone() })?;
-    let lease = call.lease().await?;
-    unread.admit(&lease)?;
-    let began = Instant::now();
-    let outcome = rest::run_batch(lease.database(), setting(&call, &lease, &dialect), batch).await;
-    slow.note(call.tenant.id.uuid(), "database", "rest batch", began.elapsed(), 1, call.request_id);
-    answered(outcome?, &lease, &unread)
+    run(&call, &dialect, &slow, &unread, "rest batch", async |database, setting| rest::run_batch(database, setting, batch).await).await
 }
 
 /// `OPTIONS /rest/v1/rpc/{name}`: the methods it takes.
@@ -91,6 +77,23 @@ pub async fn root(call: TenantCall, dialect: Data<Dialect>, unread: Data<UnreadA
     unread.admit(&lease)?;
     let document = rest::describe(lease.database(), setting(&call, &lease, &dialect)).await?;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/openapi+json; charset=utf-8")).body(unread.hold(&lease, document)?))
+}
+
+/// What `work` answers of the tenant's database; `operation` is its name in the log of slow ones.
+async fn run(
+    call: &TenantCall,
+    dialect: &Data<Dialect>,
+    slow: &SlowLog,
+    unread: &UnreadAnswers,
+    operation: &str,
+    work: impl AsyncFnOnce(&Arc<Database>, Setting) -> Result<Answer>,
+) -> Result<HttpResponse> {
+    let lease = call.lease().await?;
+    unread.admit(&lease)?;
+    let began = Instant::now();
+    let outcome = work(lease.database(), setting(call, &lease, dialect)).await;
+    slow.note(call.tenant.id.uuid(), "database", operation, began.elapsed(), 1, call.request_id);
+    answered(outcome?, &lease, unread)
 }
 
 fn setting(call: &TenantCall, lease: &Lease, dialect: &Data<Dialect>) -> Setting {
