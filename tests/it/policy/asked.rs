@@ -132,3 +132,46 @@ fn a_batch_tells_a_role_no_more_of_an_error_than_a_request_does() {
         assert_eq!((answer.status, answer.text().contains("vault")), (409, false), "{}", answer.text());
     }
 }
+
+#[test]
+fn a_merge_onto_a_hidden_row_is_refused_also_where_the_policy_asks_nothing_of_the_caller() {
+    let (server, _folder) = server_with("CREATE POLICY kept ON drafts USING (owner IS NOT NULL) WITH CHECK (true);");
+    let tenant = server.tenant("merge");
+    tenant.script("INSERT INTO drafts VALUES (1, NULL)");
+    let ann = user(&server, &tenant, "authenticated", "ann");
+    let merge = ann.call("POST", "/rest/v1/drafts").header("Prefer", "resolution=merge-duplicates");
+    merge.json(&json!({ "id": 1, "owner": "ann" })).send().refused(403, "42501");
+    assert_eq!(tenant.rows("SELECT owner FROM drafts", json!([])), json!([[null]]));
+}
+
+#[test]
+fn a_callers_filter_does_not_run_on_rows_that_a_function_leaves_out() {
+    let (folder, long) = (tempfile::tempdir().unwrap(), "a".repeat(200));
+    std::fs::write(folder.path().join("0001_app.up.sql"), MIGRATION).unwrap();
+    std::fs::create_dir(folder.path().join("functions")).unwrap();
+    let function = "CREATE FUNCTION mine() RETURNS SETOF notes LANGUAGE sql STABLE AS $$
+        SELECT * FROM notes WHERE EXISTS (SELECT 1 FROM people WHERE people.login = notes.owner AND people.login = auth.uid()) $$;
+        GRANT EXECUTE ON FUNCTION mine TO authenticated;";
+    std::fs::write(folder.path().join("functions/mine.sql"), function).unwrap();
+    let server = Server::with(|c| {
+        c.set("tenants.migrations_dir", folder.path().display());
+    });
+    let tenant = server.tenant("function");
+    tenant.script(include_str!("rows.sql"));
+    let ann = user(&server, &tenant, "authenticated", "ann");
+    assert_eq!(got(&ann, "rpc/mine?select=id&order=id"), json!([{ "id": 1 }, { "id": 2 }]));
+    // Note 3 is another's.
+    assert_eq!(got(&ann, &format!("rpc/mine?select=id&id=eq.3&text=like.{long}")), json!([]));
+}
+
+#[test]
+fn policies_that_cannot_be_read_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("0001_app.up.sql"), MIGRATION).unwrap();
+    std::fs::write(folder.path().join("policies"), "CREATE POLICY p ON notes USING (true);").unwrap();
+    let mut command = crate::support::binary();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
+    let output = command.arg("--set").arg(format!("tenants.migrations_dir={}", folder.path().display())).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("policies"), "{said}");
+}

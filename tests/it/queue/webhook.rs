@@ -234,6 +234,9 @@ fn a_secret_is_shown_once_and_the_one_before_it_signs_for_a_while() {
     let made = tenant.put("/v1/queues/q/webhook", json!({ "url": target.url, "secret": mine })).expect(200).json();
     assert!(made.get("secret").is_none(), "whoever sent it has it: {made}");
     assert!(set(&tenant, &target).get("secret").is_none(), "the one there is stays");
+    let elsewhere = tenant.put("/v1/queues/q/webhook", json!({ "url": format!("{}/elsewhere", target.url) })).expect(200).json();
+    assert!(elsewhere["secret"].as_str().is_some_and(|made| made != mine), "another target learns nothing of the first: {elsewhere}");
+    tenant.put("/v1/queues/q/webhook", json!({ "url": target.url, "secret": mine })).expect(200);
     let rotate = |overlap_s: i64| tenant.post("/v1/queues/q/webhook/rotate", json!({ "overlap_s": overlap_s })).expect(200).json();
     let rotated = rotate(3_600);
     let fresh = text(&rotated["secret"]);
