@@ -150,8 +150,7 @@ impl Inner {
     }
 
     async fn relay_one(self: Arc<Self>, id: TenantId) {
-        let relayed = async { self.relay(&lease(&self.registry, &self.triples, id).await?).await };
-        if let Err(error) = relayed.await {
+        if let Err(error) = self.look_into(id).await {
             // It sleeps, and so will its moment; or is no more, and has none.
             let is_away = matches!(error.code(), Code::TenantSuspended | Code::Unauthenticated | Code::ShuttingDown);
             if !is_away {
@@ -169,6 +168,12 @@ impl Inner {
         }
         self.line().under_way.remove(&id);
         self.news.notify_one();
+    }
+
+    /// A queue is opened only for rows that stand there: what is written may have been the schema alone.
+    async fn look_into(&self, id: TenantId) -> Result<()> {
+        let lease = lease(&self.registry, &self.triples, id).await?;
+        if outbox::any_left(lease.database()).await? { self.relay(&lease).await } else { Ok(()) }
     }
 
     /// From the commit on the waker relays them at `at`, also after a crash.

@@ -52,6 +52,12 @@ pub struct Standing {
     pub to_sweep: bool,
 }
 
+/// Whether there is something to relay.
+pub async fn any_left(database: &Arc<Database>) -> Result<bool> {
+    let look = |reader: &crate::sqlite::Reader<'_>| Ok(reader.row(ANY_LEFT, [], |_| Ok(()))?.is_some());
+    database.read(Limits::default(), look).await
+}
+
 /// The first rows behind `mark`.
 pub async fn read(database: &Arc<Database>, mark: i64) -> Result<Standing> {
     let look = move |reader: &crate::sqlite::Reader<'_>| {
