@@ -251,7 +251,7 @@ pub fn roll_back(session: &Session) {
     session.gauge.forget();
     drop(session.take_written());
     if !session.conn.is_autocommit()
-        && let Err(error) = session.conn.execute_batch("ROLLBACK")
+        && let Err(error) = session.conn.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]))
     {
         tracing::error!(%error, "a rollback failed");
     }
