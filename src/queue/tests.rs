@@ -63,6 +63,19 @@ impl File {
         self.db.write(Limits::default(), move |tx| lease::ack(tx, id, token, None, &mut bell, now)).await
     }
 
+    /// Done, dead, cancelled, expired: in seconds.
+    async fn keep(&self, queue: &'static str, [done_s, dead_s, cancelled_s, expired_s]: [Option<i64>; 4]) {
+        let retention = Some(Retention::new(done_s, dead_s, cancelled_s, expired_s).unwrap());
+        let mut bell = self.bell();
+        let settings = Settings { retention, ..Settings::default() };
+        self.tx(move |tx| control::set(tx, &QueueName::parse(queue)?, settings, &mut bell, T0).map(drop)).await
+    }
+
+    async fn clear(&self, queue: &'static str, now: Millis) -> usize {
+        let mut bell = self.bell();
+        self.tx(move |tx| control::clear(tx, &QueueName::parse(queue)?, STEP_MAX, &mut bell, now)).await
+    }
+
     fn bell(&self) -> Bell {
         Bell::new(&Arc::default(), &self.db, None)
     }
@@ -146,6 +159,60 @@ async fn finished_jobs_are_cleared_away_with_their_bodies_when_their_time_is_ove
     assert_eq!(file.count(10).await, (3, 403));
     file.add("q", 400, 0, 5, T0 + DONE_KEPT_MS).await;
     assert_eq!(file.count(10).await, (0, 800));
+}
+
+#[tokio::test]
+async fn a_queue_keeps_what_has_ended_as_long_as_it_says_also_what_ended_before_it_said_so() {
+    let file = File::new();
+    for queue in ["q", "other"] {
+        file.add(queue, 3, 0, 5, T0).await;
+        for job in file.claim(queue, 2, T0).await {
+            file.ack(job.id, job.lease_token, T0).await.unwrap();
+        }
+    }
+    file.keep("q", [Some(7_200), None, None, None]).await;
+    assert_eq!(file.clear("q", T0 + 7_199_999).await, 0);
+    assert_eq!(file.clear("other", T0 + DONE_KEPT_MS).await, 2, "the other queue said nothing");
+    file.keep("q", [Some(10), Some(0), None, None]).await;
+    assert_eq!(file.clear("q", T0 + 9_999).await, 0);
+    assert_eq!(file.clear("q", T0 + 10_000).await, 2);
+    let died = "UPDATE jobs SET state = 11, keep_until = ?1 WHERE state = 2 AND queue = 1";
+    file.tx(move |tx| tx.execute(died, [T0 + DEAD_KEPT_MS])).await;
+    assert_eq!((file.clear("q", T0 - 1).await, file.clear("q", T0).await), (0, 1));
+    assert_eq!(file.count(2).await, (1, 1), "what has not ended stays");
+}
+
+#[tokio::test]
+async fn a_key_that_is_held_for_a_time_is_held_however_soon_its_job_is_cleared_away() {
+    let file = File::new();
+    file.keep("q", [Some(0), None, None, None]).await;
+    file.ask("q", 1, serde_json::json!({"unique": {"key": "timed", "for_s": 7_200}}), T0).await;
+    file.ask("q", 1, serde_json::json!({"unique": {"key": "kept", "states": ["ready", "done"]}}), T0).await;
+    file.ask("q", 1, serde_json::json!({"unique": {"key": "brief", "for_s": 7_200, "states": ["ready"]}}), T0).await;
+    for job in file.claim("q", 3, T0).await {
+        file.ack(job.id, job.lease_token, T0).await.unwrap();
+    }
+    let there = async || file.tx(|tx| tx.rows("SELECT unique_key FROM jobs", [], |row| row.get::<_, String>(0))).await;
+    // Each is looked at once, and the one whose key is held then comes when that is over.
+    assert_eq!((file.clear("q", T0).await, file.clear("q", T0).await), (3, 0));
+    assert_eq!(there().await, ["timed"]);
+    assert_eq!(file.clear("q", T0 + 7_199_999).await, 0);
+    assert_eq!(file.clear("q", T0 + 7_200_000).await, 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_finds_nothing_clears_history_away_too() {
+    let file = File::new();
+    for queue in ["q", "other"] {
+        file.add(queue, 1, 0, 5, T0).await;
+        let job = file.claim(queue, 1, T0).await.remove(0);
+        file.ack(job.id, job.lease_token, T0).await.unwrap();
+    }
+    // So many that one of them clears each queue, but for one chance in 10^11.
+    for _ in 0..800 {
+        assert!(file.claim("q", 1, T0 + DONE_KEPT_MS).await.is_empty());
+    }
+    assert_eq!(file.count(10).await, (0, 0));
 }
 
 #[tokio::test]
