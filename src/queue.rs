@@ -62,7 +62,7 @@ pub use webhook::{Delivery, NewWebhook, Post, Secret, Webhook};
 pub use workflow::{OnFailure, Waits};
 
 use crate::clock::{Millis, now_ms};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, IdempotencyKey, Limits, Reader, WriteTx};
 use crate::system::secret::random;
 use wait::Bell;
@@ -307,7 +307,11 @@ impl<'a> Queue<'a> {
 
     /// Takes in what stands in the outbox behind `mark`, in its order; the database has all that the mark says.
     pub async fn take_in(&self, mark: i64, letters: Vec<Letter>) -> Result<TakenIn> {
-        self.write(move |tx, bell, now| inbox::take_in(tx, mark, &letters, bell, now)).await
+        match self.write(move |tx, bell, now| inbox::take_in(tx, mark, &letters, bell, now)).await {
+            // Not for want of room for a job, which is looked at before, but for a row beside it: all of them wait.
+            Err(error) if error.code() == Code::QuotaExceeded => self.write(move |tx, bell, now| inbox::leave(tx, mark, bell, now)).await,
+            taken => taken,
+        }
     }
 
     /// Whether a part of the outbox waits for room, and its time to be tried again has come.

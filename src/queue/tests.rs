@@ -3,7 +3,6 @@
 use super::*;
 use crate::clock::Millis;
 use crate::config::{Executor, Level, Sqlite};
-use crate::error::Code;
 use crate::sqlite::{Engine, Gate, Options, Party, WriteTx};
 use crate::system::schema;
 
@@ -17,10 +16,15 @@ struct File {
 
 impl File {
     fn new() -> File {
+        File::of(0)
+    }
+
+    /// With a bound, 0 for none.
+    fn of(max_bytes: u64) -> File {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             level: Level::Off,
-            max_bytes: 0,
+            max_bytes,
             party: Party::SYSTEM,
             migrations: schema().tenant_queue.clone().into(),
             keep_before: None,
@@ -213,6 +217,31 @@ async fn a_claim_that_finds_nothing_clears_history_away_too() {
         assert!(file.claim("q", 1, T0 + DONE_KEPT_MS).await.is_empty());
     }
     assert_eq!(file.count(10).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_without_room_for_a_refusal_is_full_and_the_outbox_waits() {
+    let file = File::of(256 << 10);
+    let waiters = Arc::default();
+    let queue = Queue::new(&file.db, &waiters);
+    // A reason that needs a page of its own.
+    let letters = || {
+        let options = format!("{{\"{}\":1}}", "x".repeat(5_000)).into();
+        vec![Letter::new(1, "q".to_owned().into(), Ok(1.into()), rusqlite::types::Value::Text(options))]
+    };
+    let fill = "INSERT INTO idempotency_keys VALUES ('s', ?1, x'', zeroblob(4000), 0)";
+    let mut rows = 0;
+    while file.db.write(Limits::default(), move |tx| tx.execute(fill, [rows])).await.is_ok() {
+        rows += 1;
+    }
+    assert_eq!(queue.take_in(0, letters()).await.unwrap(), TakenIn::Full);
+    let mark = queue.mark().await.unwrap();
+    assert!(mark.at == 0 && mark.is_behind && mark.refused.is_empty(), "{mark:?}");
+    file.tx(|tx| tx.execute("DELETE FROM idempotency_keys", [])).await;
+    assert_eq!(queue.take_in(0, letters()).await.unwrap(), TakenIn::All);
+    let mark = queue.mark().await.unwrap();
+    assert!(mark.at == 1 && !mark.is_behind && mark.refused.len() == 1, "{mark:?}");
+    assert_eq!(queue.take_in(0, letters()).await.unwrap(), TakenIn::Stale);
 }
 
 #[tokio::test]
