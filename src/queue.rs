@@ -314,10 +314,9 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Whether a part of the outbox waits for room, and its time to be tried again has come.
-    pub async fn is_behind(&self) -> Result<bool> {
-        let is_due = |reader: &Reader<'_>| Ok(inbox::retry_at(reader)?.is_some_and(|at| at <= now_ms()));
-        self.file.read(self.limits, is_due).await
+    /// When the part of the outbox that waits for room is to be taken in again.
+    pub async fn outbox_retry_at(&self) -> Result<Option<Millis>> {
+        self.file.read(self.limits, inbox::retry_at).await
     }
 
     /// Claims what is to be delivered now, `room` jobs at most; `under_way` is what is being delivered, by queue.
@@ -334,12 +333,8 @@ impl<'a> Queue<'a> {
     /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
         let look = move |reader: &Reader<'_>| {
-            let moments = [
-                schedule::next_at(reader)?,
-                webhook::next_at(reader, &under_way, now_ms())?,
-                inbox::retry_at(reader)?,
-                workflow::next_at(reader, now_ms())?,
-            ];
+            let moments =
+                [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?, workflow::next_at(reader, now_ms())?];
             Ok(moments.into_iter().flatten().min())
         };
         self.file.read(self.limits, look).await
