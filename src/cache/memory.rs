@@ -246,6 +246,11 @@ impl Shelf {
         self.trusted.store(true, SeqCst);
     }
 
+    /// The file is being made anew.
+    pub(super) fn distrust(&self) {
+        self.trusted.store(false, SeqCst);
+    }
+
     pub(super) fn missed(&self) {
         self.misses.fetch_add(1, Relaxed);
     }

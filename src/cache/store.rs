@@ -57,14 +57,14 @@ pub struct Put {
     pub(super) fill: Option<Arc<Ending>>,
 }
 
-/// What an operation came to.
+/// What an operation came to. What could not be stored has no ETag.
 #[derive(Debug)]
 pub enum Done {
     Found(Option<Entry>),
-    Put(Etag),
+    Put(Option<Etag>),
     /// Whether or not it was there.
     Deleted,
-    Counted(i64, Etag),
+    Counted(i64, Option<Etag>),
     Refused(Error),
 }
 
@@ -91,6 +91,17 @@ impl Op {
             Op::Put(put) => &put.key,
         }
     }
+
+    /// What it comes to in a cache that has nothing, and keeps nothing.
+    pub(super) fn unkept(&self, now: Millis) -> Done {
+        let outcome = match self {
+            Op::Get(_) => Ok(Done::Found(None)),
+            Op::Put(put) => put.check_fill(now).and_then(|()| put.conditions.check(None)).map(|()| Done::Put(None)),
+            Op::Delete { conditions, .. } => conditions.check(None).map(|()| Done::Deleted),
+            Op::Increment { by, initial, .. } => initial.checked_add(*by).map(|sum| Done::Counted(sum, None)).ok_or_else(overflow),
+        };
+        outcome.unwrap_or_else(Done::Refused)
+    }
 }
 
 impl Put {
@@ -106,6 +117,11 @@ impl Put {
 
     pub fn only_if(self, conditions: Conditions) -> Put {
         Put { conditions, ..self }
+    }
+
+    /// Whether the fill that it was made under still entitles to it.
+    fn check_fill(&self, now: Millis) -> Result<()> {
+        self.fill.as_ref().map_or(Ok(()), |fill| fill.fill().check(self.terms.tags(), now))
     }
 }
 
@@ -168,9 +184,7 @@ impl Run<'_> {
     }
 
     fn set(&mut self, put: &Put) -> Outcome<Done> {
-        if let Some(fill) = &put.fill {
-            fill.fill().check(put.terms.tags(), self.now).map_err(Refusal::One)?;
-        }
+        put.check_fill(self.now).map_err(Refusal::One)?;
         if !put.conditions.is_none() {
             // What is known not to exist can still be added.
             let held = self.fresh(&put.key)?.filter(|entry| entry.value.is_some() || put.conditions.if_match.is_some());
@@ -184,7 +198,7 @@ impl Run<'_> {
             source: put.source.as_deref(),
         };
         let etag = self.store(&put.key, content, life)?;
-        Ok(etag.map(Done::Put))
+        Ok(etag.map(|etag| Done::Put(Some(etag))))
     }
 
     fn delete(&mut self, key: &Key, conditions: &Conditions) -> Outcome<Done> {
@@ -209,7 +223,7 @@ impl Run<'_> {
             }
             Some(_) => self.recount(key, text.as_bytes())?,
         };
-        Ok(etag.map(|etag| Done::Counted(sum, etag)))
+        Ok(etag.map(|etag| Done::Counted(sum, Some(etag))))
     }
 
     /// Writes a whole entry in the place of what the key held.

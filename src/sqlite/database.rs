@@ -381,17 +381,17 @@ impl Database {
         if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
     }
 
-    /// Damage that a statement meets shows in the file's state; what it does not touch is still served. A file that is
-    /// made anew since it was open as `on` is not blamed.
+    /// Damage that a statement meets shows in the file's state; what it does not touch is still served. A file that was made
+    /// anew since it was open as `on` is not blamed.
     fn noted<T>(&self, outcome: Result<T>, on: &Weak<Open>) -> Result<T> {
         let outcome = outcome.map_err(|error| self.as_damage(error));
         if let Err(error) = &outcome
-            && (!self.replaceable || self.current().is_some_and(|open| Arc::as_ptr(&open) == on.as_ptr()))
+            && !(self.replaceable && self.current().is_some_and(|open| Arc::as_ptr(&open) != on.as_ptr()))
         {
             if error.is_withheld() {
                 self.damaged.store(true, Relaxed);
             }
-            self.spoil(error);
+            self.spoil(on, error);
         }
         outcome
     }
@@ -399,6 +399,7 @@ impl Database {
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
     pub(super) fn fail(&self, open: &Arc<Open>) {
         self.suspect.store(true, Relaxed);
+        self.spoiled.fetch_or(self.replaceable, Relaxed);
         open.readers.stop(Stop::Closing);
         open.transactions.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);

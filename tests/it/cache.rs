@@ -3,6 +3,7 @@
 mod batch;
 mod conditions;
 mod damage;
+mod disk;
 mod fill;
 mod increment;
 mod remember;
