@@ -11,7 +11,7 @@
 //!   one. Where that cannot be either, nothing is left of the file, so the write has nothing to overtake: it is answered as
 //!   one that was evicted at once.
 //! - The file stays inside its plan: a write that finds too little room deletes what expires soonest and
-//!   then what was written longest ago, in several small commits, and gives up after [`ROUNDS`] of them. A value that
+//!   then what was written longest ago, but for what was read lately ([`evict`]), in several small commits, and gives up after [`ROUNDS`] of them. A value that
 //!   could never fit evicts nothing.
 //!
 //! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
@@ -19,6 +19,7 @@
 mod boot;
 mod entry;
 mod etag;
+mod evict;
 mod fill;
 mod invalidate;
 mod key;
@@ -27,6 +28,7 @@ mod remember;
 mod stats;
 mod store;
 mod terms;
+mod uses;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub use terms::{Freshness, Life, SECONDS_MAX, Seconds, TAG_BYTES, TAGS_MAX, Tag,
 use crate::clock::now_ms;
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, Limits, WriteTx};
+use evict::Made;
 use fill::{Ending, Turn};
 
 /// The longest value, in bytes. Larger things belong into an object store, with their address in here.
@@ -161,22 +164,20 @@ impl<'a> Cache<'a> {
         let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
         let _answered = self.memory.forgetting(self.file.serial(), keys.clone());
-        let ops: Arc<[Op]> = ops.into();
+        let (ops, shelf): (Arc<[Op]>, _) = (ops.into(), self.memory.shelf(self.file.serial()));
         let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
         while done.len() < ops.len() {
             let from = done.len();
             let attempt = async || {
-                let ops = ops.clone();
-                self.write(&keys, move |tx| store::apply(tx, &ops[from..], now_ms())).await
+                let (ops, shelf) = (ops.clone(), shelf.clone());
+                self.write(&keys, move |tx| store::apply(tx, shelf.evictor(), &ops[from..], now_ms())).await
             };
             let Some(step) = self.persist(attempt).await? else {
                 let now = now_ms();
                 done.extend(ops[from..].iter().map(|op| op.unkept(now)));
                 break;
             };
-            if step.evicted > 0 {
-                self.memory.shelf(self.file.serial()).evicted(step.evicted);
-            }
+            shelf.made_room(step.made);
             round = if step.done.is_empty() { round + 1 } else { 0 };
             done.extend(step.done);
             if round == ROUNDS {
@@ -196,21 +197,19 @@ impl<'a> Cache<'a> {
             Thrown::Everything => fills.overtake_prefix(self.file, b""),
         };
         let serial = self.file.serial();
-        let _answered = self.memory.doubting(serial);
+        let (shelf, _answered) = (self.memory.shelf(serial), self.memory.doubting(serial));
         for _ in 0..ROUNDS {
             let attempt = async || {
-                let (what, over) = (what.clone(), self.memory.doubting(serial));
+                let (what, shelf, over) = (what.clone(), shelf.clone(), self.memory.doubting(serial));
                 let job = move |tx: &WriteTx<'_>| {
                     let _ = &over;
-                    let mut evicted = 0;
-                    invalidate::throw(tx, &what, &mut evicted).map(|done| (done, evicted))
+                    let mut made = Made::default();
+                    invalidate::throw(tx, shelf.evictor(), &what, &mut made).map(|done| (done, made))
                 };
                 self.file.write(self.limits, job).await
             };
-            let Some((done, evicted)) = self.persist(attempt).await? else { return Ok(()) };
-            if evicted > 0 {
-                self.memory.shelf(serial).evicted(evicted);
-            }
+            let Some((done, made)) = self.persist(attempt).await? else { return Ok(()) };
+            shelf.made_room(made);
             if done {
                 return Ok(());
             }

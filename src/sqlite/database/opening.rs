@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -121,7 +121,7 @@ impl Database {
         }
         self.is_left()?;
         let fresh = self.make_room_for_a_new_one()?;
-        self.open_file(room, fresh).map_err(|error| self.as_unopened(error)).inspect_err(|error| self.spoil(&Weak::new(), error))
+        self.open_file(room, fresh).map_err(|error| self.as_unopened(error)).inspect_err(|error| self.spoil(error))
     }
 
     /// A file has one writer alive, and is not removed under anybody. Errors: `tenant_unavailable` while somebody is in it.

@@ -8,7 +8,7 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
@@ -16,7 +16,7 @@ use super::super::copy::remove_copy;
 use super::super::engine::Engine;
 use super::super::fault;
 use super::super::gate::Gate;
-use super::{Database, Open, Options};
+use super::{Database, Options};
 use crate::error::{Code, Error, Result};
 
 impl Database {
@@ -25,17 +25,13 @@ impl Database {
         Arc::new(Database { replaceable: true, ..Database::closed(engine, gate, path, options) })
     }
 
-    /// Has a replaceable file made anew where `error`, met on one opening of it, says that it cannot be served as it is.
-    pub(super) fn spoil(&self, on: &Weak<Open>, error: &Error) {
-        let spoils = || error.is_withheld() || error.code() == Code::TenantUnavailable && self.is_gone();
-        if !self.replaceable || !spoils() {
-            return;
-        }
-        match self.current() {
-            Some(open) if Weak::ptr_eq(on, &Arc::downgrade(&open)) => self.fail(&open),
-            // Made after what failed.
-            Some(_) => {}
-            None => self.spoiled.store(true, Relaxed),
+    /// Has a replaceable file made anew where `error` says that it cannot be served as it is.
+    pub(super) fn spoil(&self, error: &Error) {
+        if self.replaceable && (error.is_withheld() || error.code() == Code::TenantUnavailable && self.is_gone()) {
+            self.spoiled.store(true, Relaxed);
+            if let Some(open) = self.current() {
+                self.fail(&open);
+            }
         }
     }
 
