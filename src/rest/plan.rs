@@ -126,8 +126,9 @@ impl<'q> Planner<'q> {
             None => (relation.target, &relation.near),
             Some(junction) => (junction.table, &relation.near),
         };
-        let table = self.schema.table(reached);
         let columns: Vec<usize> = columns.iter().map(|pair| pair.1).collect();
+        let (stored, columns) = self.schema.stored(reached, &columns);
+        let table = self.schema.table(stored);
         if table.is_indexed(&columns) {
             return Ok(());
         }

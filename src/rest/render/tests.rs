@@ -19,6 +19,7 @@ fn column(name: &str, declared: &str) -> Column {
         not_null: false,
         default: None,
         generated: false,
+        origin: None,
         rights: Rights::default(),
     }
 }
@@ -39,7 +40,8 @@ fn table(name: &str, columns: Vec<Column>, foreign_keys: Vec<ForeignKey>) -> Tab
 
 /// `projects` with `tasks`.
 fn schema() -> Schema {
-    let key = ForeignKey { name: "tasks_project_fkey".to_owned(), columns: vec![1], to: 0, to_columns: vec![0] };
+    let (unique, in_key, reflexive) = (false, false, false);
+    let key = ForeignKey { name: "tasks_project_fkey".to_owned(), columns: vec![1], to: 0, to_columns: vec![0], unique, in_key, reflexive };
     Schema::of(vec![
         table("projects", vec![column("id", "INTEGER"), column("it's", "TEXT"), column("doc", "JSON")], Vec::new()),
         table("tasks", vec![column("id", "INTEGER"), column("project", "INTEGER")], vec![key]),
