@@ -15,6 +15,7 @@ mod functions;
 mod gate;
 mod idempotency;
 mod interactive;
+mod key_index;
 mod memory;
 mod migrate;
 mod origin;

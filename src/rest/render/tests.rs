@@ -6,7 +6,8 @@ use rusqlite::types::Value;
 use super::*;
 use crate::auth::Claims;
 use crate::auth::scope::Scopes;
-use crate::rest::plan::Unindexed;
+use crate::config::UnindexedEmbeds;
+use crate::rest::indexes::Lacking;
 use crate::rest::policy::rules::{Access, Rights};
 use crate::rest::query::Query;
 use crate::rest::schema::{Column, ForeignKey};
@@ -64,7 +65,8 @@ fn caller(role: &str) -> Caller {
 fn rendered(pairs: &[(&str, &str)], role: &str) -> Result<Statement> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let (schema, query) = (schema(), Query::parse(&pairs)?);
-    let plan = Plan::new(&schema, &query, 0, Unindexed::Allowed)?;
+    let lacking = Lacking::of(UnindexedEmbeds::Allow);
+    let plan = Plan::new(&schema, &query, 0, &lacking)?;
     let from = From::Request(Page::default());
     rows(&schema, &caller(role), &plan, Layout::Object { stripped: false }, from).map(|rendered| rendered.statement)
 }
