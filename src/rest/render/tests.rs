@@ -6,7 +6,8 @@ use rusqlite::types::Value;
 use super::*;
 use crate::auth::Claims;
 use crate::auth::scope::Scopes;
-use crate::rest::plan::Unindexed;
+use crate::config::UnindexedEmbeds;
+use crate::rest::indexes::Lacking;
 use crate::rest::policy::rules::{Access, Rights};
 use crate::rest::query::Query;
 use crate::rest::schema::{Column, ForeignKey};
@@ -19,6 +20,7 @@ fn column(name: &str, declared: &str) -> Column {
         not_null: false,
         default: None,
         generated: false,
+        origin: None,
         rights: Rights::default(),
     }
 }
@@ -39,7 +41,8 @@ fn table(name: &str, columns: Vec<Column>, foreign_keys: Vec<ForeignKey>) -> Tab
 
 /// `projects` with `tasks`.
 fn schema() -> Schema {
-    let key = ForeignKey { name: "tasks_project_fkey".to_owned(), columns: vec![1], to: 0, to_columns: vec![0] };
+    let (unique, in_key, reflexive) = (false, false, false);
+    let key = ForeignKey { name: "tasks_project_fkey".to_owned(), columns: vec![1], to: 0, to_columns: vec![0], unique, in_key, reflexive };
     Schema::of(vec![
         table("projects", vec![column("id", "INTEGER"), column("it's", "TEXT"), column("doc", "JSON")], Vec::new()),
         table("tasks", vec![column("id", "INTEGER"), column("project", "INTEGER")], vec![key]),
@@ -62,7 +65,8 @@ fn caller(role: &str) -> Caller {
 fn rendered(pairs: &[(&str, &str)], role: &str) -> Result<Statement> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let (schema, query) = (schema(), Query::parse(&pairs)?);
-    let plan = Plan::new(&schema, &query, 0, Unindexed::Allowed)?;
+    let lacking = Lacking::of(UnindexedEmbeds::Allow);
+    let plan = Plan::new(&schema, &query, 0, &lacking)?;
     let from = From::Request(Page::default());
     rows(&schema, &caller(role), &plan, Layout::Object { stripped: false }, from).map(|rendered| rendered.statement)
 }
