@@ -58,7 +58,7 @@ impl Keeper {
         if let Some(known) = self.callers.borrow().get(&caller)
             && known.fingerprint == fingerprint
             && self.verifier.still_holds(&known.verified)
-            && self.registry.unchanged_since(known.let_in.tenant.id, known.let_in.known)
+            && self.registry.still_knows(known.let_in.tenant.id, known.let_in.known)
         {
             return Ok(known.let_in.clone());
         }
