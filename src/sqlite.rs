@@ -11,6 +11,7 @@ mod descriptors;
 mod engine;
 mod executor;
 mod fault;
+mod few;
 mod functions;
 mod gate;
 mod idempotency;

@@ -1,6 +1,7 @@
 //! Every part of a running server, built in the order of the layers, and closed in the opposite one.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
 use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
+use crate::http::guard::Keeper;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
@@ -181,7 +183,9 @@ impl Parts {
 
     /// Gives handlers what they ask for, each part by its type.
     pub fn register(self, app: &mut ServiceConfig) {
-        app.app_data(Data::from(self.engine))
+        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.dialect.clone());
+        app.app_data(Rc::new(keeper))
+            .app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
             .app_data(Data::from(self.waiters))
