@@ -10,9 +10,7 @@
 //! What a policy means for one schema and one role is settled when both are first met ([`rules`]); a table whose
 //! policies name what the schema lacks is closed to everybody they hold for.
 
-mod lexer;
 mod parse;
-mod parser;
 mod place;
 mod print;
 pub mod rules;
@@ -25,8 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::access::Command;
+use super::parser::{self, Fault};
 use crate::error::{Error, Result};
-use lexer::Fault;
 pub use place::Problem;
 use statements::Statement;
 pub use tree::Auth;
@@ -233,14 +231,13 @@ impl Policies {
     /// `policies/0001_tasks.sql:3:14`, columns in characters.
     fn place(&self, file: usize, at: usize) -> String {
         let File { name, text } = &self.files[file];
-        let before = text.get(..at).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let (line, column) = parser::place(text, at);
         format!("{name}:{line}:{column}")
     }
 
     fn error(&self, file: usize, fault: Fault) -> Error {
-        Error::bad_request(format!("{}: {}", self.place(file, fault.at), fault.message)).hint(fault.hint)
+        Error::bad_request(format!("{}: {}", self.place(file, fault.at), fault.message))
+            .hint(fault.hint.unwrap_or("docs/policies.md has the grammar."))
     }
 
     /// A policy that asks for the rows of a table asks that table's policies. It must not come back to itself.

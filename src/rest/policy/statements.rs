@@ -12,9 +12,11 @@
 use std::sync::Arc;
 
 use super::super::access::Command;
-use super::lexer::{Fault, Kind};
-use super::parser::Parser;
+use super::super::lexer::{self, Kind};
+use super::super::parser::Fault;
+use super::parse::Parser;
 use super::tree::{Expr, Function};
+use super::vocabulary::RESERVED;
 use super::{Grant, Policy, Role};
 
 #[derive(Debug)]
@@ -37,13 +39,11 @@ pub fn file(text: &str, functions: &mut Vec<Arc<Function>>) -> Result<Vec<(usize
     let mut found = Vec::new();
     let mut start = 0;
     // One at a time, as each may call the functions defined before it.
-    for token in super::lexer::tokens(text, 0, text.len())? {
-        if !matches!(token.kind, Kind::Sign(";") | Kind::End) {
-            continue;
-        }
+    let ends = lexer::tokens(text).filter(|token| token.is_sign(";")).map(|token| token.at);
+    for end in ends.chain([text.len()]) {
         let known = functions.clone();
-        let mut parser = Parser::new(text, start, token.at, &known)?;
-        start = token.at + 1;
+        let mut parser = Parser::new(text, (start, end), &RESERVED, &known)?;
+        start = end + 1;
         if parser.is_done() {
             continue;
         }
@@ -248,9 +248,13 @@ fn parameter(parser: &mut Parser<'_>) -> Result<String, Fault> {
 }
 
 fn query(parser: &mut Parser<'_>, text: &str) -> Result<super::tree::Query, Fault> {
-    let Kind::Body(start, end) = *parser.peek() else { return Err(parser.expected("$$ SELECT … $$")) };
+    let body = parser.peek();
+    if body.kind != Kind::Dollars {
+        return Err(parser.expected("$$ SELECT … $$"));
+    }
     parser.advance();
-    let mut inside = Parser::new(text, start, end, parser.functions)?;
+    let inside = body.inside();
+    let mut inside = Parser::new(text, (inside, inside + body.plain().len()), &RESERVED, parser.context)?;
     let query = inside.query()?;
     inside.eat(";");
     inside.end()?;
