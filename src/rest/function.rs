@@ -216,6 +216,14 @@ impl Functions {
         Ok(Functions(functions))
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The one of this name that `caller` may call. The others are not there for it.
     pub fn find(&self, caller: &Caller, name: &str) -> Option<&Arc<Function>> {
         self.0.get(name).filter(|function| function.admits(caller))

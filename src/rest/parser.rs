@@ -1,6 +1,7 @@
 //! A [`Parser`] stands before the next token of a text and takes it, or says what was expected in its place: a [`Fault`].
 
 use super::lexer::{Kind, Token, tokens};
+use super::value;
 
 /// What is wrong with a text, and where.
 #[derive(Debug)]
@@ -152,6 +153,23 @@ impl<'t, C> Parser<'t, C> {
             );
         }
         self.name("a table")
+    }
+
+    /// A type's name, which may be of several words, and the numbers after it, which say nothing to SQLite.
+    pub fn type_name(&mut self) -> Result<(String, value::Kind), Fault> {
+        let at = self.at();
+        let mut name = self.name("a type")?.to_ascii_lowercase();
+        if (name == "double" && self.eat_words(&["precision"])) || (name == "character" && self.eat_words(&["varying"])) {
+            name = if name == "double" { "double precision".to_owned() } else { "character varying".to_owned() };
+        }
+        if self.eat("(") {
+            while self.peek().kind == Kind::Number || self.peek().is_sign(",") {
+                self.advance();
+            }
+            self.expect(")")?;
+        }
+        let kind = value::Kind::named(&name).ok_or_else(|| Fault::new(at, format!("type \"{name}\" does not exist")))?;
+        Ok((name, kind))
     }
 
     /// What `read` reads, or nothing read at all.

@@ -13,7 +13,6 @@ use rusqlite::types::Value;
 
 use super::super::lexer::{self, Kind as Token, Token as Lexeme};
 use super::super::parser::{self, Fault};
-use super::super::value::Kind;
 use super::{Function, Parameter, Returns, Text, shape_of};
 
 type Parser<'t> = parser::Parser<'t, ()>;
@@ -70,26 +69,9 @@ impl Parser<'_> {
         if TAKEN.contains(&name.as_str()) {
             return Err(Fault::new(place, format!("a parameter cannot be called {name}: requests mean something else by it")));
         }
-        let (declared, kind) = self.type_()?;
+        let (declared, kind) = self.type_name()?;
         let default = if self.eat_words(&["default"]) || self.eat("=") { Some(self.literal()?) } else { None };
         Ok(Parameter { name, declared, kind, default })
-    }
-
-    /// A type's name, which may be of several words, and the numbers after it, which say nothing to SQLite.
-    fn type_(&mut self) -> Result<(String, Kind), Fault> {
-        let place = self.at();
-        let mut name = self.name("a type")?.to_ascii_lowercase();
-        if (name == "double" && self.eat_words(&["precision"])) || (name == "character" && self.eat_words(&["varying"])) {
-            name = if name == "double" { "double precision".to_owned() } else { "character varying".to_owned() };
-        }
-        if self.eat("(") {
-            while self.peek().kind == Token::Number || self.peek().is_sign(",") {
-                self.advance();
-            }
-            self.expect(")")?;
-        }
-        let kind = Kind::named(&name).ok_or_else(|| Fault::new(place, format!("type \"{name}\" does not exist")))?;
-        Ok((name, kind))
     }
 
     fn literal(&mut self) -> Result<Value, Fault> {
@@ -118,13 +100,13 @@ impl Parser<'_> {
             self.expect("(")?;
             let columns = self.list(|parser| {
                 let name = parser.name("a column's name")?;
-                parser.type_().map(|(declared, kind)| (name, declared, kind))
+                parser.type_name().map(|(declared, kind)| (name, declared, kind))
             })?;
             self.expect(")")?;
             return Ok(Returns::Rows { of: shape_of(function, columns) });
         }
         let many = self.eat_words(&["setof"]);
-        match self.attempt(Self::type_) {
+        match self.attempt(Self::type_name) {
             Some((declared, kind)) => Ok(Returns::Values { of: shape_of(function, vec![(function.to_owned(), declared, kind)]), many }),
             // A table's name; whether there is one, the trial finds.
             None => self.name("void, TABLE, SETOF, a type or a table").map(|name| Returns::Table { name, many }),

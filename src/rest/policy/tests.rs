@@ -221,7 +221,8 @@ proptest! {
 #[test]
 fn a_function_is_called_by_its_name() {
     let body = Query { column: Expr::Bool(true), from: Vec::new(), condition: None };
-    let function = Arc::new(Function { name: "F".to_owned(), parameters: vec!["x".to_owned()], body, definer: false, many: false });
+    let function =
+        Arc::new(Function { name: "F".to_owned(), file: 0, parameters: vec!["x".to_owned()], body, definer: false, many: false });
     let read = condition("f(auth.uid()) AND public.f(1)", std::slice::from_ref(&function)).unwrap();
     assert_eq!(condition(&read.text(), std::slice::from_ref(&function)).unwrap(), read);
     assert!(condition("f()", &[function]).is_err());
