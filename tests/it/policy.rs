@@ -2,6 +2,7 @@
 
 mod asked;
 mod checked;
+mod issuers;
 mod leak;
 mod views;
 mod world;
