@@ -24,6 +24,7 @@ mod openapi;
 mod order;
 mod outline;
 mod page;
+mod parser;
 mod payload;
 mod plan;
 pub mod policy;

@@ -2,7 +2,7 @@
 //! what was read: once for each version of a file's schema, and one copy for all files whose schema is the same.
 
 mod constraints;
-mod load;
+pub(super) mod load;
 mod views;
 
 use std::sync::atomic::AtomicU64;

@@ -95,7 +95,8 @@ impl Parts {
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
-        let functions = engine.blocking(move || load_functions(folder, &known)).await?;
+        let declared = policies.clone();
+        let functions = engine.blocking(move || load_functions(folder, &known, &declared)).await?;
         let lists = config.plans.values().map(|plan| &plan.cors_origins);
         let origins = lists.chain([&config.http.cors_origins]).flatten().cloned().collect();
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
@@ -233,15 +234,29 @@ impl Parts {
     }
 }
 
-/// The application's functions, tried on files as all of its migrations make them. Blocking.
-fn load_functions(folder: Option<PathBuf>, target: &Target) -> Result<Functions> {
-    let Some(folder) = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir()) else {
+/// Of policies that do not hold, in the log.
+const PROBLEMS_LOGGED: usize = 20;
+
+/// The application's functions, tried on files as all of its migrations make them; of its policies it is only said what
+/// does not hold on those. Blocking.
+fn load_functions(folder: Option<PathBuf>, target: &Target, policies: &Arc<Policies>) -> Result<Functions> {
+    let folder = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir());
+    // Without migrations the tables are made in some other way.
+    let makes_tables = target.now().blueprint.application().is_some_and(|own| own.newest() > 0);
+    let checks = makes_tables && !policies.is_empty();
+    if folder.is_none() && !checks {
         return Ok(Functions::default());
-    };
+    }
     // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
     let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
     let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
-    Functions::load(&folder, &trial)
+    if checks {
+        let problems = policies.check(&trial)?;
+        for problem in problems.iter().take(PROBLEMS_LOGGED) {
+            tracing::warn!(place = problem.place, "{}: `tenantry policy check` says more", problem.message);
+        }
+    }
+    folder.map_or_else(|| Ok(Functions::default()), |folder| Functions::load(&folder, &trial))
 }
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a

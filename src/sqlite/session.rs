@@ -56,7 +56,8 @@ pub struct Session {
     pub(super) max_pages: u64,
     /// Frames in the log; SQLite's hook points at it, so it is dropped after `conn`.
     pub(super) frames: Frames,
-    _descriptors: Descriptors,
+    /// None, of one in memory.
+    _descriptors: Option<Descriptors>,
 }
 
 /// A cached statement. What it does is added to where a step compiles it anew.
@@ -132,7 +133,29 @@ impl Session {
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         }
         let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
+        let resting = Session::resting(conn, watch, sandbox);
         Ok(Session {
+            statements: tuning.statement_cache,
+            busy_timeout: Duration::from_millis(tuning.busy_timeout_ms),
+            flushes: settings.level == Level::Full,
+            page_bytes,
+            max_pages,
+            frames,
+            _descriptors: Some(descriptors),
+            ..resting
+        })
+    }
+
+    /// One in memory, for tenants' SQL that is compiled and nobody's data.
+    pub fn in_memory(conn: Connection) -> rusqlite::Result<Session> {
+        confine(&conn)?;
+        functions::install(&conn)?;
+        let (watch, sandbox) = (Watch::install(&conn)?, Sandbox::install(&conn)?);
+        Ok(Session::resting(conn, watch, Some(sandbox)))
+    }
+
+    fn resting(conn: Connection, watch: Arc<Watch>, sandbox: Option<Arc<Sandbox>>) -> Session {
+        Session {
             conn,
             watch,
             sandbox,
@@ -140,15 +163,15 @@ impl Session {
             written: RefCell::default(),
             ours: Cell::new(None),
             touched: Cell::new(false),
+            statements: 0,
             gauge: Gauge::default(),
-            statements: tuning.statement_cache,
-            busy_timeout: Duration::from_millis(tuning.busy_timeout_ms),
-            flushes: settings.level == Level::Full,
-            page_bytes,
-            max_pages,
-            frames,
-            _descriptors: descriptors,
-        })
+            busy_timeout: Duration::ZERO,
+            flushes: false,
+            page_bytes: 0,
+            max_pages: 0,
+            frames: Frames::default(),
+            _descriptors: None,
+        }
     }
 
     /// Runs `f` with the connection watched, and its memory bounded.

@@ -1,6 +1,8 @@
 //! Policies, seen from outside: who sees and writes which rows of an application whose policies are a folder of SQL.
 
 mod asked;
+mod checked;
+mod issuers;
 mod leak;
 mod views;
 mod world;
