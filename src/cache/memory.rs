@@ -7,13 +7,11 @@
 //!   epoch before and after its commit, also when nobody waits for it any more.
 //! - What throws away many keys moves the [`Shelf`]'s generation in the same way. An entry of an earlier generation is
 //!   looked up in its file again, which knows whether it was among them.
-//!
-//! [`Database::serial`]: crate::sqlite::Database::serial
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use moka::Equivalent;
@@ -22,8 +20,10 @@ use moka::sync::Cache;
 use super::boot::Boot;
 use super::evict::{Evictor, Made};
 use super::fill::Fills;
+use super::packing::{Packer, Packing};
 use super::{Entry, Key};
 use crate::clock::Millis;
+use crate::sqlite::Database;
 
 /// Values larger than this are read from the file, where they are in the page cache: in bytes.
 const VALUE_MAX: usize = 64 << 10;
@@ -52,6 +52,9 @@ pub struct Memory {
     share: u64,
     fills: Arc<Fills>,
     boot: Boot,
+    packing: Packing,
+    /// For every file, where none has a key of its own.
+    plain: Arc<Packer>,
 }
 
 /// What the process knows of one opening of a cache file. Kept while somebody uses it or it has entries in memory.
@@ -68,6 +71,8 @@ pub(super) struct Shelf {
     evicted: AtomicU64,
     spared: AtomicU64,
     evictor: Evictor,
+    /// Where it has a key of its own.
+    packer: OnceLock<Arc<Packer>>,
 }
 
 struct Shelves {
@@ -135,8 +140,13 @@ pub struct Counts {
 }
 
 impl Memory {
-    /// At most `bytes` for all; 0 for none.
+    /// At most `bytes` for all; 0 for none. Values stand in the files as they are.
     pub fn new(bytes: u64) -> Arc<Memory> {
+        Memory::over(bytes, Packing::default())
+    }
+
+    /// The same over files in which values are packed.
+    pub fn over(bytes: u64, packing: Packing) -> Arc<Memory> {
         let entries = Cache::builder()
             .max_capacity(bytes)
             .weigher(|place: &Place, held: &Arc<Held>| u32::try_from(bytes_of(&place.key, &held.entry)).unwrap_or(u32::MAX))
@@ -153,6 +163,8 @@ impl Memory {
             share: bytes / SHARE,
             fills: Arc::default(),
             boot: Boot::current(),
+            plain: Arc::new(packing.packer(None)),
+            packing,
         })
     }
 
@@ -238,9 +250,21 @@ impl Memory {
         self.fills.close();
     }
 
+    /// How values stand in a file.
+    pub(super) fn packer(&self, file: &Database) -> Arc<Packer> {
+        if !self.packing.seals() {
+            return self.plain.clone();
+        }
+        self.shelf(file.serial()).packer.get_or_init(|| Arc::new(self.packing.packer(file.owner()))).clone()
+    }
+
+    /// One of not very many numbers, always the same for a key.
+    pub(super) fn class(&self, file: u64, key: &Key) -> u64 {
+        self.hasher.hash_one(At { file, key }) % EPOCHS as u64
+    }
+
     fn lock(&self, file: u64, key: &Key) -> MutexGuard<'_, u64> {
-        let class = self.hasher.hash_one(At { file, key }) as usize % EPOCHS;
-        self.epochs[class].lock().unwrap_or_else(PoisonError::into_inner)
+        self.epochs[self.class(file, key) as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod fill;
 mod increment;
+mod packing;
 mod remember;
 mod terms;
 mod thrown;
