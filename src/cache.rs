@@ -181,6 +181,7 @@ impl<'a> Cache<'a> {
                 break;
             };
             shelf.made_room(step.made);
+            shelf.put(step.done.iter().filter(|done| matches!(done, Done::Put(_) | Done::Counted(..))).count());
             round = if step.done.is_empty() { round + 1 } else { 0 };
             done.extend(step.done);
             if round == ROUNDS {

@@ -46,6 +46,7 @@ const SHELVES: usize = 256;
 pub struct Memory {
     entries: Cache<Place, Arc<Held>>,
     shelves: RwLock<Shelves>,
+    tally: Arc<Tally>,
     /// A read puts in what it found under its key's lock.
     epochs: [Mutex<u64>; EPOCHS],
     hasher: RandomState,
@@ -65,14 +66,22 @@ pub(super) struct Shelf {
     generation: AtomicU64,
     /// What the file holds was written in this run of the machine.
     trusted: AtomicBool,
-    memory_hits: AtomicU64,
-    file_hits: AtomicU64,
-    misses: AtomicU64,
-    evicted: AtomicU64,
-    spared: AtomicU64,
+    tally: Tally,
+    of_all: Arc<Tally>,
     evictor: Evictor,
     /// Where it has a key of its own.
     packer: OnceLock<Arc<Packer>>,
+}
+
+/// What was done, counted.
+#[derive(Default)]
+struct Tally {
+    memory_hits: AtomicU64,
+    file_hits: AtomicU64,
+    misses: AtomicU64,
+    puts: AtomicU64,
+    evicted: AtomicU64,
+    spared: AtomicU64,
 }
 
 struct Shelves {
@@ -125,17 +134,19 @@ pub(super) struct Forgetting {
 /// The same for all keys of a file.
 pub(super) struct Doubting(Arc<Shelf>);
 
-/// What the tier did for one file, since this process opened it.
+/// What the tiers did for one file since this process opened it, or for all since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Counts {
     pub memory_hits: u64,
     pub file_hits: u64,
     pub misses: u64,
+    /// Entries set.
+    pub puts: u64,
     /// Entries that had to make room.
     pub evicted: u64,
     /// Times that an entry would have had to, but was read lately.
     pub spared: u64,
-    /// Bytes of its entries in memory.
+    /// Bytes of their entries in memory.
     pub memory_bytes: u64,
 }
 
@@ -157,6 +168,7 @@ impl Memory {
             .build();
         Arc::new(Memory {
             entries,
+            tally: Arc::default(),
             shelves: RwLock::new(Shelves { of: HashMap::new(), prune_at: SHELVES }),
             epochs: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
@@ -173,7 +185,7 @@ impl Memory {
         let held = self.entries.get(&At { file, key })?;
         let valid = held.generation == held.shelf.generation.load(SeqCst) && held.entry.life.gone_at().is_none_or(|at| at > now);
         valid.then(|| {
-            held.shelf.memory_hits.fetch_add(1, Relaxed);
+            held.shelf.count(|tally| &tally.memory_hits, 1);
             held.shelf.evictor.uses().note(key);
             held
         })
@@ -188,7 +200,7 @@ impl Memory {
     /// Puts in what a read found, if its key was not written since it began.
     pub(super) fn fill(&self, file: u64, key: Key, entry: Entry, reading: Reading) -> Arc<Held> {
         let Reading { shelf, generation, epoch } = reading;
-        shelf.file_hits.fetch_add(1, Relaxed);
+        shelf.count(|tally| &tally.file_hits, 1);
         shelf.evictor.uses().note(&key);
         let bytes = bytes_of(&key, &entry);
         let held = Arc::new(Held { entry, shelf, generation });
@@ -233,7 +245,12 @@ impl Memory {
             shelves.of.retain(|_, shelf| Arc::strong_count(shelf) > 1);
             shelves.prune_at = SHELVES.max(shelves.of.len() * 2);
         }
-        shelves.of.entry(file).or_default().clone()
+        shelves.of.entry(file).or_insert_with(|| Arc::new(Shelf { of_all: self.tally.clone(), ..Shelf::default() })).clone()
+    }
+
+    /// Of all files, since the start.
+    pub fn counts(&self) -> Counts {
+        self.tally.counts(self.entries.weighted_size())
     }
 
     /// Who is filling what.
@@ -283,7 +300,7 @@ impl Shelf {
     }
 
     pub(super) fn missed(&self) {
-        self.misses.fetch_add(1, Relaxed);
+        self.count(|tally| &tally.misses, 1);
     }
 
     pub(super) fn evictor(&self) -> &Evictor {
@@ -291,18 +308,36 @@ impl Shelf {
     }
 
     pub(super) fn made_room(&self, made: Made) {
-        self.evicted.fetch_add(made.evicted.into(), Relaxed);
-        self.spared.fetch_add(made.spared.into(), Relaxed);
+        self.count(|tally| &tally.evicted, made.evicted.into());
+        self.count(|tally| &tally.spared, made.spared.into());
+    }
+
+    pub(super) fn put(&self, entries: usize) {
+        self.count(|tally| &tally.puts, entries as u64);
+    }
+
+    fn count(&self, what: impl Fn(&Tally) -> &AtomicU64, times: u64) {
+        if times > 0 {
+            what(&self.tally).fetch_add(times, Relaxed);
+            what(&self.of_all).fetch_add(times, Relaxed);
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
+        self.tally.counts(self.bytes.load(Relaxed))
+    }
+}
+
+impl Tally {
+    fn counts(&self, memory_bytes: u64) -> Counts {
         Counts {
             memory_hits: self.memory_hits.load(Relaxed),
             file_hits: self.file_hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
+            puts: self.puts.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
             spared: self.spared.load(Relaxed),
-            memory_bytes: self.bytes.load(Relaxed),
+            memory_bytes,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::terms::{Freshness, Life};
 use super::{Conditions, Entry, Etag, Key, Tag, Terms, VALUE_BYTES};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Reader, WriteTx};
+use crate::sqlite::{Reader, WriteTx, give_back};
 
 /// Expired entries deleted by each write: more than one, so that sweeping gains on writing.
 pub(super) const SWEPT: u32 = 8;
@@ -274,6 +274,7 @@ impl Run<'_> {
             packed.as_ref().map(|packed| &*packed.bytes)
         ];
         self.tx.execute(PUT, written)?;
+        give_back(self.tx)?;
         Ok(Some(etag))
     }
 
