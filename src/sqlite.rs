@@ -48,7 +48,7 @@ pub use interactive::{Begin, Bounds, Interaction, Interactive};
 pub use migrate::{Applied, Course, Examined, Migration, Migrations, Move, Moved, Problem, Text, Wanted, applied, rehearse, template};
 pub use origin::Origin;
 pub use reader::{Reader, WriteTx};
-pub use room::has_room;
+pub use room::{give_back, has_room};
 pub use session::LENGTH_MAX;
 pub use shape::{Drift, Shape};
 pub use statement::{ANYTHING, Cells, Effect, Prepared, Script, is_vacuum, may_only_read};

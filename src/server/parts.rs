@@ -14,7 +14,7 @@ use super::data_dir::DataDir;
 use super::relay::Relay;
 use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
-use crate::cache::Memory;
+use crate::cache::{Memory, Packing};
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
@@ -86,6 +86,7 @@ impl Parts {
         settle_first_operator(&systems, admin_key, &admin_key_path).await?;
 
         let ring = KeyRing::open(layout.keys(), &config.auth)?;
+        let packing = Packing::open(&config.cache, &layout.keys())?;
         let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
@@ -163,7 +164,7 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
-            cache_memory: Memory::new(config.cache.memory_bytes),
+            cache_memory: Memory::over(config.cache.memory_bytes, packing),
             waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),

@@ -34,6 +34,9 @@ const SQL_MAX: i32 = 4 << 20;
 /// its virtual machine, so this and [`LENGTH_MAX`] bound how long a statement can go on past its time: some two seconds.
 const PATTERN_MAX: i32 = 128;
 
+/// Has an empty file made so that it can give back pages.
+pub const SHRINKS: &str = "PRAGMA auto_vacuum=INCREMENTAL";
+
 pub struct Session {
     pub(super) conn: Connection,
     pub(super) watch: Arc<Watch>,
@@ -76,6 +79,8 @@ pub struct Settings {
     pub max_bytes: u64,
     pub create: bool,
     pub writer: bool,
+    /// Of a file that is made by this: it gives pages back ([`super::room::give_back`]).
+    pub shrinks: bool,
 }
 
 impl Session {
@@ -103,6 +108,9 @@ impl Session {
         ))?;
         let (mut page_bytes, mut max_pages) = (0, 0);
         if settings.writer {
+            if settings.shrinks {
+                conn.execute_batch(SHRINKS)?;
+            }
             conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA journal_size_limit={};", tuning.checkpoint_bytes))?;
             // SQLite quietly opens for reading what it could not open for writing, or says so only in its header.
             if conn.is_readonly(rusqlite::MAIN_DB)? {
