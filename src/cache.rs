@@ -14,6 +14,7 @@
 //! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
 
 mod boot;
+mod change;
 mod entry;
 mod etag;
 mod fill;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+pub use change::Change;
 pub use entry::{Entry, Found, Tier};
 pub use etag::{Conditions, Etag, Etags};
 pub use fill::{FILL_MAX_S, FILL_WAITS_MAX, FILLS_MAX, FillLease, Waiting};
@@ -113,11 +115,14 @@ impl<'a> Cache<'a> {
     /// then, in any case. Errors: `precondition_failed`; `lease_lost`; `quota_exceeded` when the plan's bytes leave no
     /// room after evicting.
     pub async fn put(&self, mut put: Put, token: Option<Uuid>) -> Result<Etag> {
-        put.fill = match token {
+        let ending = match token {
             Some(token) => Some(Arc::new(self.ending(&put.key, token)?)),
             None => None,
         };
-        match self.one(Op::Put(put)).await? {
+        put.fill = ending.clone();
+        let done = self.one(Op::Put(put)).await;
+        ending.iter().for_each(|ending| ending.end());
+        match done? {
             Done::Put(etag) => Ok(etag),
             other => Err(unexpected(&other)),
         }
@@ -151,13 +156,18 @@ impl<'a> Cache<'a> {
             }
             return Ok(done);
         }
+        let keys = written(&ops);
+        let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
+        let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
+        self.run(ops, keys).await
+    }
+
+    /// Does all of them, and leaves the fills of `keys`, which they write, alone.
+    async fn run(&self, ops: Vec<Op>, keys: Arc<[Key]>) -> Result<Vec<Done>> {
         let mut renewals = 0;
         while let Err(error) = self.trust().await {
             self.renewed(error, &mut renewals).await?;
         }
-        let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
-        let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
-        let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
         let ops: Arc<[Op]> = ops.into();
         let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
         while done.len() < ops.len() {
@@ -325,6 +335,11 @@ impl<'a> Cache<'a> {
         };
         self.file.write(self.limits, job).await
     }
+}
+
+/// The keys that operations write.
+fn written(ops: &[Op]) -> Arc<[Key]> {
+    ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect()
 }
 
 fn unexpected(done: &Done) -> Error {

@@ -2,7 +2,9 @@
 //! came in, with its content type, and is never taken for anything else by a browser.
 
 pub mod batch;
+mod entry;
 pub mod remember;
+pub mod through;
 pub mod whole;
 
 use std::time::Duration;

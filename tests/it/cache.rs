@@ -7,6 +7,7 @@ mod fill;
 mod increment;
 mod remember;
 mod terms;
+mod through;
 mod thrown;
 
 use crate::support::{Answer, Server, TenantClient, eventually, json, segment};

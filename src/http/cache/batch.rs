@@ -3,7 +3,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
-use actix_web::web::{Bytes, Data};
+use actix_web::web::Data;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::super::extract::Json;
 use super::super::guard::Caller;
 use super::super::unread::UnreadAnswers;
+use super::entry::EntryBody;
 use super::{namespace, one};
 use crate::auth::scope::Scope;
-use crate::cache::{CONTENT_TYPE_BYTES, Cache, Conditions, Done, Entry, Etags, Key, Memory, OPS_MAX, Op, Put, Seconds, Tag, Terms, Wanted};
+use crate::cache::{Cache, Conditions, Done, Entry, Etags, Key, Memory, OPS_MAX, Op, Put, Seconds, Terms, Wanted};
 use crate::clock::rfc3339;
 use crate::error::{Body, Code, Error, Result};
 
@@ -145,33 +146,11 @@ impl OpBody {
 
 impl SetBody {
     fn read(self) -> Result<Put> {
-        let value = match (self.text, self.base64, self.absent) {
-            (Some(text), None, false) => Some(Bytes::from(text)),
-            (None, Some(base64), false) => {
-                Some(BASE64.decode(base64).map(Bytes::from).map_err(|error| Error::bad_request(format!("base64: {error}")))?)
-            }
-            (None, None, true) => None,
-            _ => return Err(Error::bad_request("a set has one of text, base64 and absent")),
-        };
-        if self
-            .content_type
-            .as_ref()
-            .is_some_and(|text| text.len() > CONTENT_TYPE_BYTES || text.bytes().any(|b| !(b' '..=b'~').contains(&b)))
-        {
-            return Err(Error::bad_request(format!("content_type is at most {CONTENT_TYPE_BYTES} visible ASCII characters")));
-        }
-        let seconds = |name, seconds: Option<i64>| seconds.map(|seconds| Seconds::new(name, seconds)).transpose();
-        let terms = Terms::new(Wanted {
-            ttl: seconds("ttl", self.ttl)?,
-            sliding: seconds("sliding", self.sliding)?,
-            swr: seconds("swr", self.swr)?,
-            sie: seconds("sie", self.sie)?,
-            jitter: seconds("jitter", self.jitter)?,
-            tags: self.tags.iter().map(|tag| Tag::parse(tag)).collect::<Result<_>>()?,
-        })?;
+        let SetBody { key, namespace, text, base64, absent, content_type, ttl, sliding, swr, sie, jitter, tags, .. } = self;
+        let entry = EntryBody { text, base64, json: None, absent, content_type, ttl, sliding, swr, sie, jitter, tags };
         let etags = |header: Option<String>| header.as_deref().map(Etags::new);
         let conditions = Conditions { if_match: etags(self.if_match), if_none_match: etags(self.if_none_match) };
-        Ok(Put::new(key(&self.key, self.namespace.as_deref())?, value, self.content_type, terms)?.only_if(conditions))
+        Ok(entry.put(self::key(&key, namespace.as_deref())?)?.only_if(conditions))
     }
 }
 

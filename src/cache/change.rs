@@ -1,0 +1,72 @@
+//! A [`Change`] is a key while what its entry is made of is being changed elsewhere, in the tenant's database. The entry is
+//! thrown away before the change, nobody gets the right to fill it meanwhile, and it is set, if at all, after the change
+//! and before the right is free again. So no moment, and no crash at any moment, leaves under the key what was before.
+//!
+//! - [`Cache::settle`] sets the entry only if nobody else wrote the key, threw it away or changed it since the beginning;
+//!   otherwise it deletes what may have been set meanwhile, since nobody knows whether that is older than the change.
+//! - A cache file that cannot be served costs the setting, never the change. One that can be read and not written could
+//!   still answer with what was before, so then there is no beginning.
+
+use std::sync::Arc;
+
+use super::fill::Ending;
+use super::{Cache, Conditions, Done, Etag, Key, Op, Put, written};
+use crate::error::{Code, Error, Result};
+
+/// Ends when it is dropped. Keep it for as long as the change may still be made.
+pub struct Change {
+    key: Key,
+    ending: Arc<Ending>,
+}
+
+impl Cache<'_> {
+    /// Begins a change of what `key` is made of, with nothing under the key from here on. Errors: those of a file that takes
+    /// no write; nothing was changed then.
+    pub async fn begin_change(&self, key: Key) -> Result<Change> {
+        let change = self.hold(key.clone());
+        match self.change_entry(Op::Delete { key, conditions: Conditions::default() }).await {
+            Err(error) if error.code() != Code::TenantUnavailable => Err(error),
+            // Nothing can be read from it either, and it is made anew.
+            Err(error) => {
+                tracing::warn!(%error, "a cache cannot be served; what is written through it is not set there");
+                Ok(change)
+            }
+            Ok(_) => Ok(change),
+        }
+    }
+
+    /// The change is made. Sets the entry as `put` has it, or says why it is not there now.
+    pub async fn settle(&self, change: Change, put: Put) -> Result<Etag> {
+        let Change { key, ending } = change;
+        let refused = match self.change_entry(Op::Put(Put { key: key.clone(), fill: Some(ending.clone()), ..put })).await {
+            Ok(Done::Put(etag)) => {
+                ending.end();
+                return Ok(etag);
+            }
+            Ok(Done::Refused(error)) | Err(error) => error,
+            Ok(other) => return Err(super::unexpected(&other)),
+        };
+        if refused.code() == Code::LeaseLost
+            && let Err(error) = self.change_entry(Op::Delete { key, conditions: Conditions::default() }).await
+        {
+            tracing::warn!(%error, "what others set during a change could not be thrown away");
+        }
+        ending.end();
+        Err(refused)
+    }
+
+    fn hold(&self, key: Key) -> Change {
+        let ending = Arc::new(self.memory.fills().change(self.file, &key));
+        Change { key, ending }
+    }
+
+    /// One operation by who holds the key's fill.
+    async fn change_entry(&self, op: Op) -> Result<Done> {
+        let ops = vec![op];
+        let keys = written(&ops);
+        self.run(ops, keys).await?.pop().ok_or_else(|| Error::internal("one operation has no outcome", &"none"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
