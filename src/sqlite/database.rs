@@ -195,6 +195,7 @@ impl Database {
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     {
         let open = self.opened().await?;
+        let on = Arc::downgrade(&open);
         let pass = self.hold()?;
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
@@ -222,7 +223,7 @@ impl Database {
             let _ = answer.send(outcome);
         };
         self.engine.reads().submit(self.reading_party(), Box::new(job))?;
-        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))), &on)
     }
 
     /// Runs `f` on the writer, in a group's transaction, and returns after the commit. An `Err`
@@ -233,7 +234,7 @@ impl Database {
         T: Send + 'static,
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
-        self.opened().await?;
+        let on = Arc::downgrade(&self.opened().await?);
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
@@ -249,7 +250,7 @@ impl Database {
             }
         };
         self.enqueue(Work::Grouped(Job { step: Box::new(step), limits, gone, _pass: self.hold()? }))?;
-        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))), &on)
     }
 
     /// Runs `f` with the writer to itself, outside any group.
@@ -258,13 +259,13 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Exclusive<'_>) -> Result<T> + Send + 'static,
     {
-        self.opened().await?;
+        let on = Arc::downgrade(&self.opened().await?);
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
         let run = move |writer: Result<&Exclusive<'_>>| drop(answer.send(writer.and_then(f)));
         self.enqueue(Work::Alone(Alone { run: Box::new(run), limits, gone, _pass: self.hold()? }))?;
-        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))), &on)
     }
 
     /// Opens the file if it is not, and with that brings it up to date.
@@ -380,10 +381,13 @@ impl Database {
         if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
     }
 
-    /// Damage that a statement meets shows in the file's state; what it does not touch is still served.
-    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+    /// Damage that a statement meets shows in the file's state; what it does not touch is still served. A file that is
+    /// made anew since it was open as `on` is not blamed.
+    fn noted<T>(&self, outcome: Result<T>, on: &Weak<Open>) -> Result<T> {
         let outcome = outcome.map_err(|error| self.as_damage(error));
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && (!self.replaceable || self.current().is_some_and(|open| Arc::as_ptr(&open) == on.as_ptr()))
+        {
             if error.is_withheld() {
                 self.damaged.store(true, Relaxed);
             }

@@ -124,7 +124,9 @@ impl Database {
             return Err(busy());
         }
         let fresh = self.make_room_for_a_new_one()?;
-        self.open_file(room, fresh).inspect_err(|error| self.spoil(error))
+        let opened = self.open_file(room, fresh).inspect_err(|error| self.spoil(error))?;
+        self.trusted_again();
+        Ok(opened)
     }
 
     /// Opens what is there; with `fresh`, makes it.

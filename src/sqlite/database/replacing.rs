@@ -44,6 +44,11 @@ impl Database {
         self.spoiled.load(Relaxed)
     }
 
+    /// What a late user says of the file that was here before does not count any more.
+    pub(super) fn trusted_again(&self) {
+        self.spoiled.store(false, Relaxed);
+    }
+
     /// Whether it is still open for somebody who uses it, although it failed.
     pub(super) fn is_being_left(&self) -> bool {
         self.replaceable && self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0
