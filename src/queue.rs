@@ -17,6 +17,7 @@
 //! Each public method is one transaction or, where it says so, several; the private functions borrow it.
 
 mod batch;
+mod behind;
 mod calendar;
 mod claim;
 mod control;
@@ -169,6 +170,9 @@ impl<'a> Queue<'a> {
     /// Makes dead jobs ready again, oldest death first, with so many more attempts; in several transactions.
     pub async fn redrive(&self, queue: &QueueName, redrive: Redrive) -> Result<Moved> {
         let redrive = Arc::new(redrive);
+        if queue.is_behind() {
+            self.waiters.behind.marks(self.file.serial());
+        }
         self.in_steps(redrive.max(), |most| {
             let (queue, redrive) = (queue.clone(), redrive.clone());
             self.write(move |tx, bell, now| control::redrive(tx, &queue, &redrive, most, bell, now))
@@ -321,6 +325,7 @@ impl<'a> Queue<'a> {
             let moments = [
                 schedule::next_at(reader)?,
                 webhook::next_at(reader, &under_way, now_ms())?,
+                behind::next_at(reader, &under_way)?,
                 inbox::retry_at(reader)?,
                 workflow::next_at(reader, now_ms())?,
             ];
@@ -329,7 +334,7 @@ impl<'a> Queue<'a> {
         self.file.read(self.limits, look).await
     }
 
-    /// The queues that have a webhook.
+    /// The queues that the server itself works on.
     pub async fn pushed(&self) -> Result<Vec<QueueName>> {
         self.file.read(self.limits, webhook::queues).await
     }

@@ -23,16 +23,27 @@ impl Cache<'_> {
     /// Begins a change of what `key` is made of, with nothing under the key from here on. Errors: those of a file that takes
     /// no write; nothing was changed then.
     pub async fn begin_change(&self, key: Key) -> Result<Change> {
-        let change = self.hold(key.clone());
-        match self.change_entry(Op::Delete { key, conditions: Conditions::default() }).await {
-            Err(error) if error.code() != Code::TenantUnavailable => Err(error),
-            // Nothing can be read from it either, and it is made anew.
-            Err(error) => {
-                tracing::warn!(%error, "a cache cannot be served; what is written through it is not set there");
-                Ok(change)
-            }
-            Ok(_) => Ok(change),
+        let change = self.hold(key);
+        self.throw_entry(&change).await?;
+        Ok(change)
+    }
+
+    /// The same with the entry left where it is, since it is what the change brings: see [`Cache::confirm`].
+    pub fn begin_late_change(&self, key: Key) -> Change {
+        self.hold(key)
+    }
+
+    /// The change is made, after the entry that it brings was set: deletes any other.
+    pub async fn confirm(&self, change: Change, brought: &Put) -> Result<()> {
+        match self.get_if_error(change.key.clone()).await? {
+            Some(found) if found.value != brought.value || found.content_type != brought.content_type => self.retract(change).await,
+            _ => Ok(()),
         }
+    }
+
+    /// The change is not made: deletes the entry that it would have brought.
+    pub async fn retract(&self, change: Change) -> Result<()> {
+        self.throw_entry(&change).await
     }
 
     /// The change is made. Sets the entry as `put` has it, or says why it is not there now.
@@ -46,13 +57,26 @@ impl Cache<'_> {
             Ok(Done::Refused(error)) | Err(error) => error,
             Ok(other) => return Err(super::unexpected(&other)),
         };
+        let change = Change { key, ending: ending.clone() };
         if refused.code() == Code::LeaseLost
-            && let Err(error) = self.change_entry(Op::Delete { key, conditions: Conditions::default() }).await
+            && let Err(error) = self.throw_entry(&change).await
         {
             tracing::warn!(%error, "what others set during a change could not be thrown away");
         }
         ending.end();
         Err(refused)
+    }
+
+    async fn throw_entry(&self, change: &Change) -> Result<()> {
+        match self.change_entry(Op::Delete { key: change.key.clone(), conditions: Conditions::default() }).await {
+            Err(error) if error.code() != Code::TenantUnavailable => Err(error),
+            // Nothing can be read from it either, and it is made anew.
+            Err(error) => {
+                tracing::warn!(%error, "a cache cannot be served; what is written through it is not set there");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
     }
 
     fn hold(&self, key: Key) -> Change {

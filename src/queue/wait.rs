@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::QueueName;
+use super::behind::Known;
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, WriteTx};
@@ -41,6 +42,8 @@ pub struct Waiters {
     wakeups: Option<Arc<Wakeups>>,
     /// Told when there may be something to do in the server's own file.
     own: Notify,
+    /// Which files may hold writes behind the cache.
+    pub(super) behind: Known,
 }
 
 #[derive(Default)]
@@ -102,6 +105,14 @@ impl Waiters {
     /// Until there may be something to do in the server's own file, of which no wake-up is kept.
     pub async fn own_news(&self) {
         self.own.notified().await;
+    }
+
+    /// Whether the file is looked into at some time though nobody asks; one for which there is nothing to be done is not.
+    pub(super) async fn is_seen_to(&self, file: &Database) -> Result<bool> {
+        match (&self.wakeups, file.owner()) {
+            (Some(wakeups), Some(owner)) => wakeups.is_kept(Uuid::from_u128(owner)).await,
+            _ => Ok(false),
+        }
     }
 
     /// A hold on what is seen to already.
@@ -239,8 +250,8 @@ impl Bell {
 
     /// [`Bell::ring`] for a queue known by its number.
     pub(super) fn ring_number(&mut self, tx: &WriteTx<'_>, queue: i64, at: Millis, now: Millis) -> Result<()> {
-        if let Some(name) = tx.row(NAME, [queue], |row| row.get::<_, String>(0))? {
-            self.ring(&QueueName::parse(&name)?, at, now);
+        if let Some(name) = queue_name(tx, queue)? {
+            self.ring(&name, at, now);
         }
         Ok(())
     }
@@ -258,7 +269,7 @@ impl Bell {
         let by = self.hold.as_ref().map_or(Millis::MAX, Hold::by);
         let mut first = self.look_at;
         for (queue, at, _) in &self.rung {
-            if *at < by.min(first) && tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some() {
+            if *at < by.min(first) && (queue.is_behind() || tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some()) {
                 first = *at;
             }
         }
@@ -277,6 +288,11 @@ impl Drop for Bell {
             }
         }
     }
+}
+
+/// Of a queue known by its number.
+pub(super) fn queue_name(tx: &WriteTx<'_>, queue: i64) -> Result<Option<QueueName>> {
+    tx.row(NAME, [queue], |row| row.get::<_, String>(0))?.map(|name| QueueName::parse(&name)).transpose()
 }
 
 const NAME: &str = "SELECT name FROM queues WHERE queue = ?1";

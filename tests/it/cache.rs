@@ -1,6 +1,7 @@
 //! The cache, seen from outside: what comes back, when it stops coming back, and what a full file gives up.
 
 mod batch;
+mod behind;
 mod conditions;
 mod damage;
 mod fill;

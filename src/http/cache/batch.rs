@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::super::extract::Json;
 use super::super::guard::Caller;
 use super::super::unread::UnreadAnswers;
+use super::behind;
 use super::entry::EntryBody;
 use super::{namespace, one};
 use crate::auth::scope::Scope;
 use crate::cache::{Cache, Conditions, Done, Entry, Etags, Key, Memory, OPS_MAX, Op, Put, Seconds, Terms, Wanted};
 use crate::clock::rfc3339;
 use crate::error::{Body, Code, Error, Result};
+use crate::queue::Waiters;
 
 /// The most bytes of values in one answer.
 const VALUES_BYTES: usize = 4 << 20;
@@ -81,12 +83,27 @@ struct BatchReply<'a> {
 #[serde(untagged)]
 enum ResultReply<'a> {
     Entry(EntryReply<'a>),
+    Pending(PendingReply),
     Absent { absent: bool, etag: String, expires_at: Option<String> },
     Missed { hit: bool },
     Set { etag: String },
     Deleted { deleted: bool },
     Counted { value: i64, etag: String },
     Refused { error: Body<'a> },
+    TooMuch { error: serde_json::Value },
+}
+
+/// What is still to be written behind the cache.
+#[derive(Serialize)]
+struct PendingReply {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    absent: bool,
+    content_type: Option<String>,
+    behind: bool,
 }
 
 #[derive(Serialize)]
@@ -102,13 +119,20 @@ struct EntryReply<'a> {
 }
 
 /// 200 with a result for each operation.
-pub async fn run(call: Caller, memory: Data<Memory>, unread: Data<UnreadAnswers>, body: Json<BatchBody>) -> Result<HttpResponse> {
+pub async fn run(
+    call: Caller,
+    memory: Data<Memory>,
+    waiters: Data<Waiters>,
+    unread: Data<UnreadAnswers>,
+    body: Json<BatchBody>,
+) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let operations = body.0.operations;
     if operations.is_empty() || operations.len() > OPS_MAX {
         return Err(Error::bad_request(format!("operations are not 1 to {OPS_MAX}")).hint("Send several requests."));
     }
     let ops = operations.into_iter().enumerate().map(|(n, op)| op.read().map_err(|error| at(n, &error))).collect::<Result<Vec<_>>>()?;
+    let asked: Vec<_> = ops.iter().map(|op| if let Op::Get(key) = op { Some(key.clone()) } else { None }).collect();
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let mut done = Cache::new(lease.cache(), &memory).apply(ops).await?;
@@ -121,7 +145,15 @@ pub async fn run(call: Caller, memory: Data<Memory>, unread: Data<UnreadAnswers>
             }
         }
     }
-    let reply = BatchReply { results: done.iter().map(result).collect() };
+    let mut results: Vec<_> = done.iter().map(result).collect();
+    for (result, key) in results.iter_mut().zip(asked) {
+        if let (ResultReply::Missed { .. }, Some(key)) = (&*result, key)
+            && let Some(put) = behind::pending(lease.queue(), &waiters, &key).await?
+        {
+            *result = pending(put, &mut left);
+        }
+    }
+    let reply = BatchReply { results };
     let text = serde_json::to_vec(&reply).map_err(|error| Error::internal("a batch's results could not be written as JSON", &error))?;
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, text)))
 }
@@ -176,6 +208,20 @@ fn result(done: &Done) -> ResultReply<'_> {
         Done::Counted(value, etag) => ResultReply::Counted { value: *value, etag: etag.to_string() },
         Done::Refused(error) => ResultReply::Refused { error: error.body() },
     }
+}
+
+fn pending(put: Put, left: &mut usize) -> ResultReply<'static> {
+    let Some(rest) = left.checked_sub(put.value.as_ref().map_or(0, |value| value.len())) else {
+        return ResultReply::TooMuch { error: too_much().to_json() };
+    };
+    *left = rest;
+    let absent = put.value.is_none();
+    let (text, base64) = match put.value.map(|value| String::from_utf8(value.to_vec())) {
+        None => (None, None),
+        Some(Ok(text)) => (Some(text), None),
+        Some(Err(bytes)) => (None, Some(BASE64.encode(bytes.as_bytes()))),
+    };
+    ResultReply::Pending(PendingReply { text, base64, absent, content_type: put.content_type, behind: true })
 }
 
 fn found(entry: &Entry) -> ResultReply<'_> {

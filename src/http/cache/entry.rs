@@ -3,13 +3,13 @@
 use actix_web::web::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cache::{CONTENT_TYPE_BYTES, Key, Put, Seconds, Tag, Terms, Wanted};
 use crate::error::{Error, Result};
 
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EntryBody {
     pub text: Option<String>,

@@ -12,10 +12,11 @@ use super::super::guard::TenantCall;
 use super::super::unread::UnreadAnswers;
 use super::super::watch::SlowLog;
 use super::entry::EntryBody;
-use super::{CACHE_STATUS, KeyQuery, key};
+use super::{CACHE_STATUS, KeyQuery, behind, key};
 use crate::auth::scope::Scope;
 use crate::cache::{Cache, Etag, Memory};
 use crate::error::{Error, Result};
+use crate::queue::Waiters;
 use crate::sql::{self, Answer, Caller, Integers, Mode, Request, Statement};
 use crate::sqlite::IdempotencyKey;
 use crate::tenant::Lease;
@@ -57,6 +58,7 @@ pub async fn put(
     request: HttpRequest,
     query: Query<KeyQuery>,
     memory: Data<Memory>,
+    waiters: Data<Waiters>,
     unread: Data<UnreadAnswers>,
     slow: Data<SlowLog>,
     body: JsonBytes<ThroughBody>,
@@ -70,11 +72,14 @@ pub async fn put(
     written.caller.scopes.require(Scope::SqlWrite)?;
     let lease = call.lease().await?;
     unread.admit(&lease)?;
-    let (memory, slow) = (memory.into_inner(), slow.into_inner());
+    let (memory, waiters, slow) = (memory.into_inner(), waiters.into_inner(), slow.into_inner());
     // It goes on when the client hangs up: nobody may fill the entry before the commit that is on its way.
     let through = actix_web::rt::spawn(async move {
         let cache = Cache::new(lease.cache(), &memory);
-        let change = cache.begin_change(key).await?;
+        let change = cache.begin_change(key.clone()).await?;
+        if behind::pending(lease.queue(), &waiters, &key).await?.is_some() {
+            return Err(is_behind());
+        }
         let answer = written.commit(&lease, &slow, &call).await?;
         // What was written long ago may not be what is there now.
         let set = if answer.replayed { Err(replayed()) } else { cache.settle(change, put).await };
@@ -93,7 +98,7 @@ pub async fn put(
 }
 
 /// RFC 9211: whether the entry was set, and why not.
-fn stored(set: &Result<Etag>) -> HeaderValue {
+pub(super) fn stored(set: &Result<Etag>) -> HeaderValue {
     match set {
         Ok(_) => HeaderValue::from_static("tenantry; fwd=method; stored"),
         Err(error) => {
@@ -103,6 +108,11 @@ fn stored(set: &Result<Etag>) -> HeaderValue {
     }
 }
 
-fn replayed() -> Error {
+fn is_behind() -> Error {
+    Error::conflict("an earlier write of this key is still to be made behind the cache")
+        .hint("It would undo this one. Wait until it is made, or write this one behind the cache too: it takes the other one's place.")
+}
+
+pub(super) fn replayed() -> Error {
     Error::conflict("the statements were committed by an earlier request")
 }

@@ -44,7 +44,7 @@ struct MovedReply {
 pub async fn set(call: Caller, queue: Path<String>, body: Json<SettingsBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let settings = Settings { paused: body.0.paused, draining: body.0.draining };
-    let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse(&queue)?, settings).await?;
+    let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse_open(&queue)?, settings).await?;
     Ok(HttpResponse::Ok().json(QueueReply::of(row)))
 }
 

@@ -26,7 +26,7 @@ fn stored(tenant: &TenantClient, key: &str) -> i64 {
 }
 
 /// A server on which a transaction may keep the turn to write, and a tenant of it.
-fn slow() -> (Server, TenantClient) {
+pub(super) fn slow() -> (Server, TenantClient) {
     let server = Server::with(|s| {
         s.set("hrana.transaction_idle_ms", 60_000).set("hrana.transaction_idle_contended_ms", 60_000);
         s.set("hrana.turn_wait_ms", 60_000);

@@ -108,6 +108,7 @@ fn no_door_to_sql_is_open_to_a_role_that_policies_hold_back() {
     let statements = json!([{ "sql": "UPDATE notes SET owner = 'ann'" }]);
     ann.post("/v1/sql", json!({ "statements": statements })).refused(403, "forbidden");
     ann.put("/v1/cache/k/through", json!({ "statements": statements, "entry": { "text": "x" } })).refused(403, "forbidden");
+    ann.put("/v1/cache/k/behind", json!({ "statements": statements, "entry": { "text": "x" } })).refused(403, "forbidden");
     ann.put("/v1/cache/k/remember", json!({ "statements": statements, "sql": "SELECT 1" })).refused(403, "forbidden");
     assert_eq!(got(&ann, "notes?select=id&order=id"), json!([{ "id": 1 }, { "id": 2 }]));
 }
