@@ -163,11 +163,13 @@ async fn get_or_fill(
         let cache = Cache::new(lease.cache(), &memory);
         let found = cache.get_or_fill(key.clone(), fill_for).await?;
         // After the fill has begun: a write that comes later overtakes it.
-        if let Answer::Fill(fill, _) = &found
+        if !matches!(found, Answer::Found(_))
             && let Some(put) = behind::pending(lease.queue(), &waiters, &key).await.transpose()
         {
-            // It may have been overtaken already.
-            let _ = cache.give_up(&key, fill.token);
+            if let Answer::Fill(fill, _) = found {
+                // It may have been overtaken already.
+                let _ = cache.give_up(&key, fill.token);
+            }
             return behind::answer(&lease, &unread, put?);
         }
         match found {

@@ -267,25 +267,27 @@ impl<'a> Line<'a> {
                     return Ok(Some(Outcome::Refused(error.detail("state", state.as_str()).hint(hint))));
                 }
             }
-            let follows = unique.on_conflict == OnConflict::Follow;
-            if follows && !state.is_finished() && state != State::Leased && !is_followed {
+            match (unique.on_conflict, state) {
+                (OnConflict::Follow, State::Leased) => {}
                 // Of what was never begun, or begun in vain, nothing is left: there may be many.
-                tx.execute(PURGE_ONE, [job.id.seq()])?;
-            } else if !state.is_finished() && !(follows && state == State::Leased) || follows && state == State::Dead {
-                let keep_until = now + kept_ms(State::Cancelled);
-                tx.execute(DROP, params![job.id.seq(), now, keep_until])?;
-                if let Some(key) = limit_key
-                    && unblock(tx, self.number, &key, now)?
-                {
-                    self.bell.ring(self.name, now, now);
-                }
-                if is_followed {
-                    workflow::ended(tx, job.id.seq(), State::Cancelled, self.bell, now)?;
-                }
+                (OnConflict::Follow, state) if !state.is_finished() && !is_followed => _ = tx.execute(PURGE_ONE, [job.id.seq()])?,
+                (OnConflict::Replace, state) if state.is_finished() => {}
+                _ => self.cancel_holder(tx, job.id, limit_key, is_followed)?,
             }
         }
         tx.execute(GIVE_UP_KEY, [job.id.seq()])?;
         Ok(None)
+    }
+
+    fn cancel_holder(&mut self, tx: &WriteTx<'_>, id: JobId, limit_key: Option<String>, is_followed: bool) -> Result<()> {
+        let (seq, now) = (id.seq(), self.now);
+        tx.execute(DROP, params![seq, now, now + kept_ms(State::Cancelled)])?;
+        if let Some(key) = limit_key
+            && unblock(tx, self.number, &key, now)?
+        {
+            self.bell.ring(self.name, now, now);
+        }
+        if is_followed { workflow::ended(tx, seq, State::Cancelled, self.bell, now) } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -83,26 +83,25 @@ struct BatchReply<'a> {
 #[serde(untagged)]
 enum ResultReply<'a> {
     Entry(EntryReply<'a>),
-    Pending(PendingReply),
+    Pending(PendingReply<'a>),
     Absent { absent: bool, etag: String, expires_at: Option<String> },
     Missed { hit: bool },
     Set { etag: String },
     Deleted { deleted: bool },
     Counted { value: i64, etag: String },
     Refused { error: Body<'a> },
-    TooMuch { error: serde_json::Value },
 }
 
 /// What is still to be written behind the cache.
 #[derive(Serialize)]
-struct PendingReply {
+struct PendingReply<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<String>,
+    text: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     absent: bool,
-    content_type: Option<String>,
+    content_type: Option<&'a str>,
     behind: bool,
 }
 
@@ -136,23 +135,26 @@ pub async fn run(
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let mut done = Cache::new(lease.cache(), &memory).apply(ops).await?;
+    let mut behind = Vec::with_capacity(asked.len());
+    for (done, key) in done.iter().zip(&asked) {
+        behind.push(match (done, key) {
+            (Done::Found(None), Some(key)) => behind::pending(lease.queue(), &waiters, key).await?,
+            _ => None,
+        });
+    }
     let mut left = VALUES_BYTES;
-    for one in &mut done {
-        if let Done::Found(Some(entry)) = one {
-            match left.checked_sub(entry.len()) {
-                Some(rest) => left = rest,
-                None => *one = Done::Refused(too_much()),
-            }
+    for (one, behind) in done.iter_mut().zip(&behind) {
+        let bytes = match (&*one, behind) {
+            (Done::Found(Some(entry)), _) => entry.len(),
+            (_, Some(put)) => put.value.as_ref().map_or(0, Bytes::len),
+            _ => continue,
+        };
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => *one = Done::Refused(too_much()),
         }
     }
-    let mut results: Vec<_> = done.iter().map(result).collect();
-    for (result, key) in results.iter_mut().zip(asked) {
-        if let (ResultReply::Missed { .. }, Some(key)) = (&*result, key)
-            && let Some(put) = behind::pending(lease.queue(), &waiters, &key).await?
-        {
-            *result = pending(put, &mut left);
-        }
-    }
+    let results = done.iter().zip(&behind).map(|(done, behind)| result(done, behind.as_ref())).collect();
     let reply = BatchReply { results };
     let text = serde_json::to_vec(&reply).map_err(|error| Error::internal("a batch's results could not be written as JSON", &error))?;
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, text)))
@@ -199,9 +201,9 @@ fn too_much() -> Error {
         .hint("Get this key in another request.")
 }
 
-fn result(done: &Done) -> ResultReply<'_> {
+fn result<'a>(done: &'a Done, behind: Option<&'a Put>) -> ResultReply<'a> {
     match done {
-        Done::Found(None) => ResultReply::Missed { hit: false },
+        Done::Found(None) => behind.map_or(ResultReply::Missed { hit: false }, pending),
         Done::Found(Some(entry)) => found(entry),
         Done::Put(etag) => ResultReply::Set { etag: etag.to_string() },
         Done::Deleted => ResultReply::Deleted { deleted: true },
@@ -210,24 +212,30 @@ fn result(done: &Done) -> ResultReply<'_> {
     }
 }
 
-fn pending(put: Put, left: &mut usize) -> ResultReply<'static> {
-    let Some(rest) = left.checked_sub(put.value.as_ref().map_or(0, |value| value.len())) else {
-        return ResultReply::TooMuch { error: too_much().to_json() };
-    };
-    *left = rest;
-    let absent = put.value.is_none();
-    let (text, base64) = match put.value.map(|value| String::from_utf8(value.to_vec())) {
-        None => (None, None),
-        Some(Ok(text)) => (Some(text), None),
-        Some(Err(bytes)) => (None, Some(BASE64.encode(bytes.as_bytes()))),
-    };
-    ResultReply::Pending(PendingReply { text, base64, absent, content_type: put.content_type, behind: true })
+fn pending(put: &Put) -> ResultReply<'_> {
+    let (text, base64) = text_or_base64(put.value.as_deref());
+    ResultReply::Pending(PendingReply {
+        text,
+        base64,
+        absent: put.value.is_none(),
+        content_type: put.content_type.as_deref(),
+        behind: true,
+    })
 }
 
 fn found(entry: &Entry) -> ResultReply<'_> {
     let (etag, expires_at) = (entry.etag.to_string(), entry.life.expires_at.map(rfc3339));
-    let Some(value) = &entry.value else { return ResultReply::Absent { absent: true, etag, expires_at } };
-    let text = std::str::from_utf8(value).ok();
-    let base64 = if text.is_none() { Some(BASE64.encode(value)) } else { None };
+    if entry.value.is_none() {
+        return ResultReply::Absent { absent: true, etag, expires_at };
+    }
+    let (text, base64) = text_or_base64(entry.value.as_deref());
     ResultReply::Entry(EntryReply { text, base64, content_type: entry.content_type.as_deref(), etag, expires_at })
+}
+
+fn text_or_base64(value: Option<&[u8]>) -> (Option<&str>, Option<String>) {
+    match value.map(|value| (value, std::str::from_utf8(value))) {
+        None => (None, None),
+        Some((_, Ok(text))) => (Some(text), None),
+        Some((value, Err(_))) => (None, Some(BASE64.encode(value))),
+    }
 }

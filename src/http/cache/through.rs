@@ -57,10 +57,8 @@ pub async fn put(
     call: TenantCall,
     request: HttpRequest,
     query: Query<KeyQuery>,
-    memory: Data<Memory>,
-    waiters: Data<Waiters>,
+    (memory, waiters, slow): (Data<Memory>, Data<Waiters>, Data<SlowLog>),
     unread: Data<UnreadAnswers>,
-    slow: Data<SlowLog>,
     body: JsonBytes<ThroughBody>,
 ) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;

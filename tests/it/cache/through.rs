@@ -275,6 +275,24 @@ fn a_cache_that_can_be_read_and_not_written_stops_the_write_before_it_begins() {
 }
 
 #[test]
+fn a_commit_whose_fate_is_unknown_leaves_no_entry() {
+    let shim = Shim::new();
+    let server = Server::with(|s| shim.under(s));
+    let tenant = tenant(&server);
+    write(&tenant, "k", 1).expect(200);
+    shim.set(&Rule::new(SYNC, format!("*/tenant_database_{}.sqlite-wal", tenant.id), EIO));
+    let answer = write(&tenant, "k", 2);
+    let (_, hits) = shim.clear();
+    assert_eq!(hits, 1);
+    answer.refused(500, "unknown");
+    assert!(!has(&tenant, "k"));
+    let there = stored(&tenant, "k");
+    assert!(there == 1 || there == 2);
+    write(&tenant, "k", 3).expect(200);
+    assert_eq!(tenant.get(&path("k")).expect(200).text(), "3");
+}
+
+#[test]
 fn a_remembered_answer_is_that_of_the_statements_before_it() {
     let server = Server::shared();
     let tenant = tenant(&server);

@@ -1,9 +1,75 @@
 //! The server is killed between any two calls that change a tenant's files, while somebody writes one key behind the cache again
 //! and again: the last write that was acknowledged is made, none is made twice or after a later one, and what the key
-//! holds is never older than what was acknowledged.
+//! holds is never older than what was acknowledged. The same of many at once, without kills.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
 
 use super::*;
-use crate::support::check_files;
+use crate::support::{Dice, check_files};
+
+/// What somebody learns who asks the cache, and the database where the cache has nothing, as one does who would fill it.
+fn learned(tenant: &TenantClient, key: &str, dice: &mut Dice) -> i64 {
+    let fills = dice.below(2) == 0;
+    let got = tenant.get(&format!("{}{}", path(key), if fills { "?fill=60" } else { "" }));
+    if got.status == 200 {
+        return got.text().parse().unwrap();
+    }
+    let value = log(tenant, key).last().copied().unwrap_or(0);
+    if let Some(token) = got.header("fill-token") {
+        tenant.call("PUT", &path(key)).header("Fill-Token", token).bytes("text/plain", value.to_string()).send();
+    }
+    value
+}
+
+#[test]
+fn nobody_learns_less_than_was_acknowledged_before_he_asked() {
+    let server = Server::start();
+    let tenant = tenant(&server);
+    let keys = ["a", "b"];
+    let acknowledged: [AtomicI64; 2] = Default::default();
+    let (writing, asked) = (AtomicBool::new(true), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut dice = Dice::new();
+                while writing.load(SeqCst) {
+                    let which = dice.below(2) as usize;
+                    let before = acknowledged[which].load(SeqCst);
+                    let value = learned(&tenant, keys[which], &mut dice);
+                    assert!(value >= before, "{} is {value}, but {before} was acknowledged; seed {}", keys[which], dice.seed);
+                    asked.fetch_add(1, SeqCst);
+                    match dice.below(12) {
+                        0 => drop(tenant.delete(&path(keys[which])).expect(204)),
+                        1 => drop(tenant.delete("/v1/cache?all=true").expect(204)),
+                        _ => {}
+                    }
+                }
+            });
+        }
+        let writers: Vec<_> = (0..2)
+            .map(|which| {
+                let (tenant, acknowledged) = (&tenant, &acknowledged);
+                scope.spawn(move || {
+                    for value in 1..=60 {
+                        write(tenant, keys[which], value).expect(202);
+                        acknowledged[which].store(value, SeqCst);
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = writers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        writing.store(false, SeqCst);
+        assert!(ended.iter().all(Result::is_ok));
+    });
+    let mut made = 0;
+    for key in keys {
+        eventually("the last one is made", || (log(&tenant, key).last() == Some(&60)).then_some(()));
+        let log = log(&tenant, key);
+        assert!(log.is_sorted_by(|a, b| a < b), "{key}: {log:?}");
+        made += log.len();
+    }
+    println!("{} readings beside 120 writes, of which {made} were made and the others gave way to newer ones", asked.load(SeqCst));
+}
 
 #[test]
 fn killed_at_any_call_the_last_acknowledged_write_is_made_once_and_in_order() {
