@@ -170,14 +170,15 @@ impl<'a> Queue<'a> {
     /// Makes dead jobs ready again, oldest death first, with so many more attempts; in several transactions.
     pub async fn redrive(&self, queue: &QueueName, redrive: Redrive) -> Result<Moved> {
         let redrive = Arc::new(redrive);
+        let moved = self.in_steps(redrive.max(), |most| {
+            let (queue, redrive) = (queue.clone(), redrive.clone());
+            self.write(move |tx, bell, now| control::redrive(tx, &queue, &redrive, most, bell, now))
+        });
+        let moved = moved.await;
         if queue.is_behind() {
             self.waiters.behind.marks(self.file.serial());
         }
-        self.in_steps(redrive.max(), |most| {
-            let (queue, redrive) = (queue.clone(), redrive.clone());
-            self.write(move |tx, bell, now| control::redrive(tx, &queue, &redrive, most, bell, now))
-        })
-        .await
+        moved
     }
 
     /// Deletes finished jobs of a state, oldest first; in several transactions. Errors: `bad_request` for a state that

@@ -46,8 +46,10 @@ impl Queue<'_> {
     /// Adds a write for `by`, or finds what an earlier call with `idempotency` added; and whether it did. Errors as an outcome's of
     /// [`Queue::enqueue`].
     pub async fn write_behind(&self, write: NewJob, by: &str, idempotency: Option<IdempotencyKey>) -> Result<(Enqueued, bool)> {
+        let made = self.enqueue(&QueueName::behind(), Batch::of_one(write), by, idempotency).await;
+        // Before anybody is answered; the bell, which others' writes are marked by, may ring a little later.
         self.waiters.behind.marks(self.file.serial());
-        let made = self.enqueue(&QueueName::behind(), Batch::of_one(write), by, idempotency).await?;
+        let made = made?;
         match made.outcomes.into_iter().next() {
             Some(Outcome::Enqueued(job)) => Ok((job, made.replayed)),
             Some(Outcome::Refused(error)) => Err(error),
@@ -115,7 +117,7 @@ struct Files {
 }
 
 impl Known {
-    /// A write is about to be added.
+    /// A write was added, or is due again: a look that began before the commit may not have seen it.
     pub(super) fn marks(&self, file: u64) {
         let mut files = self.files();
         files.now += 1;

@@ -282,6 +282,9 @@ impl Drop for Bell {
         if self.file.owner().is_none() && (!self.rung.is_empty() || self.look_at < Millis::MAX) {
             self.waiters.own.notify_one();
         }
+        if self.rung.iter().any(|(queue, ..)| queue.is_behind()) {
+            self.waiters.behind.marks(self.file.serial());
+        }
         if self.waiters.count() > 0 {
             for (queue, at, now) in &self.rung {
                 self.waiters.ring(self.file.path(), queue, *at, *now);
