@@ -4,8 +4,7 @@
 //!
 //! - [`Cache::settle`] sets the entry only if nobody else wrote the key, threw it away or changed it since the beginning;
 //!   otherwise it deletes what may have been set meanwhile, since nobody knows whether that is older than the change.
-//! - A cache file that cannot be served costs the setting, never the change. One that can be read and not written could
-//!   still answer with what was before, so then there is no beginning.
+//! - A cache file that fails costs the setting, never the change: it is made anew, or there is none.
 
 use std::sync::Arc;
 
@@ -21,67 +20,46 @@ pub struct Change {
 
 impl Cache<'_> {
     /// Begins a change of what `key` is made of, with nothing under the key from here on. Errors: those of a file that takes
-    /// no write; nothing was changed then.
+    /// no write and cannot be given up; it could still answer with what was before.
     pub async fn begin_change(&self, key: Key) -> Result<Change> {
-        let change = self.hold(key);
-        self.throw_entry(&change).await?;
+        let change = self.begin_late_change(key);
+        self.retract(&change).await?;
         Ok(change)
     }
 
     /// The same with the entry left where it is, since it is what the change brings: see [`Cache::confirm`].
     pub fn begin_late_change(&self, key: Key) -> Change {
-        self.hold(key)
+        let ending = Arc::new(self.memory.fills().change(self.file, &key));
+        Change { key, ending }
+    }
+
+    /// The change is made. Sets the entry as `put` has it, or says why it is not there now; `None` where it cannot be stored.
+    pub async fn settle(&self, change: Change, put: Put) -> Result<Option<Etag>> {
+        let put = Put { key: change.key.clone(), fill: Some(change.ending.clone()), ..put };
+        let refused = match self.change_entry(Op::Put(put)).await {
+            Ok(Done::Put(etag)) => return Ok(etag),
+            Ok(Done::Refused(error)) | Err(error) => error,
+            Ok(other) => return Err(super::unexpected(&other)),
+        };
+        if refused.code() == Code::LeaseLost
+            && let Err(error) = self.retract(&change).await
+        {
+            tracing::warn!(%error, "what others set during a change could not be thrown away");
+        }
+        Err(refused)
     }
 
     /// The change is made, after the entry that it brings was set: deletes any other.
-    pub async fn confirm(&self, change: Change, brought: &Put) -> Result<()> {
+    pub async fn confirm(&self, change: &Change, brought: &Put) -> Result<()> {
         match self.get_if_error(change.key.clone()).await? {
             Some(found) if found.value != brought.value || found.content_type != brought.content_type => self.retract(change).await,
             _ => Ok(()),
         }
     }
 
-    /// The change is not made: deletes the entry that it would have brought.
-    pub async fn retract(&self, change: Change) -> Result<()> {
-        self.throw_entry(&change).await
-    }
-
-    /// The change is made. Sets the entry as `put` has it, or says why it is not there now.
-    pub async fn settle(&self, change: Change, put: Put) -> Result<Etag> {
-        let Change { key, ending } = change;
-        let refused = match self.change_entry(Op::Put(Put { key: key.clone(), fill: Some(ending.clone()), ..put })).await {
-            Ok(Done::Put(etag)) => {
-                ending.end();
-                return Ok(etag);
-            }
-            Ok(Done::Refused(error)) | Err(error) => error,
-            Ok(other) => return Err(super::unexpected(&other)),
-        };
-        let change = Change { key, ending: ending.clone() };
-        if refused.code() == Code::LeaseLost
-            && let Err(error) = self.throw_entry(&change).await
-        {
-            tracing::warn!(%error, "what others set during a change could not be thrown away");
-        }
-        ending.end();
-        Err(refused)
-    }
-
-    async fn throw_entry(&self, change: &Change) -> Result<()> {
-        match self.change_entry(Op::Delete { key: change.key.clone(), conditions: Conditions::default() }).await {
-            Err(error) if error.code() != Code::TenantUnavailable => Err(error),
-            // Nothing can be read from it either, and it is made anew.
-            Err(error) => {
-                tracing::warn!(%error, "a cache cannot be served; what is written through it is not set there");
-                Ok(())
-            }
-            Ok(_) => Ok(()),
-        }
-    }
-
-    fn hold(&self, key: Key) -> Change {
-        let ending = Arc::new(self.memory.fills().change(self.file, &key));
-        Change { key, ending }
+    /// Deletes whatever the key holds.
+    pub async fn retract(&self, change: &Change) -> Result<()> {
+        self.change_entry(Op::Delete { key: change.key.clone(), conditions: Conditions::default() }).await.map(drop)
     }
 
     /// One operation by who holds the key's fill.

@@ -94,13 +94,11 @@ pub struct Waiting {
     fill: Arc<Fill>,
 }
 
-/// Ends a fill when it is dropped, or before, and wakes who waits for it; a shared one is ended by the last of those who
-/// share it. A job on the writer's lane keeps it, which may outlive whoever asked for the job.
+/// Ends a fill when it is dropped, a shared one with the last of them, and wakes who waits for it.
 pub(super) struct Ending {
     fills: Arc<Fills>,
     path: PathBuf,
     fill: Arc<Fill>,
-    is_over: AtomicBool,
 }
 
 /// Fills that are over because of a write; who waits for them is woken when this is dropped, after its commit.
@@ -316,17 +314,16 @@ impl Drop for Waiting {
 
 impl Ending {
     fn new(fills: &Arc<Fills>, file: &Database, fill: Arc<Fill>) -> Ending {
-        Ending { fills: fills.clone(), path: file.path().to_owned(), fill, is_over: AtomicBool::new(false) }
+        Ending { fills: fills.clone(), path: file.path().to_owned(), fill }
     }
 
     pub(super) fn fill(&self) -> &Fill {
         &self.fill
     }
+}
 
-    pub(super) fn end(&self) {
-        if self.is_over.swap(true, SeqCst) {
-            return;
-        }
+impl Drop for Ending {
+    fn drop(&mut self) {
         let is_last = self.fills.change_file(&self.path, |here| {
             if self.fill.changing.load(SeqCst) > 1 {
                 self.fill.changing.fetch_sub(1, SeqCst);
@@ -340,12 +337,6 @@ impl Ending {
         if is_last {
             self.fill.ended.send_replace(true);
         }
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

@@ -97,19 +97,17 @@ impl Cache<'_> {
 
     /// Keeps an answer for those who come after; `None` where that was not to be.
     pub async fn keep(&self, making: Making, key: Key, query: QueryId, seen: Seen, answer: Bytes, terms: Terms) -> Option<Etag> {
-        let fill = Arc::new(making.0);
         let put = Put::new(key, Some(answer), Some("application/json".to_owned()), terms).map(|put| Put {
             source: Some(Arc::new(Source { query, seen })),
-            fill: Some(fill.clone()),
+            fill: Some(Arc::new(making.0)),
             ..put
         });
         let kept = match put {
             Ok(put) => self.apply(vec![Op::Put(put)]).await,
             Err(error) => Err(error),
         };
-        fill.end();
         match kept.map(|mut done| done.pop()) {
-            Ok(Some(Done::Put(etag))) => Some(etag),
+            Ok(Some(Done::Put(etag))) => etag,
             Ok(refused) => {
                 tracing::debug!(?refused, "an answer is not remembered");
                 None

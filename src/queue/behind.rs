@@ -84,8 +84,11 @@ impl Queue<'_> {
     /// Claims what is to be written now, `room` jobs at most; `under_way` as for [`Queue::deliveries`].
     pub async fn writes(&self, under_way: &HashMap<QueueName, usize>, room: usize) -> Result<Vec<Claimed>> {
         let most = room.min(AT_ONCE.saturating_sub(busy(under_way)));
-        let next_at = async || self.file.read(self.limits, |reader| reader.row(MOMENTS, [], |row| row.get::<_, Millis>(0))).await;
-        if most == 0 || next_at().await?.is_none_or(|at| at > now_ms()) {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        let next_at: Option<Millis> = self.file.read(self.limits, |reader| reader.row(MOMENTS, [], |row| row.get(0))).await?;
+        if next_at.is_none_or(|at| at > now_ms()) {
             return Ok(Vec::new());
         }
         let take = move |tx: &crate::sqlite::WriteTx<'_>, bell: &mut super::wait::Bell, now: Millis| {

@@ -10,10 +10,11 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::control::{ASK_TO_STOP, PURGE_ONE};
-use super::history::{kept_ms, make_room, prune};
+use super::control::ASK_TO_STOP;
+use super::history::{DELETE, kept_ms, make_room, prune};
 use super::job::{NewJob, OnConflict, Unique};
 use super::limit::unblock;
+use super::pace::Event;
 use super::state::Standing;
 use super::wait::Bell;
 use super::workflow::{self, Needs, OnFailure};
@@ -182,6 +183,7 @@ impl<'a> Line<'a> {
         };
         let id = self.insert(tx, job, state, run_at, salt)?;
         needs.follow(tx, id.seq())?;
+        self.bell.count(number, Event::Added, 1);
         if state != State::Waiting {
             self.bell.ring(self.name, run_at, now);
         }
@@ -270,7 +272,7 @@ impl<'a> Line<'a> {
             match (unique.on_conflict, state) {
                 (OnConflict::Follow, State::Leased) => {}
                 // Of what was never begun, or begun in vain, nothing is left: there may be many.
-                (OnConflict::Follow, state) if !state.is_finished() && !is_followed => _ = tx.execute(PURGE_ONE, [job.id.seq()])?,
+                (OnConflict::Follow, state) if !state.is_finished() && !is_followed => _ = tx.execute(DELETE, [job.id.seq()])?,
                 (OnConflict::Replace, state) if state.is_finished() => {}
                 _ => self.cancel_holder(tx, job.id, limit_key, is_followed)?,
             }

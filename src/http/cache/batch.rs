@@ -84,12 +84,31 @@ struct BatchReply<'a> {
 enum ResultReply<'a> {
     Entry(EntryReply<'a>),
     Pending(PendingReply<'a>),
-    Absent { absent: bool, etag: String, expires_at: Option<String> },
-    Missed { hit: bool },
-    Set { etag: String },
-    Deleted { deleted: bool },
-    Counted { value: i64, etag: String },
-    Refused { error: Body<'a> },
+    Absent {
+        absent: bool,
+        etag: String,
+        expires_at: Option<String>,
+    },
+    Missed {
+        hit: bool,
+    },
+    Set {
+        etag: String,
+    },
+    Unstored {
+        stored: bool,
+    },
+    Deleted {
+        deleted: bool,
+    },
+    Counted {
+        value: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        etag: Option<String>,
+    },
+    Refused {
+        error: Body<'a>,
+    },
 }
 
 /// What is still to be written behind the cache.
@@ -205,9 +224,10 @@ fn result<'a>(done: &'a Done, behind: Option<&'a Put>) -> ResultReply<'a> {
     match done {
         Done::Found(None) => behind.map_or(ResultReply::Missed { hit: false }, pending),
         Done::Found(Some(entry)) => found(entry),
-        Done::Put(etag) => ResultReply::Set { etag: etag.to_string() },
+        Done::Put(Some(etag)) => ResultReply::Set { etag: etag.to_string() },
+        Done::Put(None) => ResultReply::Unstored { stored: false },
         Done::Deleted => ResultReply::Deleted { deleted: true },
-        Done::Counted(value, etag) => ResultReply::Counted { value: *value, etag: etag.to_string() },
+        Done::Counted(value, etag) => ResultReply::Counted { value: *value, etag: etag.map(|etag| etag.to_string()) },
         Done::Refused(error) => ResultReply::Refused { error: error.body() },
     }
 }

@@ -94,7 +94,7 @@ pub async fn put(
     let (job, was_there, set) = behind.await.map_err(|error| Error::internal("a write-behind ended early", &error))??;
     let mut reply = HttpResponse::Accepted();
     reply.insert_header((CACHE_STATUS, stored(&set)));
-    if let Ok(etag) = &set {
+    if let Ok(Some(etag)) = &set {
         reply.insert_header((ETAG, etag.to_string()));
     }
     if was_there {
@@ -139,10 +139,10 @@ pub async fn write(lease: &Lease, memory: &Arc<Memory>, waiters: &Arc<Waiters>, 
     let outcome = match applied {
         // Somebody else has it by now.
         Ok(None) => return Ok(()),
-        Ok(Some(applied)) => cache.confirm(change, &put).await.map(|()| applied),
+        Ok(Some(applied)) => cache.confirm(&change, &put).await.map(|()| applied),
         Err(error) if is_for_good(&error) || job.attempt % ATTEMPTS_DEFAULT == 0 => {
-            cache.retract(change).await?;
-            tracing::warn!(job = %uuid::Uuid::from(job.id), %error, "a write behind a cache came to nothing");
+            cache.retract(&change).await?;
+            tracing::warn!(tenant = %lease.id(), job = %uuid::Uuid::from(job.id), %error, "a write behind a cache came to nothing");
             return settled(queue.nack(job.id, &token, failed(&error, true)?).await.map(drop));
         }
         Err(error) => Err(error),

@@ -86,7 +86,7 @@ pub async fn put(
     let (lease, answer, set) = through.await.map_err(|error| Error::internal("a write-through ended early", &error))??;
     let mut reply = HttpResponse::Ok();
     reply.insert_header((CONTENT_TYPE, "application/json")).insert_header((CACHE_STATUS, stored(&set)));
-    if let Ok(etag) = &set {
+    if let Ok(Some(etag)) = &set {
         reply.insert_header((ETAG, etag.to_string()));
     }
     if answer.replayed {
@@ -96,9 +96,10 @@ pub async fn put(
 }
 
 /// RFC 9211: whether the entry was set, and why not.
-pub(super) fn stored(set: &Result<Etag>) -> HeaderValue {
+pub(super) fn stored(set: &Result<Option<Etag>>) -> HeaderValue {
     match set {
-        Ok(_) => HeaderValue::from_static("tenantry; fwd=method; stored"),
+        Ok(None) => HeaderValue::from_static("tenantry; fwd=method; detail=not-stored"),
+        Ok(Some(_)) => HeaderValue::from_static("tenantry; fwd=method; stored"),
         Err(error) => {
             let text = format!("tenantry; fwd=method; detail={}", error.code().as_str());
             HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("tenantry; fwd=method"))

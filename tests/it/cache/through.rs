@@ -261,17 +261,19 @@ fn a_cache_file_that_fails_costs_the_entry_and_not_the_write() {
 }
 
 #[test]
-fn a_cache_that_can_be_read_and_not_written_stops_the_write_before_it_begins() {
+fn a_cache_that_takes_no_write_costs_the_entry_and_does_not_answer_with_the_old_one() {
     let shim = Shim::new();
     let server = Server::with(|s| shim.under(s));
     let tenant = tenant(&server);
     write(&tenant, "k", 1).expect(200);
     shim.set(&Rule { times: u64::MAX, ..Rule::new(WRITE, format!("*/tenant_cache_{}.sqlite*", tenant.id), ENOSPC) });
-    let refused = write(&tenant, "k", 2);
+    let answer = write(&tenant, "k", 2).expect(200);
+    assert_eq!((answer.header("etag"), answer.header("cache-status")), (None, Some("tenantry; fwd=method; detail=not-stored")));
+    assert_eq!((stored(&tenant, "k"), has(&tenant, "k")), (2, false));
     shim.clear();
-    refused.refused(503, "overloaded");
-    assert_eq!((stored(&tenant, "k"), tenant.get(&path("k")).expect(200).text()), (1, "1".to_owned()));
-    write(&tenant, "k", 2).expect(200);
+    assert!(!has(&tenant, "k"));
+    write(&tenant, "k", 3).expect(200);
+    assert_eq!(tenant.get(&path("k")).expect(200).text(), "3");
 }
 
 #[test]
