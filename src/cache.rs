@@ -17,6 +17,7 @@
 //! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
 
 mod boot;
+mod change;
 mod entry;
 mod etag;
 mod evict;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+pub use change::Change;
 pub use entry::{Entry, Found, Tier};
 pub use etag::{Conditions, Etag, Etags};
 pub use fill::{FILL_MAX_S, FILL_WAITS_MAX, FILLS_MAX, FillLease, Waiting};
@@ -162,18 +164,23 @@ impl<'a> Cache<'a> {
             }
             return Ok(done);
         }
-        let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
+        let keys = written(&ops);
         let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
+        self.run(ops, keys).await
+    }
+
+    /// Does all of them, and leaves the fills of `keys`, which they write, alone.
+    async fn run(&self, ops: Vec<Op>, keys: Arc<[Key]>) -> Result<Vec<Done>> {
         let _answered = self.memory.forgetting(self.file.serial(), keys.clone());
         let (ops, shelf): (Arc<[Op]>, _) = (ops.into(), self.memory.shelf(self.file.serial()));
         let packer = self.memory.packer(self.file);
         let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
         while done.len() < ops.len() {
             let from = done.len();
-            let attempt = async || {
+            let attempt = || {
                 let (ops, shelf, packer) = (ops.clone(), shelf.clone(), packer.clone());
-                self.write(&keys, move |tx| store::apply(tx, shelf.evictor(), &packer, &ops[from..], now_ms())).await
+                self.write(&keys, move |tx| store::apply(tx, shelf.evictor(), &packer, &ops[from..], now_ms()))
             };
             let Some(step) = self.persist(attempt).await? else {
                 let now = now_ms();
@@ -203,14 +210,14 @@ impl<'a> Cache<'a> {
         let serial = self.file.serial();
         let (shelf, _answered) = (self.memory.shelf(serial), self.memory.doubting(serial));
         for _ in 0..ROUNDS {
-            let attempt = async || {
+            let attempt = || {
                 let (what, shelf, over) = (what.clone(), shelf.clone(), self.memory.doubting(serial));
                 let job = move |tx: &WriteTx<'_>| {
                     let _ = &over;
                     let mut made = Made::default();
                     invalidate::throw(tx, shelf.evictor(), &what, &mut made).map(|done| (done, made))
                 };
-                self.file.write(self.limits, job).await
+                self.file.write(self.limits, job)
             };
             let Some((done, made)) = self.persist(attempt).await? else { return Ok(()) };
             shelf.made_room(made);
@@ -286,7 +293,7 @@ impl<'a> Cache<'a> {
 
     /// Writes until a file has taken it: one that fails is made anew meanwhile, as soon as nobody is in it any more. `None`
     /// where a new one could not take it either; then none is left, and nothing that was there before is answered again.
-    async fn persist<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<Option<T>> {
+    async fn persist<T, F: Future<Output = Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> Result<Option<T>> {
         let (mut damaged, mut renewals) = (0, 0);
         loop {
             let outcome = match self.trust().await {
@@ -347,6 +354,11 @@ impl<'a> Cache<'a> {
         };
         self.file.write(self.limits, job).await
     }
+}
+
+/// The keys that operations write.
+fn written(ops: &[Op]) -> Arc<[Key]> {
+    ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect()
 }
 
 fn unexpected(done: &Done) -> Error {

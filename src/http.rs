@@ -93,7 +93,11 @@ routes! {
         "/v1/jobs/{id}" [GET queue::look::job]
         "/v1/cache/{key}/increment" [POST cache::increment]
         "/v1/cache/{key}/fill" [DELETE cache::give_up]
-        "/v1/cache/{key}/remember" [POST cache::remember::remember, DELETE cache::remember::forget]
+        "/v1/cache/{key}/remember" [
+            POST cache::remember::remember, PUT cache::remember::write, DELETE cache::remember::forget,
+        ]
+        "/v1/cache/{key}/through" [PUT cache::through::put]
+        "/v1/cache/{key}/behind" [PUT cache::behind::put]
         "/v1/cache" [GET cache::whole::stats, POST cache::batch::run, DELETE cache::whole::throw]
         "/v1/locks/{name}" [POST locks::take, GET locks::look]
         "/v1/locks/{name}/extend" [POST locks::extend]

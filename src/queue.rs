@@ -17,6 +17,7 @@
 //! Each public method is one transaction or, where it says so, several; the private functions borrow it.
 
 mod batch;
+mod behind;
 mod calendar;
 mod claim;
 mod control;
@@ -180,11 +181,15 @@ impl<'a> Queue<'a> {
     /// Makes dead jobs ready again, oldest death first, with so many more attempts; in several transactions.
     pub async fn redrive(&self, queue: &QueueName, redrive: Redrive) -> Result<Moved> {
         let redrive = Arc::new(redrive);
-        self.in_steps(redrive.max(), |most| {
+        let moved = self.in_steps(redrive.max(), |most| {
             let (queue, redrive) = (queue.clone(), redrive.clone());
             self.write(move |tx, bell, now| control::redrive(tx, &queue, &redrive, most, bell, now))
-        })
-        .await
+        });
+        let moved = moved.await;
+        if queue.is_behind() {
+            self.waiters.behind.marks(self.file.serial());
+        }
+        moved
     }
 
     /// Deletes finished jobs of a state, oldest first; in several transactions. Errors: `bad_request` for a state that
@@ -333,14 +338,18 @@ impl<'a> Queue<'a> {
     /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
         let look = move |reader: &Reader<'_>| {
-            let moments =
-                [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?, workflow::next_at(reader, now_ms())?];
+            let moments = [
+                schedule::next_at(reader)?,
+                webhook::next_at(reader, &under_way, now_ms())?,
+                behind::next_at(reader, &under_way)?,
+                workflow::next_at(reader, now_ms())?,
+            ];
             Ok(moments.into_iter().flatten().min())
         };
         self.file.read(self.limits, look).await
     }
 
-    /// The queues that have a webhook.
+    /// The queues that the server itself works on.
     pub async fn pushed(&self) -> Result<Vec<QueueName>> {
         self.file.read(self.limits, webhook::queues).await
     }

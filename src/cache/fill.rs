@@ -6,6 +6,9 @@
 //!   so it may not be put any more. Marking comes before the write that overtakes: a fill that begins after the mark
 //!   begins after whatever made somebody throw the entry away.
 //! - Tags are known only when the entry is put, so each fill remembers which were thrown away since it began.
+//! - Who *changes* what an entry is made of holds its fill from before the change to after it, so that nobody fills the
+//!   entry with what was before. Such a fill is shared by all who change at the same time. In what order their changes take
+//!   effect is not known here, so none of them puts anything: more than one is overtaken.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -64,6 +67,8 @@ pub(super) struct Fill {
     key: Key,
     token: Uuid,
     until: Millis,
+    /// Who change what it is made of, at the moment; 0: it is one caller's, with the token.
+    changing: AtomicUsize,
     overtaken: AtomicBool,
     thrown: Mutex<Vec<Tag>>,
     ended: watch::Sender<bool>,
@@ -89,7 +94,7 @@ pub struct Waiting {
     fill: Arc<Fill>,
 }
 
-/// Ends a fill when it is dropped, and wakes who waits for it.
+/// Ends a fill when it is dropped, a shared one with the last of them, and wakes who waits for it.
 pub(super) struct Ending {
     fills: Arc<Fills>,
     path: PathBuf,
@@ -111,7 +116,7 @@ impl Fills {
     pub(super) fn begin(self: &Arc<Self>, file: &Database, key: &Key, lease: Seconds, now: Millis) -> Result<Turn> {
         self.prune(now);
         let others = self.count.load(SeqCst);
-        self.change(file.path(), |here| {
+        self.change_file(file.path(), |here| {
             if let Some(fill) = here.fills.get(key).filter(|fill| fill.until > now) {
                 if here.waiting >= FILL_WAITS_MAX {
                     return Err(Error::new(Code::TooManyRequests, "too many requests of this tenant wait for entries to be filled")
@@ -146,17 +151,41 @@ impl Fills {
         let state = self.state();
         let fill = state.files.get(file.path()).and_then(|here| here.fills.get(key)).filter(|fill| fill.token == token);
         let fill = fill.cloned().ok_or_else(lost)?;
-        Ok(Ending { fills: self.clone(), path: file.path().to_owned(), fill })
+        Ok(Ending::new(self, file, fill))
+    }
+
+    /// What `key` is made of is about to be changed. Its fill is held for that until what is returned is dropped, beside
+    /// those who do the same; so there are at most as many as requests at work.
+    pub(super) fn change(self: &Arc<Self>, file: &Database, key: &Key) -> Ending {
+        let (fill, overtaken) = self.change_file(file.path(), |here| match here.fills.get(key) {
+            Some(shared) if shared.is_shared() => {
+                shared.changing.fetch_add(1, SeqCst);
+                shared.overtaken.store(true, SeqCst);
+                (shared.clone(), None)
+            }
+            _ => {
+                let fill = Arc::new(Fill { changing: AtomicUsize::new(1), ..Fill::new(key, Millis::MAX) });
+                (fill.clone(), here.fills.insert(key.clone(), fill))
+            }
+        });
+        if let Some(overtaken) = overtaken {
+            overtaken.overtaken.store(true, SeqCst);
+            overtaken.ended.send_replace(true);
+        }
+        Ending::new(self, file, fill)
     }
 
     /// `keys` are about to be written or deleted.
     pub(super) fn overtake(&self, file: &Database, keys: &[Key]) -> Overtaken {
-        self.overtaken(file, |here| keys.iter().filter_map(|key| here.fills.remove(key)).collect())
+        self.overtaken(file, |here| keys.iter().filter_map(|key| here.overtake(key)).collect())
     }
 
     /// Keys that begin with `prefix` are about to be thrown away.
     pub(super) fn overtake_prefix(&self, file: &Database, prefix: &[u8]) -> Overtaken {
-        self.overtaken(file, |here| here.fills.extract_if(|key, _| key.as_bytes().starts_with(prefix)).map(|(_, fill)| fill).collect())
+        self.overtaken(file, |here| {
+            let keys: Vec<_> = here.fills.keys().filter(|key| key.as_bytes().starts_with(prefix)).cloned().collect();
+            keys.iter().filter_map(|key| here.overtake(key)).collect()
+        })
     }
 
     /// What has this tag is about to be thrown away.
@@ -176,14 +205,10 @@ impl Fills {
         if self.count.load(SeqCst) == 0 {
             return Overtaken(Vec::new());
         }
-        let taken = self.change(file.path(), take);
-        for fill in &taken {
-            fill.overtaken.store(true, SeqCst);
-        }
-        Overtaken(taken)
+        Overtaken(self.change_file(file.path(), take))
     }
 
-    fn change<T>(&self, path: &Path, change: impl FnOnce(&mut File) -> T) -> T {
+    fn change_file<T>(&self, path: &Path, change: impl FnOnce(&mut File) -> T) -> T {
         let mut state = self.state();
         let here = state.files.entry(path.to_owned()).or_default();
         let before = here.fills.len();
@@ -215,6 +240,13 @@ impl Fills {
 }
 
 impl File {
+    /// The fill of `key` is over, and those who wait for it are to be woken; a shared one stays until its changes are made.
+    fn overtake(&mut self, key: &Key) -> Option<Arc<Fill>> {
+        let fill = self.fills.get(key)?;
+        fill.overtaken.store(true, SeqCst);
+        if fill.is_shared() { None } else { self.fills.remove(key) }
+    }
+
     fn is_unused(&self) -> bool {
         self.fills.is_empty() && self.waiting == 0
     }
@@ -226,6 +258,7 @@ impl Fill {
             key: key.clone(),
             token: Uuid::new_v4(),
             until,
+            changing: AtomicUsize::new(0),
             overtaken: AtomicBool::new(false),
             thrown: Mutex::default(),
             ended: watch::Sender::new(false),
@@ -239,6 +272,10 @@ impl Fill {
             return Err(lost());
         }
         Ok(())
+    }
+
+    fn is_shared(&self) -> bool {
+        self.changing.load(SeqCst) > 0
     }
 
     fn throw(&self, tag: &Tag) {
@@ -271,11 +308,15 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.fills.change(&self.path, |here| here.waiting -= 1);
+        self.fills.change_file(&self.path, |here| here.waiting -= 1);
     }
 }
 
 impl Ending {
+    fn new(fills: &Arc<Fills>, file: &Database, fill: Arc<Fill>) -> Ending {
+        Ending { fills: fills.clone(), path: file.path().to_owned(), fill }
+    }
+
     pub(super) fn fill(&self) -> &Fill {
         &self.fill
     }
@@ -283,12 +324,19 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.fills.change(&self.path, |here| {
+        let is_last = self.fills.change_file(&self.path, |here| {
+            if self.fill.changing.load(SeqCst) > 1 {
+                self.fill.changing.fetch_sub(1, SeqCst);
+                return false;
+            }
             if here.fills.get(&self.fill.key).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
                 here.fills.remove(&self.fill.key);
             }
+            true
         });
-        self.fill.ended.send_replace(true);
+        if is_last {
+            self.fill.ended.send_replace(true);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::clock::Millis;
 use crate::config::{Executor, Level, Sqlite};
 use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
 
-fn file(dir: &tempfile::TempDir) -> Arc<Database> {
+pub(super) fn file(dir: &tempfile::TempDir) -> Arc<Database> {
     let schema = ("0001_entries.up.sql", include_str!("../../migrations/tenant/cache/0001_entries.up.sql"));
     let migrations = Migrations::from_files("cache", [schema]).unwrap();
     let options = Options {
@@ -25,11 +25,11 @@ fn file(dir: &tempfile::TempDir) -> Arc<Database> {
     Database::new(&Engine::start(&Sqlite::default(), &Executor::default()), &Gate::new(), dir.path().join("cache.sqlite"), options)
 }
 
-fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> Key {
     Key::parse(name.as_bytes()).unwrap()
 }
 
-fn put(name: &str, value: &str, terms: Terms) -> Put {
+pub(super) fn put(name: &str, value: &str, terms: Terms) -> Put {
     Put::new(key(name), Some(value.to_owned().into()), None, terms).unwrap()
 }
 
@@ -37,7 +37,7 @@ fn lasting(ttl: &str) -> Terms {
     Terms::new(Wanted { ttl: Some(Seconds::parse("ttl", ttl).unwrap()), ..Wanted::default() }).unwrap()
 }
 
-fn tagged(tags: &[&str]) -> Terms {
+pub(super) fn tagged(tags: &[&str]) -> Terms {
     Terms::new(Wanted { tags: tags.iter().map(|tag| Tag::parse(tag).unwrap()).collect(), ..Wanted::default() }).unwrap()
 }
 

@@ -2,7 +2,10 @@
 //! came in, with its content type, and is never taken for anything else by a browser.
 
 pub mod batch;
+pub mod behind;
+mod entry;
 pub mod remember;
+pub mod through;
 pub mod whole;
 
 use std::time::Duration;
@@ -26,6 +29,7 @@ use crate::cache::{
 };
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
+use crate::queue::Waiters;
 
 /// The longest that a request waits for somebody else's fill, in seconds.
 const WAIT_MAX_S: u64 = 20;
@@ -113,21 +117,25 @@ pub async fn get(
     request: HttpRequest,
     query: Query<GetQuery>,
     memory: Data<Memory>,
+    waiters: Data<Waiters>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let key = key(&request, query.0.namespace.as_deref())?;
     if query.0.fill.is_some() {
-        return get_or_fill(call, request, key, query.0, memory, unread).await;
+        return get_or_fill(call, request, key, query.0, memory, waiters, unread).await;
     }
     let lease = call.lease().await?;
     let cache = Cache::new(lease.cache(), &memory);
     let found = match query.0.stale {
-        None => cache.get(key).await?,
-        Some(Stale::IfError) => cache.get_if_error(key).await?,
+        None => cache.get(key.clone()).await?,
+        Some(Stale::IfError) => cache.get_if_error(key.clone()).await?,
     };
-    match found {
-        Some(found) => answer(&request, &lease, &unread, &found),
+    if let Some(found) = found {
+        return answer(&request, &lease, &unread, &found);
+    }
+    match behind::pending(lease.queue(), &waiters, &key).await? {
+        Some(put) => behind::answer(&lease, &unread, put),
         None => Ok(missed(&nothing().hint("It was never set, was deleted, evicted, or has expired."))),
     }
 }
@@ -138,6 +146,7 @@ async fn get_or_fill(
     key: Key,
     query: GetQuery,
     memory: Data<Memory>,
+    waiters: Data<Waiters>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let fill_for = Seconds::parse("fill", query.fill.as_deref().unwrap_or_default())?;
@@ -151,7 +160,19 @@ async fn get_or_fill(
     loop {
         // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
         let lease = call.lease().await?;
-        match Cache::new(lease.cache(), &memory).get_or_fill(key.clone(), fill_for).await? {
+        let cache = Cache::new(lease.cache(), &memory);
+        let found = cache.get_or_fill(key.clone(), fill_for).await?;
+        // After the fill has begun: a write that comes later overtakes it.
+        if !matches!(found, Answer::Found(_))
+            && let Some(put) = behind::pending(lease.queue(), &waiters, &key).await.transpose()
+        {
+            if let Answer::Fill(fill, _) = found {
+                // It may have been overtaken already.
+                let _ = cache.give_up(&key, fill.token);
+            }
+            return behind::answer(&lease, &unread, put?);
+        }
+        match found {
             Answer::Found(found) => return answer(&request, &lease, &unread, &found),
             Answer::Fill(fill, Some(stale)) => return with_fill(answer(&request, &lease, &unread, &stale)?, fill),
             Answer::Fill(fill, None) => {

@@ -2,7 +2,7 @@
 //! its bytes are stored as they come and go out as they were.
 
 pub mod control;
-mod effect;
+pub(super) mod effect;
 pub mod lease;
 pub mod look;
 pub mod schedule;
@@ -72,7 +72,7 @@ pub struct SeveralBody {
 }
 
 #[derive(Serialize)]
-struct EnqueuedReply<'a> {
+pub(super) struct EnqueuedReply<'a> {
     id: JobId,
     queue: &'a str,
     state: &'static str,
@@ -107,7 +107,7 @@ pub async fn enqueue(
     waiters: Data<Waiters>,
 ) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
-    let queue = QueueName::parse(&queue)?;
+    let queue = QueueName::parse_open(&queue)?;
     let key = idempotency_key(&request, &[queue.as_str().as_bytes(), b"\n", &body.0])?;
     let (batch, is_one) = batch(&body.0, &queue)?;
     let then_queue = batch.then.as_ref().map_or(&queue, |then| &then.queue).clone();
@@ -141,7 +141,7 @@ pub async fn claim(
     waiters: Data<Waiters>,
 ) -> Result<HttpResponse> {
     let ClaimBody { max, lease_s, wait_s } = body.0;
-    claim_from(call, vec![QueueName::parse(&queue)?], Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+    claim_from(call, vec![QueueName::parse_open(&queue)?], Claim::new(max, lease_s)?, wait_s, unread, waiters).await
 }
 
 /// `POST /v1/claim`: the same from several queues, the first one first.
@@ -157,7 +157,7 @@ pub async fn claim_of_several(
     }
     let mut names: Vec<QueueName> = Vec::with_capacity(queues.len());
     for name in &queues {
-        let name = QueueName::parse(name)?;
+        let name = QueueName::parse_open(name)?;
         if !names.contains(&name) {
             names.push(name);
         }
@@ -220,7 +220,7 @@ fn batch(body: &[u8], queue: &QueueName) -> Result<(Batch, bool)> {
             let then = match then {
                 None => None,
                 Some(ThenBody { queue: None, job }) => Some(Then { queue: queue.clone(), job: job.check()? }),
-                Some(ThenBody { queue: Some(other), job }) => Some(Then { queue: QueueName::parse(&other)?, job: job.check()? }),
+                Some(ThenBody { queue: Some(other), job }) => Some(Then { queue: QueueName::parse_open(&other)?, job: job.check()? }),
             };
             Ok((Batch::new(jobs.into_iter().map(JobRequest::check).collect(), then)?, false))
         }
@@ -239,7 +239,7 @@ fn one_of<T>(all: Vec<T>) -> Result<T> {
     all.into_iter().next().ok_or_else(|| Error::internal("one job has no outcome", &"none"))
 }
 
-fn enqueued<'a>(queue: &'a QueueName, made: &Enqueued) -> EnqueuedReply<'a> {
+pub(super) fn enqueued<'a>(queue: &'a QueueName, made: &Enqueued) -> EnqueuedReply<'a> {
     EnqueuedReply {
         id: made.id,
         queue: queue.as_str(),

@@ -10,8 +10,9 @@ use super::id::not_found;
 use super::job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, within};
 use super::limit::unblock;
 use super::look::{QueueRow, queue_row};
+use super::name::own;
 use super::state::Standing;
-use super::wait::Bell;
+use super::wait::{Bell, queue_name};
 use super::{JobId, QueueName, State, history, workflow};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
@@ -91,6 +92,9 @@ pub(super) fn cancel(tx: &WriteTx<'_>, id: JobId, bell: &mut Bell, now: Millis) 
             Ok((standing, row.get::<_, i64>(6)?, row.get::<_, Option<String>>(7)?, row.get::<_, bool>(8)?))
         })?
         .ok_or_else(|| not_found(id))?;
+    if queue_name(tx, queue)?.is_some_and(|name| name.is_behind()) {
+        return Err(own());
+    }
     match State::shown(&standing, now) {
         State::Cancelled => Ok(State::Cancelled),
         State::Leased => {
@@ -190,7 +194,7 @@ const DRAIN: &str = "UPDATE queues SET drain_at = iif(?2 IS NULL, NULL, coalesce
 const FIND: &str = "SELECT state, due_at, lease_until, cancel_at IS NOT NULL, attempt, max_attempts, queue, limit_key, followed FROM jobs
      WHERE seq = ?1 AND created_at = ?2 AND salt = ?3";
 
-const ASK_TO_STOP: &str = "UPDATE jobs SET cancel_at = coalesce(cancel_at, ?2) WHERE seq = ?1";
+pub(super) const ASK_TO_STOP: &str = "UPDATE jobs SET cancel_at = coalesce(cancel_at, ?2) WHERE seq = ?1";
 
 // A dead job may have outlived its time to live, which would end it again at once. One whose followers have not all been
 // told of its death is dead for them.

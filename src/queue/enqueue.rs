@@ -10,7 +10,8 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::history::{kept_ms, make_room, prune};
+use super::control::ASK_TO_STOP;
+use super::history::{DELETE, kept_ms, make_room, prune};
 use super::job::{NewJob, OnConflict, Unique};
 use super::limit::unblock;
 use super::pace::Event;
@@ -160,7 +161,7 @@ impl<'a> Line<'a> {
         }
         let (number, now, salt) = (self.number, self.now, Uuid::new_v4().as_u128() as u32);
         prune(tx, number, salt, self.bell, now)?;
-        let needs = match Needs::of(tx, needs, on_failure)? {
+        let mut needs = match Needs::of(tx, needs, on_failure)? {
             Ok(needs) => needs,
             Err(error) => return Ok(Outcome::Refused(error)),
         };
@@ -169,12 +170,12 @@ impl<'a> Line<'a> {
         if !make_room(tx, pages)? {
             return Ok(Outcome::Refused(full()));
         }
+        let mut run_at = job.start.at(now);
         if let Some(unique) = &job.unique
-            && let Some(outcome) = self.take_key(tx, unique, &needs)?
+            && let Some(outcome) = self.take_key(tx, unique, &mut needs, &mut run_at)?
         {
             return Ok(outcome);
         }
-        let run_at = job.start.at(now);
         let state = match needs.is_waiting() {
             true => State::Waiting,
             false if run_at > now => State::Scheduled,
@@ -222,7 +223,7 @@ impl<'a> Line<'a> {
     }
 
     /// Makes the key free, or says what becomes of the job that wants it.
-    fn take_key(&mut self, tx: &WriteTx<'_>, unique: &Unique, needs: &Needs) -> Result<Option<Outcome>> {
+    fn take_key(&mut self, tx: &WriteTx<'_>, unique: &Unique, needs: &mut Needs, run_at: &mut Millis) -> Result<Option<Outcome>> {
         let now = self.now;
         let holder = tx.row(HOLDER, params![self.number, unique.key], |row| {
             let standing = Standing {
@@ -252,27 +253,43 @@ impl<'a> Line<'a> {
                 OnConflict::Existing => return Ok(Some(Outcome::Enqueued(job))),
                 // One that is waited for is not replaced: its end would come before anybody waits.
                 OnConflict::Replace if state != State::Leased && !needs.include(job.id) => {}
+                OnConflict::Follow if state == State::Leased => {
+                    tx.execute(ASK_TO_STOP, params![job.id.seq(), now])?;
+                    needs.push(job.id.seq());
+                }
+                OnConflict::Follow => {
+                    needs.inherit(tx, job.id.seq())?;
+                    if state != State::Dead {
+                        *run_at = job.run_at.min(*run_at);
+                    }
+                }
                 _ => {
                     let error = Error::conflict("another job holds this unique key").detail("job", job.id.to_string());
                     let hint = "That job is in details; on_conflict can be existing, or replace while nobody works on it.";
                     return Ok(Some(Outcome::Refused(error.detail("state", state.as_str()).hint(hint))));
                 }
             }
-            if !state.is_finished() {
-                let keep_until = now + kept_ms(State::Cancelled);
-                tx.execute(DROP, params![job.id.seq(), now, keep_until])?;
-                if let Some(key) = limit_key
-                    && unblock(tx, self.number, &key, now)?
-                {
-                    self.bell.ring(self.name, now, now);
-                }
-                if is_followed {
-                    workflow::ended(tx, job.id.seq(), State::Cancelled, self.bell, now)?;
-                }
+            match (unique.on_conflict, state) {
+                (OnConflict::Follow, State::Leased) => {}
+                // Of what was never begun, or begun in vain, nothing is left: there may be many.
+                (OnConflict::Follow, state) if !state.is_finished() && !is_followed => _ = tx.execute(DELETE, [job.id.seq()])?,
+                (OnConflict::Replace, state) if state.is_finished() => {}
+                _ => self.cancel_holder(tx, job.id, limit_key, is_followed)?,
             }
         }
         tx.execute(GIVE_UP_KEY, [job.id.seq()])?;
         Ok(None)
+    }
+
+    fn cancel_holder(&mut self, tx: &WriteTx<'_>, id: JobId, limit_key: Option<String>, is_followed: bool) -> Result<()> {
+        let (seq, now) = (id.seq(), self.now);
+        tx.execute(DROP, params![seq, now, now + kept_ms(State::Cancelled)])?;
+        if let Some(key) = limit_key
+            && unblock(tx, self.number, &key, now)?
+        {
+            self.bell.ring(self.name, now, now);
+        }
+        if is_followed { workflow::ended(tx, seq, State::Cancelled, self.bell, now) } else { Ok(()) }
     }
 }
 

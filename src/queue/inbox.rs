@@ -80,7 +80,7 @@ fn read(queue: Value, payload: Result<Value, i64>, options: Value) -> Result<(Qu
     let comma = if options.is_empty() { "" } else { "," };
     let request: JobRequest = serde_json::from_str(&format!("{{\"payload\":{payload}{comma}{options}}}"))
         .map_err(|error| Error::bad_request(format!("options: {error}")))?;
-    Ok((QueueName::parse(&queue)?, Batch::of_one(request.check()?)))
+    Ok((QueueName::parse_open(&queue)?, Batch::of_one(request.check()?)))
 }
 
 /// What stands between the braces of a JSON object.

@@ -104,6 +104,10 @@ pub enum OnConflict {
     Replace,
     /// The other one is the answer.
     Existing,
+    /// The new one takes the other one's place, also that of a dead one, and its time if that is sooner; while somebody
+    /// works on the other one, that one is not tried again and the new one waits for its end.
+    #[serde(skip)]
+    Follow,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,12 +10,30 @@ const NAME_BYTES: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueueName(Arc<str>);
 
+/// The queue of writes behind the cache. The server itself adds its jobs and works on them.
+const BEHIND: &str = "_behind";
+
 impl QueueName {
     /// Errors: `bad_request`.
     pub fn parse(name: &str) -> Result<QueueName> {
         plain("queue", name)
             .map_err(|error| error.hint("Queues are made by their first job; a name such as emails or reports.daily will do."))?;
         Ok(QueueName(name.into()))
+    }
+
+    /// The same for who adds jobs, works on them or says how that is done: that is not for others where the server does
+    /// it. Errors: `bad_request`, `forbidden`.
+    pub fn parse_open(name: &str) -> Result<QueueName> {
+        let name = QueueName::parse(name)?;
+        if name.is_behind() { Err(own()) } else { Ok(name) }
+    }
+
+    pub fn behind() -> QueueName {
+        QueueName(BEHIND.into())
+    }
+
+    pub fn is_behind(&self) -> bool {
+        &*self.0 == BEHIND
     }
 
     pub fn as_str(&self) -> &str {
@@ -30,6 +48,11 @@ pub(super) fn plain(what: &str, name: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::bad_request(format!("a {what}'s name is 1 to {NAME_BYTES} of the characters A-Z a-z 0-9 _ . -")))
+}
+
+pub(super) fn own() -> Error {
+    Error::forbidden(format!("the server itself adds to the queue {BEHIND} and works on it"))
+        .hint("It can be looked at, and its dead jobs redriven or purged.")
 }
 
 #[cfg(test)]

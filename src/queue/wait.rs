@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::QueueName;
+use super::behind::Known;
 use super::pace::{Counted, Event, Paces};
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
@@ -42,6 +43,8 @@ pub struct Waiters {
     wakeups: Option<Arc<Wakeups>>,
     /// Told when there may be something to do in the server's own file.
     own: Notify,
+    /// Which files may hold writes behind the cache.
+    pub(super) behind: Known,
     paces: Paces,
 }
 
@@ -109,6 +112,14 @@ impl Waiters {
     /// Until there may be something to do in the server's own file, of which no wake-up is kept.
     pub async fn own_news(&self) {
         self.own.notified().await;
+    }
+
+    /// Whether the file is looked into at some time though nobody asks; one for which there is nothing to be done is not.
+    pub(super) async fn is_seen_to(&self, file: &Database) -> Result<bool> {
+        match (&self.wakeups, file.owner()) {
+            (Some(wakeups), Some(owner)) => wakeups.is_kept(Uuid::from_u128(owner)).await,
+            _ => Ok(false),
+        }
     }
 
     /// A hold on what is seen to already.
@@ -258,8 +269,8 @@ impl Bell {
 
     /// [`Bell::ring`] for a queue known by its number.
     pub(super) fn ring_number(&mut self, tx: &WriteTx<'_>, queue: i64, at: Millis, now: Millis) -> Result<()> {
-        if let Some(name) = tx.row(NAME, [queue], |row| row.get::<_, String>(0))? {
-            self.ring(&QueueName::parse(&name)?, at, now);
+        if let Some(name) = queue_name(tx, queue)? {
+            self.ring(&name, at, now);
         }
         Ok(())
     }
@@ -277,7 +288,7 @@ impl Bell {
         let by = self.hold.as_ref().map_or(Millis::MAX, Hold::by);
         let mut first = self.look_at;
         for (queue, at, _) in &self.rung {
-            if *at < by.min(first) && tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some() {
+            if *at < by.min(first) && (queue.is_behind() || tx.row(IS_PUSHED, [queue.as_str()], |_| Ok(()))?.is_some()) {
                 first = *at;
             }
         }
@@ -290,12 +301,20 @@ impl Drop for Bell {
         if self.file.owner().is_none() && (!self.rung.is_empty() || self.look_at < Millis::MAX) {
             self.waiters.own.notify_one();
         }
+        if self.rung.iter().any(|(queue, ..)| queue.is_behind()) {
+            self.waiters.behind.marks(self.file.serial());
+        }
         if self.waiters.count() > 0 {
             for (queue, at, now) in &self.rung {
                 self.waiters.ring(self.file.path(), queue, *at, *now);
             }
         }
     }
+}
+
+/// Of a queue known by its number.
+pub(super) fn queue_name(tx: &WriteTx<'_>, queue: i64) -> Result<Option<QueueName>> {
+    tx.row(NAME, [queue], |row| row.get::<_, String>(0))?.map(|name| QueueName::parse(&name)).transpose()
 }
 
 const NAME: &str = "SELECT name FROM queues WHERE queue = ?1";

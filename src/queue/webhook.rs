@@ -217,6 +217,7 @@ pub(super) fn take(
     Ok(taken)
 }
 
+/// The queues that the server itself works on: those with a webhook, and its own.
 pub(super) fn queues(reader: &Reader<'_>) -> Result<Vec<QueueName>> {
     let names = reader.rows(QUEUES, [], |row| row.get::<_, String>(0))?;
     names.iter().map(|name| QueueName::parse(name)).collect()
@@ -353,7 +354,8 @@ const LINES: &str = "SELECT q.name, w.url, w.timeout_ms, w.concurrency, w.failur
          (SELECT 0 FROM job_endings LIMIT 1)
      FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue WHERE q.paused_at IS NULL ORDER BY w.delivered_at";
 
-const QUEUES: &str = "SELECT q.name FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue";
+const QUEUES: &str = "SELECT q.name FROM webhooks w CROSS JOIN queues q ON q.queue = w.queue
+     UNION ALL SELECT name FROM queues WHERE name = '_behind'";
 
 const FAILURES: &str = "SELECT w.failures FROM queues q CROSS JOIN webhooks w ON w.queue = q.queue WHERE q.name = ?1 AND w.url = ?2";
 

@@ -79,6 +79,20 @@ impl Needs {
         Ok(Ok(needs))
     }
 
+    /// One more, which has not ended.
+    pub(super) fn push(&mut self, seq: i64) {
+        if !self.pending.contains(&seq) {
+            self.pending.push(seq);
+            self.waits.jobs += 1;
+        }
+    }
+
+    /// Those that a job still waits for, too.
+    pub(super) fn inherit(&mut self, tx: &WriteTx<'_>, seq: i64) -> Result<()> {
+        tx.rows(FOLLOWED_BY, [seq], |row| row.get(0))?.into_iter().for_each(|followed| self.push(followed));
+        Ok(())
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -190,6 +204,8 @@ pub(super) const STATE: &str = "SELECT state FROM jobs WHERE seq = ?1 AND create
 const WAIT: &str = "INSERT INTO job_waits (seq, on_failure, jobs, done, dead, cancelled, expired) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 const FOLLOW: &str = "INSERT INTO job_followers (followed, patient, seq) VALUES (?1, ?2, ?3)";
+
+pub(super) const FOLLOWED_BY: &str = "SELECT followed FROM job_followers INDEXED BY job_followers_of WHERE seq = ?1";
 
 pub(super) const MARK_FOLLOWED: &str = "UPDATE jobs SET followed = 1 WHERE seq = ?1 AND NOT followed";
 

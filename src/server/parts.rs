@@ -130,12 +130,14 @@ impl Parts {
         let (post, wakeups) = (Arc::new(Post::new(config.queue.private_targets)), Wakeups::new(systems.app.clone()));
         let waiters = Arc::new(Waiters::new(wakeups.clone()));
         let relay = Relay::new(layout, systems.app.clone(), registry.clone(), triples.clone(), waiters.clone());
+        let cache_memory = Memory::over(config.cache.memory_bytes, packing);
         let parts = waker::Parts {
             app: systems.app.clone(),
             wakeups,
             registry: registry.clone(),
             triples: triples.clone(),
             waiters: waiters.clone(),
+            cache: cache_memory.clone(),
             post: post.clone(),
             relay: relay.clone(),
             systems: systems.clone(),
@@ -164,7 +166,7 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
-            cache_memory: Memory::over(config.cache.memory_bytes, packing),
+            cache_memory,
             waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),

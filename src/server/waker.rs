@@ -1,9 +1,9 @@
-//! The waker does for tenants what is due although nobody asks: it fires schedules and delivers to webhooks. It sleeps
+//! The waker does for tenants what is due although nobody asks: it fires schedules, delivers to webhooks and writes behind caches. It sleeps
 //! until the first moment that `app` has ([`Wakeups`]), then tends to that tenant, and only that one's files are opened.
 //! The operator's own queue, which is open anyway, is tended to all the time.
 //!
 //! Bounds: [`TENDED_MAX`] tenants tended to at once, [`LOOKS_MAX`] of them with their files in use, `queue.deliveries`
-//! requests under way and `queue.deliveries_per_tenant` of one tenant. Tending holds no lease while it waits, so a tenant
+//! requests and writes under way and `queue.deliveries_per_tenant` of one tenant. Tending holds no lease while it waits, so a tenant
 //! is suspended, deleted and closed as if nobody did; what it then misses is done when it is back.
 
 mod failing;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::relay::Relay;
+use crate::cache::Memory;
 use crate::clock::{Millis, now_ms};
 use crate::config;
 use crate::error::Result;
@@ -46,6 +47,7 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     pub triples: Arc<Triples>,
     pub waiters: Arc<Waiters>,
+    pub cache: Arc<Memory>,
     pub post: Arc<Post>,
     pub relay: Relay,
     pub systems: Arc<Systems>,

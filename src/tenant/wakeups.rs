@@ -65,6 +65,11 @@ impl Wakeups {
         Ok(hold)
     }
 
+    /// Whether the tenant has a moment.
+    pub async fn is_kept(&self, tenant: Uuid) -> Result<bool> {
+        Ok(self.app.wakeup_asked(tenant).await?.is_some())
+    }
+
     /// A hold on what is seen to already, if anything is. Costs no commit.
     pub fn held(self: &Arc<Self>, tenant: Uuid) -> Option<Hold> {
         let is_known = self.known().get(&tenant).is_some_and(|known| known.by < Millis::MAX);

@@ -1,6 +1,7 @@
 //! The cache, seen from outside: what comes back, when it stops coming back, and what a full file gives up.
 
 mod batch;
+mod behind;
 mod conditions;
 mod damage;
 mod disk;
@@ -9,6 +10,7 @@ mod increment;
 mod packing;
 mod remember;
 mod terms;
+mod through;
 mod thrown;
 
 use crate::support::{Answer, Server, TenantClient, check_files, eventually, json, segment};

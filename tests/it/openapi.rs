@@ -162,6 +162,21 @@ fn cache_answers(tenant: &TenantClient, check: &mut impl FnMut(&str, &str, &Answ
     ]);
     check("POST", "/v1/cache", &tenant.post("/v1/cache", json!({ "operations": operations })).expect(200));
     check("GET", "/v1/cache", &tenant.get("/v1/cache").expect(200));
+    let written = |entry: Value| json!({ "statements": [{ "sql": "INSERT INTO t VALUES (1)" }], "entry": entry });
+    for (way, status) in [("through", 200), ("behind", 202)] {
+        let path = format!("/v1/cache/{{key}}/{way}");
+        check("PUT", &path, &tenant.put(&format!("/v1/cache/{way}/{way}"), written(json!({ "text": "v" }))).expect(status));
+        check("PUT", &path, &tenant.put(&format!("/v1/cache/{way}/{way}"), written(json!({}))).expect(400));
+    }
+    let mut later = written(json!({ "text": "v" }));
+    later["delay_s"] = json!(3_600);
+    tenant.put("/v1/cache/later/behind", later.clone()).expect(202);
+    check("PUT", "/v1/cache/{key}/through", &tenant.put("/v1/cache/later/through", written(json!({ "text": "v" }))).expect(409));
+    tenant.delete("/v1/cache/later").expect(204);
+    let get_later = json!({ "operations": [{ "op": "get", "key": "later" }] });
+    check("POST", "/v1/cache", &tenant.post("/v1/cache", get_later).expect(200));
+    let remember = json!({ "statements": [{ "sql": "INSERT INTO t VALUES (2)" }], "sql": "SELECT count(*) FROM t" });
+    check("PUT", "/v1/cache/{key}/remember", &tenant.put("/v1/cache/q/remember", remember).expect(200));
     check("DELETE", "/v1/cache", &tenant.delete("/v1/cache?tag=t").expect(204));
     check("DELETE", "/v1/cache", &tenant.delete("/v1/cache").expect(400));
     const LOCK: &str = "/v1/locks/{name}";

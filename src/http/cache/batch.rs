@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::super::extract::Json;
 use super::super::guard::Caller;
 use super::super::unread::UnreadAnswers;
+use super::behind;
+use super::entry::EntryBody;
 use super::{namespace, one};
 use crate::auth::scope::Scope;
-use crate::cache::{CONTENT_TYPE_BYTES, Cache, Conditions, Done, Entry, Etags, Key, Memory, OPS_MAX, Op, Put, Seconds, Tag, Terms, Wanted};
+use crate::cache::{Cache, Conditions, Done, Entry, Etags, Key, Memory, OPS_MAX, Op, Put, Seconds, Terms, Wanted};
 use crate::clock::rfc3339;
 use crate::error::{Body, Code, Error, Result};
+use crate::queue::Waiters;
 
 /// The most bytes of values in one answer.
 const VALUES_BYTES: usize = 4 << 20;
@@ -80,6 +83,7 @@ struct BatchReply<'a> {
 #[serde(untagged)]
 enum ResultReply<'a> {
     Entry(EntryReply<'a>),
+    Pending(PendingReply<'a>),
     Absent {
         absent: bool,
         etag: String,
@@ -107,6 +111,19 @@ enum ResultReply<'a> {
     },
 }
 
+/// What is still to be written behind the cache.
+#[derive(Serialize)]
+struct PendingReply<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    absent: bool,
+    content_type: Option<&'a str>,
+    behind: bool,
+}
+
 #[derive(Serialize)]
 struct EntryReply<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,26 +137,44 @@ struct EntryReply<'a> {
 }
 
 /// 200 with a result for each operation.
-pub async fn run(call: Caller, memory: Data<Memory>, unread: Data<UnreadAnswers>, body: Json<BatchBody>) -> Result<HttpResponse> {
+pub async fn run(
+    call: Caller,
+    memory: Data<Memory>,
+    waiters: Data<Waiters>,
+    unread: Data<UnreadAnswers>,
+    body: Json<BatchBody>,
+) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let operations = body.0.operations;
     if operations.is_empty() || operations.len() > OPS_MAX {
         return Err(Error::bad_request(format!("operations are not 1 to {OPS_MAX}")).hint("Send several requests."));
     }
     let ops = operations.into_iter().enumerate().map(|(n, op)| op.read().map_err(|error| at(n, &error))).collect::<Result<Vec<_>>>()?;
+    let asked: Vec<_> = ops.iter().map(|op| if let Op::Get(key) = op { Some(key.clone()) } else { None }).collect();
     let lease = call.lease().await?;
     unread.admit(&lease)?;
     let mut done = Cache::new(lease.cache(), &memory).apply(ops).await?;
+    let mut behind = Vec::with_capacity(asked.len());
+    for (done, key) in done.iter().zip(&asked) {
+        behind.push(match (done, key) {
+            (Done::Found(None), Some(key)) => behind::pending(lease.queue(), &waiters, key).await?,
+            _ => None,
+        });
+    }
     let mut left = VALUES_BYTES;
-    for one in &mut done {
-        if let Done::Found(Some(entry)) = one {
-            match left.checked_sub(entry.len()) {
-                Some(rest) => left = rest,
-                None => *one = Done::Refused(too_much()),
-            }
+    for (one, behind) in done.iter_mut().zip(&behind) {
+        let bytes = match (&*one, behind) {
+            (Done::Found(Some(entry)), _) => entry.len(),
+            (_, Some(put)) => put.value.as_ref().map_or(0, Bytes::len),
+            _ => continue,
+        };
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => *one = Done::Refused(too_much()),
         }
     }
-    let reply = BatchReply { results: done.iter().map(result).collect() };
+    let results = done.iter().zip(&behind).map(|(done, behind)| result(done, behind.as_ref())).collect();
+    let reply = BatchReply { results };
     let text = serde_json::to_vec(&reply).map_err(|error| Error::internal("a batch's results could not be written as JSON", &error))?;
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, text)))
 }
@@ -164,33 +199,11 @@ impl OpBody {
 
 impl SetBody {
     fn read(self) -> Result<Put> {
-        let value = match (self.text, self.base64, self.absent) {
-            (Some(text), None, false) => Some(Bytes::from(text)),
-            (None, Some(base64), false) => {
-                Some(BASE64.decode(base64).map(Bytes::from).map_err(|error| Error::bad_request(format!("base64: {error}")))?)
-            }
-            (None, None, true) => None,
-            _ => return Err(Error::bad_request("a set has one of text, base64 and absent")),
-        };
-        if self
-            .content_type
-            .as_ref()
-            .is_some_and(|text| text.len() > CONTENT_TYPE_BYTES || text.bytes().any(|b| !(b' '..=b'~').contains(&b)))
-        {
-            return Err(Error::bad_request(format!("content_type is at most {CONTENT_TYPE_BYTES} visible ASCII characters")));
-        }
-        let seconds = |name, seconds: Option<i64>| seconds.map(|seconds| Seconds::new(name, seconds)).transpose();
-        let terms = Terms::new(Wanted {
-            ttl: seconds("ttl", self.ttl)?,
-            sliding: seconds("sliding", self.sliding)?,
-            swr: seconds("swr", self.swr)?,
-            sie: seconds("sie", self.sie)?,
-            jitter: seconds("jitter", self.jitter)?,
-            tags: self.tags.iter().map(|tag| Tag::parse(tag)).collect::<Result<_>>()?,
-        })?;
+        let SetBody { key, namespace, text, base64, absent, content_type, ttl, sliding, swr, sie, jitter, tags, .. } = self;
+        let entry = EntryBody { text, base64, json: None, absent, content_type, ttl, sliding, swr, sie, jitter, tags };
         let etags = |header: Option<String>| header.as_deref().map(Etags::new);
         let conditions = Conditions { if_match: etags(self.if_match), if_none_match: etags(self.if_none_match) };
-        Ok(Put::new(key(&self.key, self.namespace.as_deref())?, value, self.content_type, terms)?.only_if(conditions))
+        Ok(entry.put(self::key(&key, namespace.as_deref())?)?.only_if(conditions))
     }
 }
 
@@ -207,9 +220,9 @@ fn too_much() -> Error {
         .hint("Get this key in another request.")
 }
 
-fn result(done: &Done) -> ResultReply<'_> {
+fn result<'a>(done: &'a Done, behind: Option<&'a Put>) -> ResultReply<'a> {
     match done {
-        Done::Found(None) => ResultReply::Missed { hit: false },
+        Done::Found(None) => behind.map_or(ResultReply::Missed { hit: false }, pending),
         Done::Found(Some(entry)) => found(entry),
         Done::Put(Some(etag)) => ResultReply::Set { etag: etag.to_string() },
         Done::Put(None) => ResultReply::Unstored { stored: false },
@@ -219,10 +232,30 @@ fn result(done: &Done) -> ResultReply<'_> {
     }
 }
 
+fn pending(put: &Put) -> ResultReply<'_> {
+    let (text, base64) = text_or_base64(put.value.as_deref());
+    ResultReply::Pending(PendingReply {
+        text,
+        base64,
+        absent: put.value.is_none(),
+        content_type: put.content_type.as_deref(),
+        behind: true,
+    })
+}
+
 fn found(entry: &Entry) -> ResultReply<'_> {
     let (etag, expires_at) = (entry.etag.to_string(), entry.life.expires_at.map(rfc3339));
-    let Some(value) = &entry.value else { return ResultReply::Absent { absent: true, etag, expires_at } };
-    let text = std::str::from_utf8(value).ok();
-    let base64 = if text.is_none() { Some(BASE64.encode(value)) } else { None };
+    if entry.value.is_none() {
+        return ResultReply::Absent { absent: true, etag, expires_at };
+    }
+    let (text, base64) = text_or_base64(entry.value.as_deref());
     ResultReply::Entry(EntryReply { text, base64, content_type: entry.content_type.as_deref(), etag, expires_at })
+}
+
+fn text_or_base64(value: Option<&[u8]>) -> (Option<&str>, Option<String>) {
+    match value.map(|value| (value, std::str::from_utf8(value))) {
+        None => (None, None),
+        Some((_, Ok(text))) => (Some(text), None),
+        Some((value, Err(_))) => (None, Some(BASE64.encode(value))),
+    }
 }

@@ -1,24 +1,25 @@
 //! `POST /v1/cache/{key}/remember`: a query on the tenant's database, answered as `/v1/sql` does, from the cache while no
-//! later commit has written what it reads.
+//! later commit has written what it reads; with `PUT` after statements that write it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use actix_web::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::super::extract::{Json, Query};
+use super::super::extract::{Json, JsonBytes, Query, idempotency_key};
 use super::super::guard::TenantCall;
 use super::super::unread::UnreadAnswers;
 use super::super::watch::SlowLog;
+use super::through::{REPLAYED, Written};
 use super::{CACHE_STATUS, KeyQuery, answer, namespace, segment};
 use crate::auth::scope::Scope;
 use crate::cache::{Cache, Conditions, Key, Making, Memory, QueryId, Recalled, Seconds, Tag, Terms, Wanted};
 use crate::error::{Error, Result};
-use crate::sql::{self, Caller, Integers, Params};
+use crate::sql::{self, Caller, Integers, Params, Statement};
 use crate::sqlite::Limits;
 use crate::tenant::Lease;
 
@@ -40,6 +41,9 @@ pub struct RememberBody {
     jitter: Option<i64>,
     #[serde(default)]
     tags: Vec<String>,
+    /// Of a `PUT`: what is written before.
+    #[serde(default)]
+    statements: Vec<Statement>,
 }
 
 /// What is asked, and how the answer is kept.
@@ -50,6 +54,7 @@ struct Asked {
     id: QueryId,
     terms: Terms,
     lasting: bool,
+    statements: Option<Vec<Statement>>,
 }
 
 /// `POST`: the answer, remembered or made now.
@@ -62,25 +67,47 @@ pub async fn remember(
     slow: Data<SlowLog>,
     body: Json<RememberBody>,
 ) -> Result<HttpResponse> {
+    let asked = Asked::new(allowed(&call)?, remembered(&request, &query.0)?, body.0)?;
+    if asked.statements.is_some() {
+        return Err(Error::bad_request("a query is asked with statements").hint("PUT runs them first."));
+    }
+    asked.answer(&call, &request, &memory, &unread, &slow).await
+}
+
+/// `PUT`: the answer after statements that are committed first. Errors: those of the statements, with nothing written; any
+/// other says `committed` in its details.
+pub async fn write(
+    call: TenantCall,
+    request: HttpRequest,
+    query: Query<KeyQuery>,
+    memory: Data<Memory>,
+    unread: Data<UnreadAnswers>,
+    slow: Data<SlowLog>,
+    body: JsonBytes<RememberBody>,
+) -> Result<HttpResponse> {
+    let key = remembered(&request, &query.0)?;
+    let idempotency_key = idempotency_key(&request, &[b"remember", key.as_bytes(), b"\n", &body.bytes])?;
+    let mut asked = Asked::new(allowed(&call)?, key, body.value)?;
+    let statements = asked.statements.take().ok_or_else(|| Error::bad_request("statements are missing").hint("POST asks without them."))?;
+    let lease = call.lease().await?;
+    unread.admit(&lease)?;
+    let integers = asked.query.integers;
+    let written = Written { caller: asked.caller.clone(), statements, integers, key: idempotency_key };
+    let committed = written.commit(&lease, &slow, &call).await?;
+    drop(lease);
+    let answer = asked.answer(&call, &request, &memory, &unread, &slow).await;
+    let mut answer = answer.map_err(|error| error.detail("committed", true))?;
+    if committed.replayed {
+        answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(answer)
+}
+
+fn allowed(call: &TenantCall) -> Result<Caller> {
     call.claims.require(Scope::Cache)?;
     let caller = call.sql_caller()?;
     caller.scopes.require(Scope::SqlRead)?;
-    let asked = Asked::new(caller, remembered(&request, &query.0)?, body.0)?;
-    let until = Instant::now() + WAIT;
-    for _ in 0..WAITS {
-        // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
-        let lease = call.lease().await?;
-        let cache = Cache::new(lease.cache(), &memory);
-        match cache.recall(&asked.key, asked.id, lease.database(), Limits::of(lease.plan())).await? {
-            Recalled::Found(found) => return answer(&request, &lease, &unread, &found),
-            Recalled::Mine(making) => return asked.make(&call, &lease, &memory, &unread, &slow, Some(making)).await,
-            Recalled::Theirs(waiting) => {
-                drop(lease);
-                waiting.over(until).await;
-            }
-        }
-    }
-    asked.make(&call, &call.lease().await?, &memory, &unread, &slow, None).await
+    Ok(caller)
 }
 
 /// `DELETE`: 204, whether or not an answer was there.
@@ -93,13 +120,39 @@ pub async fn forget(call: TenantCall, request: HttpRequest, query: Query<KeyQuer
 
 impl Asked {
     fn new(caller: Caller, key: Key, body: RememberBody) -> Result<Asked> {
-        let RememberBody { sql, params, integers, ttl, jitter, tags } = body;
+        let RememberBody { sql, params, integers, ttl, jitter, tags, statements } = body;
+        let statements = (!statements.is_empty()).then_some(statements);
         let seconds = |what, given: Option<i64>| given.map(|given| Seconds::new(what, given)).transpose();
         let tags = tags.iter().map(|tag| Tag::parse(tag)).collect::<Result<_>>()?;
         let terms = Terms::new(Wanted { ttl: seconds("ttl", ttl)?, jitter: seconds("jitter", jitter)?, tags, ..Wanted::default() })?;
         let query = sql::Query { sql, params, integers };
         let spelled = serde_json::to_vec(&query).map_err(|error| Error::internal("a query cannot be spelled out", &error))?;
-        Ok(Asked { caller, key, id: QueryId::of(&spelled), query: Arc::new(query), terms, lasting: ttl.is_none() })
+        Ok(Asked { caller, key, id: QueryId::of(&spelled), query: Arc::new(query), terms, lasting: ttl.is_none(), statements })
+    }
+
+    async fn answer(
+        self,
+        call: &TenantCall,
+        request: &HttpRequest,
+        memory: &Arc<Memory>,
+        unread: &UnreadAnswers,
+        slow: &SlowLog,
+    ) -> Result<HttpResponse> {
+        let until = Instant::now() + WAIT;
+        for _ in 0..WAITS {
+            // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
+            let lease = call.lease().await?;
+            let cache = Cache::new(lease.cache(), memory);
+            match cache.recall(&self.key, self.id, lease.database(), Limits::of(lease.plan())).await? {
+                Recalled::Found(found) => return answer(request, &lease, unread, &found),
+                Recalled::Mine(making) => return self.make(call, &lease, memory, unread, slow, Some(making)).await,
+                Recalled::Theirs(waiting) => {
+                    drop(lease);
+                    waiting.over(until).await;
+                }
+            }
+        }
+        self.make(call, &call.lease().await?, memory, unread, slow, None).await
     }
 
     /// Asks the database, and keeps the answer where `making` entitles to.

@@ -56,7 +56,7 @@ pub async fn set(call: Caller, queue: Path<String>, body: Json<SettingsBody>, wa
     call.claims.require(Scope::QueueConsume)?;
     let retention = |body: RetentionBody| Retention::new(body.done_s, body.dead_s, body.cancelled_s, body.expired_s);
     let settings = Settings { paused: body.0.paused, draining: body.0.draining, retention: body.0.retention.map(retention).transpose()? };
-    let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse(&queue)?, settings).await?;
+    let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse_open(&queue)?, settings).await?;
     Ok(HttpResponse::Ok().json(QueueReply::of(row)))
 }
 

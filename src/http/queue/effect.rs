@@ -11,7 +11,7 @@ use crate::tenant::Lease;
 
 /// Applies the statements and finishes the job; whether they ran now, not before. Errors: those of statements, with
 /// nothing applied; `lease_lost`, whose `details` say `applied` if they were.
-pub(super) async fn ack(
+pub(in crate::http) async fn ack(
     caller: Caller,
     lease: &Lease,
     queue: &Queue<'_>,
@@ -33,7 +33,7 @@ pub(super) async fn ack(
 }
 
 /// Lets go of effects of jobs that are over.
-async fn forget(lease: &Lease, queue: &Queue<'_>, doubtful: Vec<uuid::Uuid>) -> Result<()> {
+pub(in crate::http) async fn forget(lease: &Lease, queue: &Queue<'_>, doubtful: Vec<uuid::Uuid>) -> Result<()> {
     let (over, needed) = queue.are_over(doubtful).await?;
     once::settle(lease.database(), over, needed).await
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{payload_json, require_either};
+use crate::auth::scope::Scope;
 use crate::clock::{now_ms, rfc3339};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
@@ -131,7 +132,12 @@ pub async fn job(call: Caller, id: Path<String>, waiters: Data<Waiters>, unread:
     require_either(&call.claims)?;
     let id = JobId::parse(&id)?;
     let lease = call.lease().await?;
-    let detail = detail(Queue::new(lease.queue(), &waiters).job(id).await?)?;
+    let job = Queue::new(lease.queue(), &waiters).job(id).await?;
+    // Its payload is SQL, with what is written.
+    if QueueName::parse(&job.job.queue)?.is_behind() {
+        call.sql_caller()?.scopes.require(Scope::SqlWrite)?;
+    }
+    let detail = detail(job)?;
     let body = serde_json::to_vec(&detail).map_err(|error| Error::internal("a job could not be written as JSON", &error))?;
     Ok(HttpResponse::Ok().content_type("application/json").body(unread.hold(&lease, body)?))
 }

@@ -65,7 +65,7 @@ pub async fn put(call: Caller, path: Path<(String, String)>, body: Json<PutBody>
     let PutBody { cron, time_zone, misfire, paused, job } = body.0;
     let new = NewSchedule::new(cron, time_zone, misfire, paused, &job, now_ms())?;
     let lease = call.lease().await?;
-    answer(Queue::new(lease.queue(), &waiters).schedule(&QueueName::parse(&queue)?, &name, new, &call.claims.sub).await?)
+    answer(Queue::new(lease.queue(), &waiters).schedule(&QueueName::parse_open(&queue)?, &name, new, &call.claims.sub).await?)
 }
 
 /// `PATCH …/{name} {"paused"}`.
@@ -73,14 +73,14 @@ pub async fn patch(call: Caller, path: Path<(String, String)>, body: Json<PatchB
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
     let lease = call.lease().await?;
-    answer(Queue::new(lease.queue(), &waiters).pause_schedule(&QueueName::parse(&queue)?, &name, body.0.paused).await?)
+    answer(Queue::new(lease.queue(), &waiters).pause_schedule(&QueueName::parse_open(&queue)?, &name, body.0.paused).await?)
 }
 
 /// `DELETE …/{name}`: 204.
 pub async fn delete(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
-    Queue::new(call.lease().await?.queue(), &waiters).delete_schedule(&QueueName::parse(&queue)?, &name).await?;
+    Queue::new(call.lease().await?.queue(), &waiters).delete_schedule(&QueueName::parse_open(&queue)?, &name).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -88,7 +88,7 @@ pub async fn delete(call: Caller, path: Path<(String, String)>, waiters: Data<Wa
 pub async fn run(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
-    let queue = QueueName::parse(&queue)?;
+    let queue = QueueName::parse_open(&queue)?;
     let made = Queue::new(call.lease().await?.queue(), &waiters).run_schedule(&queue, &name).await?;
     Ok(HttpResponse::Created().json(enqueued(&queue, &made)))
 }
@@ -97,14 +97,14 @@ pub async fn run(call: Caller, path: Path<(String, String)>, waiters: Data<Waite
 pub async fn get(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let (queue, name) = path.into_inner();
-    answer(Queue::new(call.lease().await?.queue(), &waiters).schedule_of(&QueueName::parse(&queue)?, &name).await?)
+    answer(Queue::new(call.lease().await?.queue(), &waiters).schedule_of(&QueueName::parse_open(&queue)?, &name).await?)
 }
 
 /// `GET /v1/queues/{queue}/schedules`.
 pub async fn list(call: Caller, queue: Path<String>, query: Query<PageQuery>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let limit = page(query.0.limit)?;
-    let found = Queue::new(call.lease().await?.queue(), &waiters).schedules(&QueueName::parse(&queue)?, limit, query.0.after).await?;
+    let found = Queue::new(call.lease().await?.queue(), &waiters).schedules(&QueueName::parse_open(&queue)?, limit, query.0.after).await?;
     let next_cursor = found.last().filter(|_| found.len() as i64 >= limit).map(|schedule| schedule.name.clone());
     Ok(HttpResponse::Ok().json(SchedulesReply { schedules: found.into_iter().map(reply).collect::<Result<_>>()?, next_cursor }))
 }

@@ -52,7 +52,7 @@ pub async fn put(call: Caller, queue: Path<String>, body: Json<PutBody>, post: D
     call.claims.require(Scope::QueueConsume)?;
     let PutBody { url, secret, timeout_s, concurrency } = body.0;
     let new = NewWebhook::new(&post, url, secret.as_deref(), timeout_s, concurrency)?;
-    let (webhook, secret) = Queue::new(call.lease().await?.queue(), &waiters).set_webhook(&QueueName::parse(&queue)?, new).await?;
+    let (webhook, secret) = Queue::new(call.lease().await?.queue(), &waiters).set_webhook(&QueueName::parse_open(&queue)?, new).await?;
     Ok(answer(webhook, secret))
 }
 
@@ -60,20 +60,20 @@ pub async fn put(call: Caller, queue: Path<String>, body: Json<PutBody>, post: D
 pub async fn rotate(call: Caller, queue: Path<String>, body: Json<RotateBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     let lease = call.lease().await?;
-    let (webhook, secret) = Queue::new(lease.queue(), &waiters).rotate_webhook(&QueueName::parse(&queue)?, body.0.overlap_s).await?;
+    let (webhook, secret) = Queue::new(lease.queue(), &waiters).rotate_webhook(&QueueName::parse_open(&queue)?, body.0.overlap_s).await?;
     Ok(answer(webhook, Some(secret)))
 }
 
 /// `GET`.
 pub async fn get(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    Ok(answer(Queue::new(call.lease().await?.queue(), &waiters).webhook(&QueueName::parse(&queue)?).await?, None))
+    Ok(answer(Queue::new(call.lease().await?.queue(), &waiters).webhook(&QueueName::parse_open(&queue)?).await?, None))
 }
 
 /// `DELETE`: 204; the jobs are left to workers.
 pub async fn delete(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    Queue::new(call.lease().await?.queue(), &waiters).delete_webhook(&QueueName::parse(&queue)?).await?;
+    Queue::new(call.lease().await?.queue(), &waiters).delete_webhook(&QueueName::parse_open(&queue)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

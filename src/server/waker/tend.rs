@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::{Inner, RETRY, until};
 use crate::clock::{Millis, now_ms};
 use crate::error::{Error, Result};
-use crate::queue::{Delivery, Queue, QueueName, Waiting};
+use crate::http::cache::behind;
+use crate::queue::{Claimed, Delivery, Queue, QueueName, Waiting};
 use crate::system::app::Due;
 use crate::tenant::TenantId;
 use crate::tenant::lease::{Files, lease};
@@ -27,12 +28,27 @@ const BREATH: Duration = Duration::from_millis(50);
 /// So many breaths at most, one more after each look that found it still so.
 const BREATHS_MAX: u32 = 20;
 
+/// What the server does with a job that it has claimed.
+enum Errand {
+    Deliver(Delivery),
+    Write(Claimed),
+}
+
+impl Errand {
+    fn queue(&self) -> &QueueName {
+        match self {
+            Errand::Deliver(delivery) => &delivery.job.queue,
+            Errand::Write(job) => &job.queue,
+        }
+    }
+}
+
 /// What a look found.
 struct Look {
-    deliveries: Vec<Delivery>,
+    errands: Vec<Errand>,
     /// When to look again.
     next_at: Option<Millis>,
-    /// The queues that have a webhook.
+    /// The queues that the server itself works on.
     pushed: Vec<QueueName>,
     listening: Option<Waiting>,
 }
@@ -144,11 +160,11 @@ impl Inner {
             }
             let look = self.look(whose, under_way, permits.len(), &mut relaying, &pushed, listening.take()).await?;
             (pushed, listening) = (look.pushed, look.listening);
-            let taken = look.deliveries.len();
-            for delivery in look.deliveries {
+            let taken = look.errands.len();
+            for errand in look.errands {
                 let Some(permit) = permits.pop() else { break };
-                let queue = delivery.job.queue.clone();
-                let task = under_way.requests.spawn(self.clone().deliver(whose, delivery, permit)).id();
+                let queue = errand.queue().clone();
+                let task = under_way.requests.spawn(self.clone().run_errand(whose, errand, permit)).id();
                 under_way.queues.insert(task, queue);
                 lingers_until = Instant::now() + LINGER;
             }
@@ -235,11 +251,15 @@ impl Inner {
             _ if !pushed.is_empty() => self.waiters.join(files.queue(), &pushed).ok(),
             _ => None,
         };
-        let deliveries = if room > 0 { queue.deliveries(under_way.by_queue(), room).await? } else { Vec::new() };
         let mut counts = under_way.by_queue();
-        deliveries.iter().for_each(|delivery| *counts.entry(delivery.job.queue.clone()).or_default() += 1);
+        let mut errands: Vec<_> = queue.writes(&counts, room).await?.into_iter().map(Errand::Write).collect();
+        if room > errands.len() {
+            let deliveries = queue.deliveries(counts.clone(), room - errands.len()).await?;
+            errands.extend(deliveries.into_iter().map(Errand::Deliver));
+        }
+        errands.iter().for_each(|errand| *counts.entry(errand.queue().clone()).or_default() += 1);
         let next_at = next_moment(&queue, counts, relaying).await?;
-        Ok(Look { deliveries, next_at, pushed, listening })
+        Ok(Look { errands, next_at, pushed, listening })
     }
 
     /// Leaves the next moment in `app`, or waits for it; false if something has come up.
@@ -272,6 +292,24 @@ impl Inner {
             self.failing.over(id.uuid());
         }
         Ok(settled)
+    }
+
+    async fn run_errand(self: Arc<Self>, whose: Whose, errand: Errand, permit: OwnedSemaphorePermit) {
+        let job = match errand {
+            Errand::Deliver(delivery) => return self.deliver(whose, delivery, permit).await,
+            Errand::Write(job) => job,
+        };
+        let written = async {
+            match self.files(whose).await? {
+                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, job).await,
+                // Behind the operator's own cache there is no database.
+                Files::Operator(_) => Ok(()),
+            }
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(%error, "a write behind a cache is tried again when its lease ends");
+        }
+        drop(permit);
     }
 
     /// Makes the request, and writes down what came of it.

@@ -33,7 +33,7 @@ fn tenant(server: &Server) -> TenantClient {
     tenant
 }
 
-fn pipeline(tenant: &TenantClient, baton: &Value, sql: &[&str]) -> Value {
+pub(super) fn pipeline(tenant: &TenantClient, baton: &Value, sql: &[&str]) -> Value {
     let requests: Vec<_> = sql.iter().map(|sql| json!({ "type": "execute", "stmt": { "sql": sql } })).collect();
     let answer = tenant.post("/v3/pipeline", json!({ "baton": baton, "requests": requests })).expect(200).json();
     assert!(answer["results"].as_array().unwrap().iter().all(|result| result["type"] == "ok"), "{answer}");

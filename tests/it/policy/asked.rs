@@ -105,7 +105,12 @@ fn no_door_to_sql_is_open_to_a_role_that_policies_hold_back() {
 
     let pipeline = json!({ "requests": [{ "type": "execute", "stmt": { "sql": "SELECT 1" } }] });
     ann.post("/v3/pipeline", pipeline).refused(403, "forbidden");
-    ann.post("/v1/sql", json!({ "statements": [{ "sql": "SELECT 1" }] })).refused(403, "forbidden");
+    let statements = json!([{ "sql": "UPDATE notes SET owner = 'ann'" }]);
+    ann.post("/v1/sql", json!({ "statements": statements })).refused(403, "forbidden");
+    ann.put("/v1/cache/k/through", json!({ "statements": statements, "entry": { "text": "x" } })).refused(403, "forbidden");
+    ann.put("/v1/cache/k/behind", json!({ "statements": statements, "entry": { "text": "x" } })).refused(403, "forbidden");
+    ann.put("/v1/cache/k/remember", json!({ "statements": statements, "sql": "SELECT 1" })).refused(403, "forbidden");
+    assert_eq!(got(&ann, "notes?select=id&order=id"), json!([{ "id": 1 }, { "id": 2 }]));
 }
 
 #[test]
