@@ -25,7 +25,7 @@ pub use wait::{WAITING_MAX, Waiting, WaitingForLocks};
 
 use crate::clock::{Millis, now_ms, rfc3339};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Idempotency, IdempotencyKey, Limits, Reader, WriteTx};
+use crate::sqlite::{Database, Idempotency, IdempotencyKey, Limits, Reader, WriteTx, has_room};
 use wait::Bell;
 
 /// The longest that a lock is held without being extended, in seconds.
@@ -39,6 +39,12 @@ pub const OWNER_BYTES: usize = 255;
 
 /// Locks whose time has passed deleted by each that is taken: more than one, so that sweeping gains.
 const SWEPT: u32 = 8;
+
+/// What an answer that is kept may take, in pages.
+const ANSWER_PAGES: u64 = 4;
+
+/// Pages that are left to those who work the file's queues off.
+const RESERVED_PAGES: u64 = 256;
 
 /// Beside those of enqueueing.
 const ANSWERS: Idempotency = Idempotency::kept_in("idempotency_keys");
@@ -89,8 +95,9 @@ impl<'a> Locks<'a> {
         Locks { file, waiting, limits: Limits::default() }
     }
 
-    /// Takes the lock for `held_s` seconds, if nobody has it, or finds the one that was taken with the same key. Errors: `too_many_requests` past [`LOCKS_MAX`]; `conflict` when the key came with another request,
-    /// `lease_lost` when the lock it took is over.
+    /// Takes the lock for `held_s` seconds, if nobody has it, or finds the one that was taken with the same key. Errors:
+    /// `too_many_requests` past [`LOCKS_MAX`]; `conflict` when the key came with another request, `lease_lost` when the lock it took
+    /// is over; `quota_exceeded` where there is no room to remember the key.
     pub async fn take(&self, name: &LockName, owner: &str, held_s: i64, key: Option<Key>) -> Result<Taken> {
         let held_ms = held_ms(held_s)?;
         if owner.len() > OWNER_BYTES {
@@ -148,6 +155,10 @@ fn take_once(
 ) -> Result<Taken> {
     let Some(Key { by, key }) = key else { return take(tx, name, owner, token, held_ms, now) };
     let Some(token) = ANSWERS.answered(tx, by, key)? else {
+        if !has_room(tx, ANSWER_PAGES, RESERVED_PAGES.min(tx.page_bounds().1 / 16))? {
+            return Err(Error::new(Code::QuotaExceeded, "the queue's file, which keeps locks, is full")
+                .hint("A lock without an Idempotency-Key can still be taken. Work the queue off, or purge it."));
+        }
         let taken = take(tx, name, owner, token, held_ms, now)?;
         if let Taken::Mine(mine) = &taken {
             ANSWERS.keep(tx, by, key, mine.token.as_bytes())?;

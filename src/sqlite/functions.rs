@@ -3,6 +3,7 @@
 //! place of the haystack, which for two long strings takes minutes in a single step of the virtual machine, and
 //! nothing can stop a step. These give the same answers.
 
+mod object;
 mod rows;
 
 pub use rows::Writing;
@@ -16,16 +17,20 @@ use rusqlite::{Connection, ffi};
 /// Adds ours, and puts the two in the place of SQLite's own.
 pub fn install(conn: &Connection) -> rusqlite::Result<()> {
     type Function = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
-    let functions: [(&std::ffi::CStr, c_int, Function); 2] = [(c"instr", 2, instr), (c"replace", 3, replace)];
-    let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
-    for (name, arguments, function) in functions {
+    let functions: [(&std::ffi::CStr, c_int, c_int, Function); 4] = [
+        (c"instr", 2, ffi::SQLITE_INNOCUOUS, instr),
+        (c"replace", 3, ffi::SQLITE_INNOCUOUS, replace),
+        (c"tenantry_object", -1, ffi::SQLITE_DIRECTONLY, object::object),
+        (c"tenantry_members", -1, ffi::SQLITE_DIRECTONLY, object::members),
+    ];
+    for (name, arguments, who, function) in functions {
         // SAFETY: the handle is the open connection's, the name ends with NUL, and the function keeps nothing.
         let code = unsafe {
             ffi::sqlite3_create_function_v2(
                 conn.handle(),
                 name.as_ptr(),
                 arguments,
-                flags,
+                ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | who,
                 std::ptr::null_mut(),
                 Some(function),
                 None,

@@ -22,8 +22,10 @@ use crate::error::{Error, Result};
 /// ever wait for one to be opened.
 const CHECKOUT: Duration = Duration::from_secs(5);
 
-/// How often it looks whether the file can be opened at all: r2d2 goes on trying and does not say.
+/// When it looks for the first time whether the file can be opened at all, and how seldom at last: r2d2 goes on trying and
+/// does not say. Each look has it try one more, up to the bound.
 const LOOK: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(320);
 
 pub struct Readers {
     engine: Arc<Engine>,
@@ -102,19 +104,22 @@ impl Readers {
             *self.prepaid.lock().unwrap_or_else(PoisonError::into_inner) = Some(room);
         }
         self.engine.counters().waits.fetch_add(1, Relaxed);
-        let until = Instant::now() + CHECKOUT;
+        let (until, mut look) = (Instant::now() + CHECKOUT, LOOK);
         loop {
-            match self.pool.get_timeout(LOOK) {
+            match self.pool.get_timeout(look) {
                 Ok(reader) => return Ok(Some(reader)),
+                // One that is open comes back.
+                Err(_) if self.pool.state().connections > 0 && Instant::now() < until => {}
                 Err(_) if let Some(cause) = &*self.broken() => return Err(fault::unavailable(&self.path, cause)),
-                Err(error) if Instant::now() >= until => {
+                Err(_) if Instant::now() < until => {}
+                Err(error) => {
                     tracing::warn!(%error, "no reader could be opened");
                     return Err(Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
                         .hint("The bound is sqlite.descriptors.")
                         .retry_after(Duration::from_secs(1)));
                 }
-                Err(_) => {}
             }
+            look = (look * 2).min(LOOK_MAX);
         }
     }
 
