@@ -158,7 +158,6 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
-        session.ours.set(session.our_names().map_err(describe)?);
         let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
