@@ -8,9 +8,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tenantry::auth::Claims;
 use tenantry::auth::scope::Scopes;
 use tenantry::config::{self, Level};
-use tenantry::rest::{self, Caller, Dialect, Functions, Policies, Request, Schemas, Setting, Stencils, Task, Unindexed, Verb};
+use tenantry::rest::{self, Call, Caller, Dialect, Functions, Indexes, Policies, Request, Schemas, Setting, Stencils, Task, Verb};
 use tenantry::sql;
-use tenantry::sqlite::{Database, Engine, Gate, Migrations, Options, Party};
+use tenantry::sqlite::{Database, Engine, Gate, Migrations, Options, Party, Trial};
 use uuid::Uuid;
 
 const SCHEMA: &str = "CREATE TABLE projects (id INTEGER PRIMARY KEY, name TEXT NOT NULL, done BOOLEAN NOT NULL DEFAULT false);
@@ -36,12 +36,24 @@ const QUERIES: [(&str, &str, &str); 3] = [
     ),
 ];
 
+/// Name, method, query string, body; the answer is empty.
+const WRITES: [(&str, Verb, &str, &str); 2] =
+    [("insert", Verb::Post, "", r#"{"name":"new","done":true}"#), ("update by key", Verb::Patch, "id=eq.77", r#"{"name":"other"}"#)];
+
+const FUNCTION: &str = "CREATE FUNCTION of_project(project bigint) RETURNS SETOF tasks STABLE AS $$ \
+     SELECT * FROM tasks WHERE project_id = :project $$;";
+
 fn request(query: &str) -> Request<'_> {
-    let (accept, profile, range, content_type) = (None, None, None, None);
-    Request { verb: Verb::Get, table: "projects", query, accept, profile, prefer: Vec::new(), range, content_type, body: b"" }
+    of(Verb::Get, "projects", query, "")
 }
 
-fn reads(c: &mut Criterion) {
+fn of<'r>(verb: Verb, table: &'r str, query: &'r str, body: &'r str) -> Request<'r> {
+    let (accept, profile, range, content_type) = (None, None, None, None);
+    Request { verb, table, query, accept, profile, prefer: Vec::new(), range, content_type, body: body.as_bytes() }
+}
+
+/// Reads, writes and calls of one file.
+fn rows(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let engine = Engine::start(&config::Sqlite::default(), &config::Executor::default());
     let folder = tempfile::tempdir().expect("a folder");
@@ -50,18 +62,21 @@ fn reads(c: &mut Criterion) {
         level: Level::Full,
         max_bytes: 0,
         party: Party::SYSTEM,
-        migrations: migrations.into(),
+        migrations: migrations.clone().into(),
         keep_before: None,
         sandboxed: true,
         create: true,
         held: Arc::default(),
     };
+    std::fs::write(folder.path().join("of_project.sql"), FUNCTION).expect("a function's file");
+    let trial = Trial::on(&[Arc::new(migrations)]).expect("a trial");
+    let functions = Functions::load(folder.path(), &trial).expect("a function");
     let file = Database::new(&engine, &Gate::new(), folder.path().join("rest.sqlite"), options);
     let dialect = Arc::new(Dialect {
         schemas: Schemas::new(Arc::new(Policies::default())),
-        functions: Functions::default(),
+        functions,
         stencils: Stencils::default(),
-        unindexed: Unindexed::Allowed,
+        indexes: Indexes::new(config::UnindexedEmbeds::Allow),
     });
     let claims = Arc::new(Claims {
         tenant: Uuid::nil(),
@@ -73,10 +88,10 @@ fn reads(c: &mut Criterion) {
         payload: "{}".into(),
     });
     let plan = Arc::new(config::Plan::default());
+    let setting = || Setting::new(Caller { claims: claims.clone() }, plan.clone(), dialect.clone());
     let run = |query: &str| {
-        let setting = Setting { caller: Caller { claims: claims.clone() }, plan: plan.clone(), dialect: dialect.clone() };
         let task = Task::read(&request(query)).expect("a request");
-        runtime.block_on(rest::run(&file, setting, task)).expect("rows").body
+        runtime.block_on(rest::run(&file, setting(), task)).expect("rows").body
     };
     let run_sql = |text: &str| {
         let body = serde_json::json!({ "statements": [{ "sql": text }] }).to_string();
@@ -97,7 +112,24 @@ fn reads(c: &mut Criterion) {
         group.bench_function("the same rows by SQL", |b| b.iter(|| run_sql(text)));
         group.finish();
     }
+    let mut group = c.benchmark_group("writes and calls");
+    for (name, verb, query, body) in WRITES {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let task = Task::read(&of(verb, "projects", query, body)).expect("a request");
+                runtime.block_on(rest::run(&file, setting(), task)).expect("a write")
+            })
+        });
+    }
+    group.bench_function("a function of 5 rows", |b| {
+        b.iter(|| {
+            let caller = Caller { claims: claims.clone() };
+            let call = Call::read(&of(Verb::Get, "of_project", "project=77", ""), &dialect.functions, &caller).expect("a call");
+            runtime.block_on(rest::call(&file, setting(), call)).expect("rows").body
+        })
+    });
+    group.finish();
 }
 
-criterion_group!(benches, reads);
+criterion_group!(benches, rows);
 criterion_main!(benches);

@@ -198,6 +198,10 @@ pub struct Hrana {
 pub struct Cache {
     /// Memory in front of all cache files together, in bytes; one file has an eighth. 0 for none.
     pub memory_bytes: u64,
+    /// Values of so many bytes and more are compressed in the file where that saves an eighth of them; 0 for none.
+    pub compress_from_bytes: usize,
+    /// Whether values are sealed in the file with a key of their tenant's, made from `system/keys/cache.key`.
+    pub encrypt: bool,
 }
 
 /// What the server does with queues by itself.
@@ -216,8 +220,18 @@ pub struct Queue {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rest {
-    /// Whether rows may be embedded over a foreign key that no index serves: a whole table is read for each row.
-    pub unindexed_embeds: bool,
+    /// What becomes of an embed over a foreign key that no index serves: a whole table would be read for each row.
+    pub unindexed_embeds: UnindexedEmbeds,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnindexedEmbeds {
+    /// It is answered, however long that takes.
+    Allow,
+    /// The index is made first, unless the table is too large for it to be made between two requests.
+    Index,
+    Refuse,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -252,6 +266,8 @@ pub struct Plan {
     pub result_rows: u64,
     /// Bytes in one answer.
     pub result_bytes: u64,
+    /// Origins whose pages may call with a token of such a tenant; none: as `http.cors_origins` has it.
+    pub cors_origins: Vec<String>,
 }
 
 impl Plan {
@@ -404,7 +420,7 @@ impl Default for Hrana {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache { memory_bytes: 64 << 20 }
+        Cache { memory_bytes: 64 << 20, compress_from_bytes: 1 << 10, encrypt: false }
     }
 }
 
@@ -416,7 +432,7 @@ impl Default for Queue {
 
 impl Default for Rest {
     fn default() -> Self {
-        Rest { unindexed_embeds: true }
+        Rest { unindexed_embeds: UnindexedEmbeds::Index }
     }
 }
 
@@ -438,6 +454,7 @@ impl Default for Plan {
             statement_ms: 10_000,
             result_rows: 100_000,
             result_bytes: 32 << 20,
+            cors_origins: Vec::new(),
         }
     }
 }

@@ -1,26 +1,24 @@
 //! What a write does to the file, inside its transaction: operations one after the other, and the room they need.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::entry::entry_columns;
+use super::entry::{Read, entry_columns};
+use super::evict::{Evictor, Made, Room};
 use super::fill::Ending;
 use super::invalidate::{Clock, dead, sweep_thrown};
+use super::packing::{Packer, Place};
 use super::remember::Source;
 use super::terms::{Freshness, Life};
 use super::{Conditions, Entry, Etag, Key, Tag, Terms, VALUE_BYTES};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Reader, WriteTx, has_room};
+use crate::sqlite::{Reader, WriteTx, give_back};
 
 /// Expired entries deleted by each write: more than one, so that sweeping gains on writing.
 pub(super) const SWEPT: u32 = 8;
-
-/// Entries deleted by one commit that makes room, [`EVICTED_AT_ONCE`] between two looks at the room.
-const EVICTED: u32 = 256;
-const EVICTED_AT_ONCE: u32 = 8;
 
 /// Pages kept free beside a value's own: for its row, its index entry and the splits they may cause.
 pub(super) const SPARE_PAGES: u64 = 16;
@@ -51,20 +49,22 @@ pub struct Put {
     pub terms: Terms,
     pub conditions: Conditions,
     pub(super) chance: u32,
+    /// What the value was compressed to, once that was tried.
+    pub(super) squeezed: OnceLock<Option<Bytes>>,
     /// Of a remembered answer.
     pub(super) source: Option<Arc<Source>>,
     /// It was made under this fill, and is put only if nothing has overtaken that.
     pub(super) fill: Option<Arc<Ending>>,
 }
 
-/// What an operation came to.
+/// What an operation came to. What could not be stored has no ETag.
 #[derive(Debug)]
 pub enum Done {
     Found(Option<Entry>),
-    Put(Etag),
+    Put(Option<Etag>),
     /// Whether or not it was there.
     Deleted,
-    Counted(i64, Etag),
+    Counted(i64, Option<Etag>),
     Refused(Error),
 }
 
@@ -72,16 +72,7 @@ pub enum Done {
 pub(super) struct Step {
     /// Of the first operations; when it is not all, room had to be made, and not enough was made yet.
     pub done: Vec<Done>,
-    pub evicted: u32,
-}
-
-/// Whether something can be written now.
-pub(super) enum Room {
-    Enough,
-    /// Not yet; what was evicted stays evicted.
-    Evicted,
-    /// Nothing is left to evict.
-    Never,
+    pub made: Made,
 }
 
 impl Op {
@@ -90,6 +81,17 @@ impl Op {
             Op::Get(key) | Op::Delete { key, .. } | Op::Increment { key, .. } => key,
             Op::Put(put) => &put.key,
         }
+    }
+
+    /// What it comes to in a cache that has nothing, and keeps nothing.
+    pub(super) fn unkept(&self, now: Millis) -> Done {
+        let outcome = match self {
+            Op::Get(_) => Ok(Done::Found(None)),
+            Op::Put(put) => put.check_fill(now).and_then(|()| put.conditions.check(None)).map(|()| Done::Put(None)),
+            Op::Delete { conditions, .. } => conditions.check(None).map(|()| Done::Deleted),
+            Op::Increment { by, initial, .. } => initial.checked_add(*by).map(|sum| Done::Counted(sum, None)).ok_or_else(overflow),
+        };
+        outcome.unwrap_or_else(Done::Refused)
     }
 }
 
@@ -101,17 +103,32 @@ impl Put {
                 .hint("Keep large things in an object store and cache their address."));
         }
         let chance = terms.chance();
-        Ok(Put { key, value, content_type, terms, conditions: Conditions::default(), chance, source: None, fill: None })
+        Ok(Put {
+            key,
+            value,
+            content_type,
+            terms,
+            conditions: Conditions::default(),
+            chance,
+            squeezed: OnceLock::new(),
+            source: None,
+            fill: None,
+        })
     }
 
     pub fn only_if(self, conditions: Conditions) -> Put {
         Put { conditions, ..self }
     }
+
+    /// Whether the fill that it was made under still entitles to it.
+    fn check_fill(&self, now: Millis) -> Result<()> {
+        self.fill.as_ref().map_or(Ok(()), |fill| fill.fill().check(self.terms.tags(), now))
+    }
 }
 
 /// Does operations from the first on until all are done or a commit is needed before there is room for the next.
-pub(super) fn apply(tx: &WriteTx<'_>, ops: &[Op], now: Millis) -> Result<Step> {
-    let mut run = Run { tx, now, evicted: 0 };
+pub(super) fn apply(tx: &WriteTx<'_>, evictor: &Evictor, packer: &Packer, ops: &[Op], now: Millis) -> Result<Step> {
+    let mut run = Run { tx, evictor, packer, now, made: Made::default() };
     let mut done = Vec::with_capacity(ops.len());
     for op in ops {
         match run.run(op) {
@@ -121,19 +138,22 @@ pub(super) fn apply(tx: &WriteTx<'_>, ops: &[Op], now: Millis) -> Result<Step> {
             Err(Refusal::All(error)) => return Err(error),
         }
     }
-    Ok(Step { done, evicted: run.evicted })
+    Ok(Step { done, made: run.made })
 }
 
 /// Operations at work in one transaction.
 struct Run<'t> {
     tx: &'t WriteTx<'t>,
+    evictor: &'t Evictor,
+    packer: &'t Packer,
     now: Millis,
-    evicted: u32,
+    made: Made,
 }
 
 /// What an entry is written with, beside its life.
 struct Content<'c> {
     value: Option<&'c [u8]>,
+    squeezed: Option<&'c [u8]>,
     content_type: Option<&'c str>,
     tags: &'c [Tag],
     source: Option<&'c Source>,
@@ -158,8 +178,10 @@ impl Run<'_> {
     fn run(&mut self, op: &Op) -> Outcome<Done> {
         match op {
             Op::Get(key) => {
-                let found = find(self.tx, key, self.now)?;
-                Ok(Some(Done::Found(found.filter(|entry| matches!(entry.life.at(self.now), Freshness::Fresh | Freshness::Stale)))))
+                let found = find(self.tx, self.packer, key, self.now)?;
+                let found = found.filter(|entry| matches!(entry.life.at(self.now), Freshness::Fresh | Freshness::Stale));
+                found.is_some().then(|| self.evictor.uses().note(key));
+                Ok(Some(Done::Found(found)))
             }
             Op::Put(put) => self.set(put),
             Op::Delete { key, conditions } => self.delete(key, conditions),
@@ -168,9 +190,7 @@ impl Run<'_> {
     }
 
     fn set(&mut self, put: &Put) -> Outcome<Done> {
-        if let Some(fill) = &put.fill {
-            fill.fill().check(put.terms.tags(), self.now).map_err(Refusal::One)?;
-        }
+        put.check_fill(self.now).map_err(Refusal::One)?;
         if !put.conditions.is_none() {
             // What is known not to exist can still be added.
             let held = self.fresh(&put.key)?.filter(|entry| entry.value.is_some() || put.conditions.if_match.is_some());
@@ -179,12 +199,13 @@ impl Run<'_> {
         let life = put.terms.begin(self.now, put.chance);
         let content = Content {
             value: put.value.as_deref(),
+            squeezed: put.squeezed.get_or_init(|| self.packer.squeeze(put.value.as_deref()?)).as_deref(),
             content_type: put.content_type.as_deref(),
             tags: put.terms.tags(),
             source: put.source.as_deref(),
         };
         let etag = self.store(&put.key, content, life)?;
-        Ok(etag.map(Done::Put))
+        Ok(etag.map(|etag| Done::Put(Some(etag))))
     }
 
     fn delete(&mut self, key: &Key, conditions: &Conditions) -> Outcome<Done> {
@@ -204,27 +225,35 @@ impl Run<'_> {
         let text = sum.to_string();
         let etag = match held {
             None => {
-                let content = Content { value: Some(text.as_bytes()), content_type: Some("text/plain"), tags: terms.tags(), source: None };
+                let content = Content {
+                    value: Some(text.as_bytes()),
+                    squeezed: None,
+                    content_type: Some("text/plain"),
+                    tags: terms.tags(),
+                    source: None,
+                };
                 self.store(key, content, terms.begin(self.now, 0))?
             }
             Some(_) => self.recount(key, text.as_bytes())?,
         };
-        Ok(etag.map(|etag| Done::Counted(sum, etag)))
+        Ok(etag.map(|etag| Done::Counted(sum, Some(etag))))
     }
 
     /// Writes a whole entry in the place of what the key held.
     fn store(&mut self, key: &Key, content: Content<'_>, life: Life) -> Outcome<Etag> {
-        let Content { value, content_type, tags, source } = content;
+        let Content { value, squeezed, content_type, tags, source } = content;
         self.tx.execute(SWEEP, params![self.now, SWEPT])?;
-        let size = value.map_or(0, <[u8]>::len);
+        let takes = squeezed.or(value).map_or(0, |bytes| self.packer.packed_len(bytes.len()));
         // An overflow page spends four bytes on the address of the next.
-        let pages = (size as u64).div_ceil(self.tx.page_bounds().0 - 4);
+        let pages = (takes as u64).div_ceil(self.tx.page_bounds().0 - 4);
         if !self.has_room(pages + SPARE_PAGES)? {
             return Ok(None);
         }
         let clock = tick(self.tx)?;
         sweep_thrown(self.tx, &clock, SWEPT)?;
         let etag = Etag { version: clock.version, created_at: self.now };
+        let place = Place { key: key.as_bytes(), etag, size: value.map_or(0, <[u8]>::len) as i64 };
+        let packed = value.map(|value| self.packer.pack(value, squeezed, &place)).transpose()?;
         let Life { expires_at, ends_at, sliding_ms, swr_ms, sie_ms } = life;
         let tags = if tags.is_empty() { None } else { Some(serde_json::json!(tags).to_string()) };
         let written = params![
@@ -237,13 +266,15 @@ impl Run<'_> {
             sliding_ms,
             swr_ms,
             sie_ms,
-            size as i64,
+            place.size,
+            packed.as_ref().map_or(0, |packed| packed.encoding),
             content_type,
             tags,
             source.map(Source::to_bytes),
-            value
+            packed.as_ref().map(|packed| &*packed.bytes)
         ];
         self.tx.execute(PUT, written)?;
+        give_back(self.tx)?;
         Ok(Some(etag))
     }
 
@@ -253,17 +284,19 @@ impl Run<'_> {
             return Ok(None);
         }
         let etag = Etag { version: tick(self.tx)?.version, created_at: self.now };
-        self.tx.execute(RECOUNT, params![key.as_bytes(), etag.version, self.now, text.len() as i64, text])?;
+        let place = Place { key: key.as_bytes(), etag, size: text.len() as i64 };
+        let packed = self.packer.pack(text, None, &place)?;
+        self.tx.execute(RECOUNT, params![place.key, etag.version, self.now, place.size, packed.encoding, &*packed.bytes])?;
         Ok(Some(etag))
     }
 
     fn fresh(&self, key: &Key) -> Result<Option<Entry>> {
-        Ok(find(self.tx, key, self.now)?.filter(|entry| entry.life.at(self.now) == Freshness::Fresh))
+        Ok(find(self.tx, self.packer, key, self.now)?.filter(|entry| entry.life.at(self.now) == Freshness::Fresh))
     }
 
     /// Whether it can be written in this transaction; else, when there is something to evict, in a later one.
     fn has_room(&mut self, pages: u64) -> Result<bool, Refusal> {
-        match room(self.tx, pages, &mut self.evicted)? {
+        match self.evictor.room(self.tx, pages, &mut self.made)? {
             Room::Enough => Ok(true),
             Room::Evicted => Ok(false),
             Room::Never => Err(Refusal::One(full())),
@@ -272,35 +305,15 @@ impl Run<'_> {
 }
 
 /// What `key` holds, if it is of use to anybody.
-pub(super) fn find(reader: &Reader<'_>, key: &Key, now: Millis) -> Result<Option<Entry>> {
-    let found = reader.row(FIND, params![key.as_bytes(), now], |row| Ok(if row.get(0)? { None } else { Some(Entry::read(row, 1)?) }))?;
-    Ok(found.flatten())
-}
-
-/// Looks for room for `pages`, evicting what has to go; `evicted` counts it.
-pub(super) fn room(tx: &WriteTx<'_>, pages: u64, evicted: &mut u32) -> Result<Room> {
-    if tx.page_bounds().1 < pages {
-        return Ok(Room::Never);
+pub(super) fn find(reader: &Reader<'_>, packer: &Packer, key: &Key, now: Millis) -> Result<Option<Entry>> {
+    let brief = reader.is_brief();
+    let read = |row: &rusqlite::Row<'_>| if row.get(0)? { Ok(Read::Nothing) } else { Entry::read(row, 1, packer, key, brief) };
+    match reader.row(FIND, params![key.as_bytes(), now], read)? {
+        Some(Read::Entry(entry)) => Ok(Some(entry)),
+        Some(Read::Nothing) | None => Ok(None),
+        // It is read again on a lane.
+        Some(Read::Later) => Err(Error::new(Code::Overloaded, "the value takes too long to unpack for a brief read")),
     }
-    let before = *evicted;
-    while !has_room(tx, pages, 0)? {
-        if *evicted - before >= EVICTED {
-            return Ok(Room::Evicted);
-        }
-        match evict(tx, EVICTED_AT_ONCE)? {
-            0 if *evicted == before => return Ok(Room::Never),
-            0 => return Ok(Room::Evicted),
-            gone => *evicted += gone,
-        }
-    }
-    Ok(Room::Enough)
-}
-
-/// Deletes at most `count` entries, those that expire soonest before those written longest ago; how many it were.
-fn evict(tx: &WriteTx<'_>, count: u32) -> Result<u32> {
-    let soonest = tx.execute(SOONEST_GONE, [count])?;
-    let gone = if soonest > 0 { soonest } else { tx.execute(LONGEST_THERE, [count])? };
-    Ok(gone as u32)
 }
 
 /// The clock, one further.
@@ -346,18 +359,14 @@ const DELETE: &str = "DELETE FROM entries WHERE key = ?1";
 const SWEEP: &str = "DELETE FROM entries WHERE version IN
      (SELECT version FROM entries WHERE gone_at <= ?1 ORDER BY gone_at LIMIT ?2)";
 
-const SOONEST_GONE: &str = "DELETE FROM entries WHERE version IN
-     (SELECT version FROM entries WHERE gone_at IS NOT NULL ORDER BY gone_at LIMIT ?1)";
-
-const LONGEST_THERE: &str = "DELETE FROM entries WHERE version IN (SELECT version FROM entries ORDER BY version LIMIT ?1)";
-
 const TICK: &str = "UPDATE clock SET version = version + 1 WHERE one = 1";
 
 /// Replacing takes the old row away.
 const PUT: &str = "INSERT OR REPLACE INTO entries
-     (version, key, created_at, expires_at, gone_at, ends_at, sliding_ms, swr_ms, sie_ms, size, content_type, tags, source, value)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+     (version, key, created_at, expires_at, gone_at, ends_at, sliding_ms, swr_ms, sie_ms, size, encoding, content_type,
+      tags, source, value)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
-const RECOUNT: &str = "UPDATE entries SET version = ?2, created_at = ?3, size = ?4, value = ?5 WHERE key = ?1";
+const RECOUNT: &str = "UPDATE entries SET version = ?2, created_at = ?3, size = ?4, encoding = ?5, value = ?6 WHERE key = ?1";
 
 const SLIDE: &str = "UPDATE entries SET expires_at = ?3, gone_at = ?4 WHERE version = ?1 AND created_at = ?2 AND expires_at < ?3";

@@ -1,6 +1,6 @@
 //! `tenantry policy`: whether policies can be read, and what they make of a caller.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -9,11 +9,14 @@ use super::client::Client;
 use super::tenant::{Live, resolve};
 use super::{Global, print};
 use crate::error::{Error, Result};
-use crate::rest::Policies;
+use crate::rest::policy::FOLDER;
+use crate::rest::{Functions, Policies};
+use crate::sqlite::Trial;
+use crate::tenant::{Blueprint, Role};
 
 #[derive(Subcommand)]
 pub enum Policy {
-    /// Read a folder of policies and say what is wrong; asks no server
+    /// Hold a folder of policies against the tables that its migrations make, and say what is wrong; asks no server
     Check {
         /// The folder of migrations that has `policies/`, or that folder itself
         #[arg(value_name = "DIR")]
@@ -42,16 +45,7 @@ pub enum Policy {
 impl Policy {
     pub fn run(&self, global: &Global) -> Result<()> {
         match self {
-            Policy::Check { folder } => {
-                let inside = folder.join(crate::rest::policy::FOLDER);
-                let policies = Policies::load(if inside.is_dir() { &inside } else { folder })?;
-                let (policies, grants) = policies.len();
-                match global.json {
-                    true => print::line(&json!({ "policies": policies, "grants": grants }).to_string()),
-                    false => print::line(&format!("{policies} policies and {grants} grants are well formed")),
-                }
-                Ok(())
-            }
+            Policy::Check { folder } => check(folder, global.json),
             Policy::Test { tenant, table, token, claims, role, sub } => {
                 let client = global.client()?;
                 let id = resolve(&client, tenant, Live::Yes)?;
@@ -63,6 +57,44 @@ impl Policy {
             }
         }
     }
+}
+
+/// Reads the policies, and holds them against the tables that the migrations beside them make.
+fn check(folder: &Path, json: bool) -> Result<()> {
+    let inside = folder.join(FOLDER);
+    let (migrations, own) = match inside.is_dir() {
+        true => (Some(folder), inside.as_path()),
+        false => (folder.parent().filter(|_| folder.file_name().is_some_and(|name| name == FOLDER)), folder),
+    };
+    let policies = Policies::load(own)?;
+    let blueprint = Blueprint::load(migrations)?;
+    let makes_tables = blueprint.application().is_some_and(|own| own.newest() > 0);
+    let mut problems = Vec::new();
+    let mut functions = Functions::default();
+    if let Some(migrations) = migrations.filter(|_| makes_tables) {
+        let trial = Trial::on(blueprint.of(Role::Database))?;
+        problems = policies.check(&trial)?;
+        functions = Functions::load(&migrations.join("functions"), &trial)?;
+    }
+    let (count, grants) = policies.len();
+    if json {
+        let problems: Vec<_> = problems.iter().map(|one| json!({ "place": one.place, "message": one.message })).collect();
+        let told =
+            json!({ "policies": count, "grants": grants, "functions": functions.len(), "checked": makes_tables, "problems": problems });
+        print::line(&told.to_string());
+    } else {
+        problems.iter().for_each(|problem| print::line(&format!("{}: {}", problem.place, problem.message)));
+    }
+    if !problems.is_empty() {
+        let hint = "A table whose policies do not hold is closed to every role but service.";
+        return Err(Error::bad_request(format!("{} of the policies, grants and functions do not hold", problems.len())).hint(hint));
+    }
+    if !json {
+        let hold =
+            if makes_tables { "hold on the tables that the migrations make" } else { "are well formed; no migrations stand beside them" };
+        print::line(&format!("{count} policies, {grants} grants and {} functions {hold}", functions.len()));
+    }
+    Ok(())
 }
 
 fn claimed(claims: Option<&str>, role: Option<&str>, sub: Option<&str>) -> Result<Value> {

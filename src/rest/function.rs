@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 
 use super::access::Caller;
+use super::parser::{self, Fault};
 use super::policy::rules::{Access, Rights};
 use super::refusal;
 use super::schema::{Column, Schema, Shape, Table, TableId};
@@ -129,22 +130,25 @@ impl Function {
         if self.is_volatile { "OPTIONS,POST" } else { "OPTIONS,GET,HEAD,POST" }
     }
 
-    /// That SQLite takes every statement of it on a file as migrations make it. `Err`: where in the file, and why not.
-    fn try_on(&self, trial: &Trial) -> Result<(), (usize, String)> {
+    /// That SQLite takes every statement of it on a file as migrations make it.
+    fn try_on(&self, trial: &Trial) -> Result<(), Fault> {
         for (number, text) in (1..).zip(&self.statements) {
             let at = |offset: usize| text.at + offset;
-            let judged = trial.judge(&text.sql).map_err(|flaw| (at(flaw.offset.unwrap_or(0)), flaw.message))?;
+            let judged = trial.judge(&text.sql).map_err(|flaw| Fault::new(at(flaw.offset.unwrap_or(0)), flaw.message))?;
             if judged.changes_schema {
-                return Err((at(0), "a function does not change the schema".to_owned()));
+                return Err(Fault::new(at(0), "a function does not change the schema"));
             }
             if !judged.reads && !self.is_volatile {
-                return Err((at(0), "this writes, and the function is not VOLATILE".to_owned()));
+                return Err(Fault::new(at(0), "this writes, and the function is not VOLATILE"));
             }
             if number == self.statements.len()
-                && let Some(wanted) = self.width(trial).map_err(|why| (0, why))?
+                && let Some(wanted) = self.width(trial).map_err(|why| Fault::new(0, why))?
                 && judged.columns != wanted
             {
-                return Err((at(0), format!("the last statement has {} columns, and what is returned has {wanted}", judged.columns)));
+                return Err(Fault::new(
+                    at(0),
+                    format!("the last statement has {} columns, and what is returned has {wanted}", judged.columns),
+                ));
             }
         }
         Ok(())
@@ -167,7 +171,7 @@ impl Function {
 fn shape_of(name: &str, columns: Vec<(String, String, Kind)>) -> Arc<Schema> {
     let column = |(name, declared, kind)| {
         let rights = Rights::default();
-        Column { name, declared, kind, not_null: false, default: None, generated: false, rights }
+        Column { name, declared, kind, not_null: false, default: None, generated: false, origin: None, rights }
     };
     let columns = columns.into_iter().map(column).collect();
     let (key, unique, indexes, foreign_keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -200,9 +204,9 @@ impl Functions {
             }
             let text = std::fs::read_to_string(&path).map_err(|error| failed(&path, &error))?;
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            let wrong = |(at, why): (usize, String)| {
-                let (line, column) = place(&text, at);
-                Error::bad_request(format!("{}:{line}:{column}: {why}", path.display()))
+            let wrong = |fault: Fault| {
+                let (line, column) = parser::place(&text, fault.at);
+                Error::bad_request(format!("{}:{line}:{column}: {}", path.display(), fault.message))
                     .hint("docs/rest.md has the form of a function's file.")
             };
             let function = parse::function(&text, &stem).map_err(wrong)?;
@@ -210,6 +214,14 @@ impl Functions {
             functions.insert(function.name.clone(), Arc::new(function));
         }
         Ok(Functions(functions))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The one of this name that `caller` may call. The others are not there for it.
@@ -221,12 +233,4 @@ impl Functions {
     pub fn of(&self, caller: &Caller) -> impl Iterator<Item = &Function> {
         self.0.values().map(Arc::as_ref).filter(|function| function.admits(caller))
     }
-}
-
-/// Line and column, from 1, of a place in bytes.
-fn place(text: &str, at: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..at.min(text.len())];
-    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
-    (before.iter().filter(|&&byte| byte == b'\n').count() + 1, column)
 }

@@ -1,5 +1,5 @@
-//! A [`Token`] of a text in SQL: enough to read names, and to tell what stands in strings and comments from what does
-//! not. Every byte of the text is in one token.
+//! A [`Token`] of a text in SQL, as migrations, functions and policies are written in. Every byte of the text is in one
+//! token.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -12,14 +12,20 @@ pub enum Kind {
     Text,
     /// `$$…$$` or `$tag$…$tag$`
     Dollars,
+    /// Without its sign.
     Number,
-    /// `:name`
+    /// `:name` or `$1`
     Parameter,
-    /// One character.
+    /// One of [`SIGNS`], or one character that means nothing.
     Sign,
     /// A string, a name or a comment without its end.
     Open,
+    /// What a parser stands before when there is no more.
+    End,
 }
+
+/// Those of several characters.
+const SIGNS: [&str; 9] = ["->>", "->", "::", "||", "<>", "!=", "<=", ">=", "=="];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'t> {
@@ -31,8 +37,8 @@ pub struct Token<'t> {
 }
 
 impl Token<'_> {
-    pub fn is_sign(&self, sign: char) -> bool {
-        self.kind == Kind::Sign && self.text.starts_with(sign)
+    pub fn is_sign(&self, sign: &str) -> bool {
+        self.kind == Kind::Sign && self.text == sign
     }
 
     pub fn is_word(&self, word: &str) -> bool {
@@ -51,11 +57,16 @@ impl Token<'_> {
                 }
             }
             Kind::Dollars => {
-                let tag = dollar_tag(text).map_or(0, str::len);
+                let tag = self.inside() - self.at;
                 text[tag..text.len() - tag].to_owned()
             }
             _ => text.to_owned(),
         }
+    }
+
+    /// Where what stands between its dollars begins.
+    pub fn inside(&self) -> usize {
+        self.at + dollar_tag(self.text).map_or(0, str::len)
     }
 }
 
@@ -95,15 +106,27 @@ fn read(rest: &str, first: char) -> (Kind, usize) {
         '[' => up_to(Kind::Quoted, 1, "]"),
         '\'' => doubled(rest, first).map_or((Kind::Open, rest.len()), |length| (Kind::Text, length)),
         '"' | '`' => doubled(rest, first).map_or((Kind::Open, rest.len()), |length| (Kind::Quoted, length)),
+        '$' if rest[1..].starts_with(|c: char| c.is_ascii_digit()) => (Kind::Parameter, while_(1, |c| c.is_ascii_digit())),
         '$' => match dollar_tag(rest) {
             Some(tag) => up_to(Kind::Dollars, tag.len(), tag),
             None => (Kind::Sign, 1),
         },
         ':' if rest[1..].starts_with(begins_word) => (Kind::Parameter, while_(1, is_in_word)),
-        _ if first.is_ascii_digit() => (Kind::Number, while_(0, |c| c.is_ascii_alphanumeric() || c == '.' || c == '_')),
+        '0'..='9' => (Kind::Number, number(rest)),
+        '.' if rest[1..].starts_with(|c: char| c.is_ascii_digit()) => (Kind::Number, number(rest)),
         _ if begins_word(first) => (Kind::Word, while_(0, is_in_word)),
-        _ => (Kind::Sign, first.len_utf8()),
+        _ => (Kind::Sign, SIGNS.iter().find(|sign| rest.starts_with(**sign)).map_or(first.len_utf8(), |sign| sign.len())),
     }
+}
+
+/// The length of digits, point and exponent.
+fn number(rest: &str) -> usize {
+    let digits = |from: usize| rest[from..].find(|c: char| !(c.is_ascii_digit() || c == '.')).map_or(rest.len(), |length| from + length);
+    let end = digits(0);
+    let Some(exponent) = rest[end..].strip_prefix(['e', 'E']) else { return end };
+    let signed = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let begins = rest.len() - signed.len();
+    if signed.starts_with(|c: char| c.is_ascii_digit()) { digits(begins) } else { end }
 }
 
 fn begins_word(c: char) -> bool {
@@ -147,7 +170,7 @@ mod tests {
     fn strings_and_comments_hide_what_is_in_them() {
         use Kind::*;
         assert_eq!(
-            kinds("a:b 'it''s :c' \"x\"\"y\" [z] /* ; */ ; -- :d\n1.5e3 $q$ $$ ; $q$"),
+            kinds("a:b 'it''s :c' \"x\"\"y\" [z] /* ; */ ; -- :d\n1.5e-3 .5 2e a::b ->>$1 $q$ $$ ; $q$"),
             [
                 (Word, "a"),
                 (Parameter, ":b"),
@@ -155,7 +178,15 @@ mod tests {
                 (Quoted, "\"x\"\"y\""),
                 (Quoted, "[z]"),
                 (Sign, ";"),
-                (Number, "1.5e3"),
+                (Number, "1.5e-3"),
+                (Number, ".5"),
+                (Number, "2"),
+                (Word, "e"),
+                (Word, "a"),
+                (Sign, "::"),
+                (Word, "b"),
+                (Sign, "->>"),
+                (Parameter, "$1"),
                 (Dollars, "$q$ $$ ; $q$"),
             ]
         );
@@ -165,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_byte_is_in_one_token(text in "[a:$'\"`\\[\\];/*\\- \n1é]{0,40}") {
+        fn every_byte_is_in_one_token(text in "[a:$'\"`\\[\\];/*\\- \n1e.+>é]{0,40}") {
             let all: String = tokens(&text).map(|token| { token.plain(); token.text }).collect();
             prop_assert_eq!(all, text);
         }

@@ -10,9 +10,8 @@
 //! What a policy means for one schema and one role is settled when both are first met ([`rules`]); a table whose
 //! policies name what the schema lacks is closed to everybody they hold for.
 
-mod lexer;
+mod check;
 mod parse;
-mod parser;
 mod place;
 mod print;
 pub mod rules;
@@ -25,13 +24,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::access::Command;
+use super::parser::{self, Fault};
 use crate::error::{Error, Result};
-use lexer::Fault;
 pub use place::Problem;
 use statements::Statement;
 pub use tree::Auth;
 pub use tree::Expr as Condition;
-use tree::{Expr, Step};
+use tree::{Expr, Function, Step};
 
 /// The folder's name, inside that of the migrations.
 pub const FOLDER: &str = "policies";
@@ -43,6 +42,8 @@ const STATEMENTS_MAX: usize = 2_000;
 pub struct Policies {
     policies: Vec<Policy>,
     grants: Vec<Grant>,
+    /// Each with its file and where it stands there.
+    functions: Vec<(usize, usize, Arc<Function>)>,
     /// Every role that is named.
     roles: Vec<String>,
     files: Vec<File>,
@@ -93,6 +94,18 @@ pub enum Role {
 impl Policy {
     fn holds_for(&self, role: Option<&str>, command: Command) -> bool {
         self.command.is_none_or(|own| own == command) && (self.roles.is_empty() || names(&self.roles, role))
+    }
+
+    /// One that asks `function`, for what is wrong in that.
+    fn of_function(function: &Function, file: usize, at: usize) -> Policy {
+        let (name, table) = (function.name.clone(), String::new());
+        let (table_at, permissive, command, roles, using, check) = (at, true, None, Vec::new(), None, None);
+        Policy { name, table, table_at, file, at, permissive, command, roles, using, check }
+    }
+
+    /// One for which it holds; `None` for anybody.
+    fn first_role(&self) -> Option<&str> {
+        self.roles.iter().find_map(|role| if let Role::Named(name) = role { Some(name.as_str()) } else { None })
     }
 
     /// What it says of the rows that are there.
@@ -150,9 +163,9 @@ impl Policies {
         let mut policies = Policies::default();
         let mut functions = Vec::new();
         for (name, text) in files {
-            let read = statements::file(&text, &mut functions);
+            let file = policies.files.len();
+            let read = statements::file(&text, file, &mut functions);
             policies.files.push(File { name, text });
-            let file = policies.files.len() - 1;
             for (at, statement) in read.map_err(|fault| policies.error(file, fault))? {
                 policies.add(file, at, statement)?;
             }
@@ -215,7 +228,8 @@ impl Policies {
                     self.grants.push(Grant { file, ..grant });
                 }
             }
-            Statement::Function(_) | Statement::Nothing => {}
+            Statement::Function(function) => self.functions.push((file, at, function)),
+            Statement::Nothing => {}
         }
         Ok(())
     }
@@ -233,14 +247,13 @@ impl Policies {
     /// `policies/0001_tasks.sql:3:14`, columns in characters.
     fn place(&self, file: usize, at: usize) -> String {
         let File { name, text } = &self.files[file];
-        let before = text.get(..at).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let (line, column) = parser::place(text, at);
         format!("{name}:{line}:{column}")
     }
 
     fn error(&self, file: usize, fault: Fault) -> Error {
-        Error::bad_request(format!("{}: {}", self.place(file, fault.at), fault.message)).hint(fault.hint)
+        Error::bad_request(format!("{}: {}", self.place(file, fault.at), fault.message))
+            .hint(fault.hint.unwrap_or("docs/policies.md has the grammar."))
     }
 
     /// A policy that asks for the rows of a table asks that table's policies. It must not come back to itself.

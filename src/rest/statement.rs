@@ -28,6 +28,8 @@ pub enum Slot {
     Literal(usize, Reading),
     /// From who calls.
     Who(Auth),
+    /// Of what is given with the request: a function's parameter, by its place.
+    Given(usize),
     Limit,
     Offset,
 }
@@ -45,6 +47,12 @@ impl Binder {
     /// For a statement that may be remembered, unless [`Binder::bind`] is called.
     pub fn remembering() -> Binder {
         Binder { slots: Some(Vec::new()), ..Binder::default() }
+    }
+
+    /// The same, whose first parameters are what is given.
+    pub fn given(values: Vec<Value>) -> Binder {
+        let slots = (0..values.len()).map(Slot::Given).collect();
+        Binder { values, slots: Some(slots), ..Binder::default() }
     }
 
     /// Whose first parameters are these.
@@ -98,5 +106,55 @@ impl Binder {
     pub fn reading(self, sql: String, caller: &Caller) -> Statement {
         let reads = (!caller.is_service()).then(|| self.reads.into());
         Statement { sql, values: self.values, reads }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::execute;
+    use super::*;
+    use crate::error::Code;
+    use crate::sqlite::{Migrations, Trial};
+
+    const SCHEMA: &str = "CREATE TABLE open(x); CREATE TABLE closed(y); CREATE VIEW shown AS SELECT y FROM closed;
+        CREATE VIRTUAL TABLE words USING fts5(text);";
+
+    /// A plan that forgot to ask for a table is none that is run, whatever it was made of.
+    #[test]
+    fn a_statement_reads_no_table_that_nobody_asked_for() {
+        let migrations = Migrations::from_files("belt", [("0001_belt.up.sql", SCHEMA)]).unwrap();
+        let trial = Trial::on(&[Arc::new(migrations)]).unwrap();
+        let run = |sql: &str, asked: &[&str]| {
+            let mut binder = Binder::default();
+            binder.admit(&asked.iter().map(|table| (*table).to_owned()).collect::<Vec<_>>());
+            let statement = Statement { reads: Some(binder.reads.clone().into()), ..binder.statement(sql.to_owned()) };
+            execute(&trial.reader(), &statement, |_| Ok(())).map(drop)
+        };
+        // Twice: the second time it is remembered compiled.
+        for _ in 0..2 {
+            for (sql, asked) in [
+                ("SELECT x FROM open", &["OPEN"][..]),
+                ("SELECT x, value FROM open, json_each('[1]')", &["open"]),
+                ("SELECT x FROM open WHERE x IN (SELECT y FROM closed)", &["open", "closed"]),
+                ("SELECT y FROM shown", &["shown", "closed"]),
+                ("SELECT y FROM shown", &["shown", "*"]),
+                ("SELECT text FROM words WHERE words MATCH 'a'", &["words"]),
+            ] {
+                assert!(run(sql, asked).is_ok(), "{sql} {asked:?}");
+            }
+            for (sql, asked) in [
+                ("SELECT y FROM closed", &["open"][..]),
+                ("SELECT y FROM closed", &[]),
+                ("SELECT x FROM open WHERE EXISTS (SELECT 1 FROM closed)", &["open"]),
+                ("SELECT (SELECT count(*) FROM closed) FROM open", &["open"]),
+                ("SELECT x FROM open ORDER BY (SELECT y FROM closed)", &["open"]),
+                ("WITH open AS (SELECT y AS x FROM closed) SELECT x FROM open", &["open"]),
+                ("SELECT y FROM shown", &["shown"]),
+                ("SELECT x FROM open UNION ALL SELECT text FROM words", &["open"]),
+            ] {
+                let Err(error) = run(sql, asked) else { panic!("{sql} was run, and {asked:?} were asked for") };
+                assert_eq!(error.code(), Code::SqlDenied, "{sql}: {error}");
+            }
+        }
     }
 }

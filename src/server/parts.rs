@@ -1,6 +1,7 @@
 //! Every part of a running server, built in the order of the layers, and closed in the opposite one.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,19 +14,20 @@ use super::data_dir::DataDir;
 use super::relay::Relay;
 use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
-use crate::cache::Memory;
+use crate::cache::{Memory, Packing};
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
 use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
+use crate::http::guard::Keeper;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
-use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
+use crate::rest::{Dialect, Functions, Indexes, Policies, Schemas, Stencils};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -84,6 +86,7 @@ impl Parts {
         settle_first_operator(&systems, admin_key, &admin_key_path).await?;
 
         let ring = KeyRing::open(layout.keys(), &config.auth)?;
+        let packing = Packing::open(&config.cache, &layout.keys())?;
         let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
@@ -93,7 +96,10 @@ impl Parts {
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
-        let functions = engine.blocking(move || load_functions(folder, &known)).await?;
+        let declared = policies.clone();
+        let functions = engine.blocking(move || load_functions(folder, &known, &declared)).await?;
+        let lists = config.plans.values().map(|plan| &plan.cors_origins);
+        let origins = lists.chain([&config.http.cors_origins]).flatten().cloned().collect();
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);
@@ -158,19 +164,19 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
-            cache_memory: Memory::new(config.cache.memory_bytes),
+            cache_memory: Memory::over(config.cache.memory_bytes, packing),
             waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),
                 functions,
                 stencils: Stencils::default(),
-                unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
+                indexes: Indexes::new(config.rest.unindexed_embeds),
             }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
-            cors: Arc::new(Cors::new(config.http.cors_origins)),
+            cors: Arc::new(Cors::new(origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -179,7 +185,9 @@ impl Parts {
 
     /// Gives handlers what they ask for, each part by its type.
     pub fn register(self, app: &mut ServiceConfig) {
-        app.app_data(Data::from(self.engine))
+        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.dialect.clone());
+        app.app_data(Rc::new(keeper))
+            .app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
             .app_data(Data::from(self.waiters))
@@ -227,15 +235,29 @@ impl Parts {
     }
 }
 
-/// The application's functions, tried on files as all of its migrations make them. Blocking.
-fn load_functions(folder: Option<PathBuf>, target: &Target) -> Result<Functions> {
-    let Some(folder) = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir()) else {
+/// Of policies that do not hold, in the log.
+const PROBLEMS_LOGGED: usize = 20;
+
+/// The application's functions, tried on files as all of its migrations make them; of its policies it is only said what
+/// does not hold on those. Blocking.
+fn load_functions(folder: Option<PathBuf>, target: &Target, policies: &Arc<Policies>) -> Result<Functions> {
+    let folder = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir());
+    // Without migrations the tables are made in some other way.
+    let makes_tables = target.now().blueprint.application().is_some_and(|own| own.newest() > 0);
+    let checks = makes_tables && !policies.is_empty();
+    if folder.is_none() && !checks {
         return Ok(Functions::default());
-    };
+    }
     // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
     let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
     let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
-    Functions::load(&folder, &trial)
+    if checks {
+        let problems = policies.check(&trial)?;
+        for problem in problems.iter().take(PROBLEMS_LOGGED) {
+            tracing::warn!(place = problem.place, "{}: `tenantry policy check` says more", problem.message);
+        }
+    }
+    folder.map_or_else(|| Ok(Functions::default()), |folder| Functions::load(&folder, &trial))
 }
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a

@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::authorizer::{Needs, Sandbox};
-use super::functions;
+use super::authorizer::Needs;
 use super::migrate::{Course, Failure, Migrations, bring, unwatched};
-use super::session::confine;
+use super::reader::Reader;
+use super::session::Session;
 use crate::error::{Error, Result};
 
 pub struct Trial {
-    conn: Connection,
-    sandbox: Arc<Sandbox>,
+    session: Session,
 }
 
 /// What SQLite says of a statement.
@@ -39,10 +38,7 @@ impl Trial {
         let make = || -> Result<Trial, Failure> {
             let conn = Connection::open_in_memory()?;
             bring(&conn, sets, Course::Opened, None, &unwatched)?;
-            confine(&conn)?;
-            functions::install(&conn)?;
-            let sandbox = Sandbox::install(&conn)?;
-            Ok(Trial { conn, sandbox })
+            Ok(Trial { session: Session::in_memory(conn)? })
         };
         make().map_err(|failure| match failure {
             Failure::Sqlite(error) => Error::bad_request(format!("the migrations do not run on an empty file: {error}")),
@@ -50,12 +46,18 @@ impl Trial {
         })
     }
 
+    /// The schema is there to be read.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(&self.session)
+    }
+
     /// Compiles one statement as a tenant's, and does not run it.
     pub fn judge(&self, sql: &str) -> Result<Judged, Flaw> {
         // What the one before was compiled to, if it was not compiled to its end.
-        drop(self.sandbox.compiled());
-        let confined = self.sandbox.confined();
-        let statement = self.conn.prepare(sql).map_err(|error| self.flaw(error))?;
+        let sandbox = self.session.sandbox.as_ref().ok_or_else(|| Flaw { message: "there is no sandbox".to_owned(), offset: None })?;
+        drop(sandbox.compiled());
+        let confined = sandbox.confined();
+        let statement = self.session.conn.prepare(sql).map_err(|error| self.flaw(error))?;
         let needs = match confined.judged() {
             Ok(judged) => judged.unwrap_or_default().needs,
             Err(error) => return Err(Flaw { message: error.message().to_owned(), offset: None }),
@@ -64,7 +66,7 @@ impl Trial {
     }
 
     fn flaw(&self, error: rusqlite::Error) -> Flaw {
-        if let Some(denied) = self.sandbox.denial() {
+        if let Some(denied) = self.session.sandbox.as_ref().and_then(|sandbox| sandbox.denial()) {
             return Flaw { message: denied.message().to_owned(), offset: None };
         }
         match error {

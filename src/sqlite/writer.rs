@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
 
-use super::database::{Limits, Open};
+use super::database::{BRIEF, BRIEF_LENGTH, Limits, Open};
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
@@ -148,6 +148,29 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
     }
 }
 
+/// Runs one job as a group where that must not take long: it waits for nobody, and a job that is not done within
+/// [`BRIEF`], or fails, is undone and comes back, to be run where there is time and to fail there.
+pub fn run_briefly(engine: &Engine, open: &Open, session: &Session, mut job: Job, fence: &dyn Fn()) -> Option<Job> {
+    if !session.is_clean() || session.begin_at_once().is_err() {
+        return Some(job);
+    }
+    session.touched.set(false);
+    let tx = WriteTx::new(session);
+    let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| (job.step)(Step::Attempt(&tx)))));
+    let done = matches!(ran, Ok(Ok(Ok(())))) && !session.conn.is_autocommit() && !session.has_unmet_foreign_keys();
+    if !done || session.drop_temp().is_err() {
+        roll_back(session);
+        return Some(job);
+    }
+    let (outcome, end) = commit(engine, open, session);
+    if end == End::Failed {
+        fence();
+    }
+    engine.counters().grouped(1);
+    job.settle(outcome);
+    None
+}
+
 /// Commits what the session's transaction holds: the one place where a commit of a file happens, and where
 /// what is to come between a commit and its answer (shipping the log) belongs.
 pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
@@ -162,8 +185,13 @@ pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, E
     };
     // Not of what comes next.
     drop(session.take_written());
-    match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
+    let committed = {
+        let _flushing = session.flushes.then(|| engine.flushing());
+        session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]))
+    };
+    match committed {
         Ok(_) => {
+            open.log.went_on();
             engine.counters().commits.fetch_add(1, Relaxed);
             open.versions.settle(renamed);
             open.wrote();
@@ -179,7 +207,7 @@ pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, E
         Err(error) => {
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
             roll_back(session);
-            (Err(if fault::is_full(&error) { Error::disk_full() } else { error.into() }), end)
+            (Err(if fault::is_full(&error) { fault::disk_full() } else { error.into() }), end)
         }
     }
 }
@@ -251,7 +279,7 @@ pub fn roll_back(session: &Session) {
     session.gauge.forget();
     drop(session.take_written());
     if !session.conn.is_autocommit()
-        && let Err(error) = session.conn.execute_batch("ROLLBACK")
+        && let Err(error) = session.conn.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]))
     {
         tracing::error!(%error, "a rollback failed");
     }
@@ -270,7 +298,7 @@ pub fn explain(session: &Session, error: Error) -> Error {
             return Error::new(Code::SqlError, "the statement needs more memory than one may have")
                 .hint("An index to sort by, a LIMIT or smaller steps help. The bound is sqlite.statement_memory_bytes.");
         }
-        Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return Error::disk_full(),
+        Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return fault::disk_full(),
         _ => return error,
     }
     match session.watch.stopped() {

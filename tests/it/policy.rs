@@ -1,7 +1,10 @@
 //! Policies, seen from outside: who sees and writes which rows of an application whose policies are a folder of SQL.
 
 mod asked;
+mod checked;
+mod issuers;
 mod leak;
+mod views;
 mod world;
 
 use std::sync::OnceLock;

@@ -12,11 +12,10 @@
 use rusqlite::types::Value;
 
 use super::super::lexer::{self, Kind as Token, Token as Lexeme};
-use super::super::value::Kind;
+use super::super::parser::{self, Fault};
 use super::{Function, Parameter, Returns, Text, shape_of};
 
-/// What is wrong, and where in the text.
-type Wrong = (usize, String);
+type Parser<'t> = parser::Parser<'t, ()>;
 
 /// The calls that say who is calling, in the order of their parameters.
 const WHO: [&str; 3] = ["uid", "role", "jwt"];
@@ -25,135 +24,59 @@ const WHO: [&str; 3] = ["uid", "role", "jwt"];
 const TAKEN: [&str; 9] = ["select", "order", "limit", "offset", "and", "or", "not", "columns", "on_conflict"];
 
 /// The function that `text`, the file `stem`.sql, declares.
-pub fn function(text: &str, stem: &str) -> Result<Function, Wrong> {
-    let mut reader = Reader { tokens: lexer::tokens(text).filter(|token| token.kind != Token::Blank).collect(), at: 0, end: text.len() };
-    reader.words(&["create"])?;
-    if reader.eat_word("or") {
-        reader.words(&["replace"])?;
+pub fn function(text: &str, stem: &str) -> Result<Function, Fault> {
+    let mut parser = Parser::new(text, (0, text.len()), &[], ())?;
+    parser.expect_word("create")?;
+    if parser.eat_words(&["or"]) {
+        parser.expect_word("replace")?;
     }
-    reader.words(&["function"])?;
-    let named = reader.place();
-    let name = reader.name("the function's name")?;
+    parser.expect_word("function")?;
+    let named = parser.at();
+    let name = parser.name("the function's name")?;
     if name != stem {
-        return Err((named, format!("the function {name} belongs into {name}.sql")));
+        return Err(Fault::new(named, format!("the function {name} belongs into {name}.sql")));
     }
-    let parameters = reader.parameters()?;
-    reader.words(&["returns"])?;
-    let returns = reader.returns(&name)?;
+    let parameters = parser.parameters()?;
+    parser.expect_word("returns")?;
+    let returns = parser.returns(&name)?;
     let mut is_volatile = true;
-    reader.options(&mut is_volatile)?;
-    reader.words(&["as"])?;
-    let statements = statements(reader.body()?, &parameters)?;
-    reader.options(&mut is_volatile)?;
-    reader.eat(';');
-    let granted = reader.grants(&name)?;
+    parser.options(&mut is_volatile)?;
+    parser.expect_word("as")?;
+    let statements = statements(parser.body()?, &parameters)?;
+    parser.options(&mut is_volatile)?;
+    parser.eat(";");
+    let granted = parser.grants(&name)?;
     if statements.is_empty() && !matches!(returns, Returns::Nothing) {
-        return Err((named, "it returns something, and has no statement".to_owned()));
+        return Err(Fault::new(named, "it returns something, and has no statement"));
     }
     Ok(Function { name, parameters, returns, is_volatile, granted, statements })
 }
 
-struct Reader<'t> {
-    tokens: Vec<Lexeme<'t>>,
-    at: usize,
-    end: usize,
-}
-
-impl<'t> Reader<'t> {
-    fn peek(&self) -> Option<Lexeme<'t>> {
-        self.tokens.get(self.at).copied()
-    }
-
-    fn place(&self) -> usize {
-        self.peek().map_or(self.end, |token| token.at)
-    }
-
-    fn fail<T>(&self, expected: &str) -> Result<T, Wrong> {
-        let found =
-            self.peek().map_or("the end of the file".to_owned(), |token| format!("`{}`", token.text.chars().take(30).collect::<String>()));
-        Err((self.place(), format!("expected {expected}, found {found}")))
-    }
-
-    fn eat(&mut self, sign: char) -> bool {
-        let eats = self.peek().is_some_and(|token| token.is_sign(sign));
-        self.at += usize::from(eats);
-        eats
-    }
-
-    fn expect(&mut self, sign: char) -> Result<(), Wrong> {
-        if self.eat(sign) { Ok(()) } else { self.fail(&format!("`{sign}`")) }
-    }
-
-    fn eat_word(&mut self, word: &str) -> bool {
-        let eats = self.peek().is_some_and(|token| token.is_word(word));
-        self.at += usize::from(eats);
-        eats
-    }
-
-    fn words(&mut self, words: &[&str]) -> Result<(), Wrong> {
-        words.iter().try_for_each(|word| if self.eat_word(word) { Ok(()) } else { self.fail(&word.to_uppercase()) })
-    }
-
-    fn name(&mut self, what: &str) -> Result<String, Wrong> {
-        match self.peek() {
-            Some(token) if matches!(token.kind, Token::Word | Token::Quoted) => {
-                self.at += 1;
-                Ok(token.plain())
-            }
-            _ => self.fail(what),
-        }
-    }
-
-    fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Result<T, Wrong>) -> Result<Vec<T>, Wrong> {
-        let mut all = vec![one(self)?];
-        while self.eat(',') {
-            all.push(one(self)?);
-        }
-        Ok(all)
-    }
-
-    fn parameters(&mut self) -> Result<Vec<Parameter>, Wrong> {
-        self.expect('(')?;
-        if self.eat(')') {
+impl Parser<'_> {
+    fn parameters(&mut self) -> Result<Vec<Parameter>, Fault> {
+        self.expect("(")?;
+        if self.eat(")") {
             return Ok(Vec::new());
         }
         let parameters = self.list(Self::parameter)?;
-        self.expect(')')?;
+        self.expect(")")?;
         Ok(parameters)
     }
 
-    fn parameter(&mut self) -> Result<Parameter, Wrong> {
-        let place = self.place();
+    fn parameter(&mut self) -> Result<Parameter, Fault> {
+        let place = self.at();
         let name = self.name("a parameter's name")?;
         if TAKEN.contains(&name.as_str()) {
-            return Err((place, format!("a parameter cannot be called {name}: requests mean something else by it")));
+            return Err(Fault::new(place, format!("a parameter cannot be called {name}: requests mean something else by it")));
         }
-        let (declared, kind) = self.type_()?;
-        let default = if self.eat_word("default") || self.eat('=') { Some(self.literal()?) } else { None };
+        let (declared, kind) = self.type_name()?;
+        let default = if self.eat_words(&["default"]) || self.eat("=") { Some(self.literal()?) } else { None };
         Ok(Parameter { name, declared, kind, default })
     }
 
-    /// A type's name, which may be of several words, and the numbers after it, which say nothing to SQLite.
-    fn type_(&mut self) -> Result<(String, Kind), Wrong> {
-        let place = self.place();
-        let mut name = self.name("a type")?.to_ascii_lowercase();
-        if (name == "double" && self.eat_word("precision")) || (name == "character" && self.eat_word("varying")) {
-            name = if name == "double" { "double precision".to_owned() } else { "character varying".to_owned() };
-        }
-        if self.eat('(') {
-            while self.peek().is_some_and(|token| token.kind == Token::Number || token.is_sign(',')) {
-                self.at += 1;
-            }
-            self.expect(')')?;
-        }
-        let kind = Kind::named(&name).ok_or_else(|| (place, format!("type \"{name}\" does not exist")))?;
-        Ok((name, kind))
-    }
-
-    fn literal(&mut self) -> Result<Value, Wrong> {
-        let negative = self.eat('-');
-        let Some(token) = self.peek() else { return self.fail("a literal") };
-        self.at += 1;
+    fn literal(&mut self) -> Result<Value, Fault> {
+        let negative = self.eat("-");
+        let token = self.advance();
         let number = |text: &str| text.parse().map(Value::Integer).or_else(|_| text.parse().map(Value::Real)).ok();
         let value = match token.kind {
             Token::Number => number(&format!("{}{}", if negative { "-" } else { "" }, token.text)),
@@ -166,81 +89,73 @@ impl<'t> Reader<'t> {
             },
             _ => None,
         };
-        value.ok_or_else(|| (token.at, "a default is a number, a text, TRUE, FALSE or NULL".to_owned()))
+        value.ok_or_else(|| Fault::new(token.at, "a default is a number, a text, TRUE, FALSE or NULL"))
     }
 
-    fn returns(&mut self, function: &str) -> Result<Returns, Wrong> {
-        if self.eat_word("void") {
+    fn returns(&mut self, function: &str) -> Result<Returns, Fault> {
+        if self.eat_words(&["void"]) {
             return Ok(Returns::Nothing);
         }
-        if self.eat_word("table") {
-            self.expect('(')?;
-            let columns = self.list(|reader| {
-                let name = reader.name("a column's name")?;
-                reader.type_().map(|(declared, kind)| (name, declared, kind))
+        if self.eat_words(&["table"]) {
+            self.expect("(")?;
+            let columns = self.list(|parser| {
+                let name = parser.name("a column's name")?;
+                parser.type_name().map(|(declared, kind)| (name, declared, kind))
             })?;
-            self.expect(')')?;
+            self.expect(")")?;
             return Ok(Returns::Rows { of: shape_of(function, columns) });
         }
-        let many = self.eat_word("setof");
-        let start = self.at;
-        match self.type_() {
-            Ok((declared, kind)) => Ok(Returns::Values { of: shape_of(function, vec![(function.to_owned(), declared, kind)]), many }),
+        let many = self.eat_words(&["setof"]);
+        match self.attempt(Self::type_name) {
+            Some((declared, kind)) => Ok(Returns::Values { of: shape_of(function, vec![(function.to_owned(), declared, kind)]), many }),
             // A table's name; whether there is one, the trial finds.
-            Err(_) => {
-                self.at = start;
-                self.name("void, TABLE, SETOF, a type or a table").map(|name| Returns::Table { name, many })
-            }
+            None => self.name("void, TABLE, SETOF, a type or a table").map(|name| Returns::Table { name, many }),
         }
     }
 
-    fn options(&mut self, is_volatile: &mut bool) -> Result<(), Wrong> {
+    fn options(&mut self, is_volatile: &mut bool) -> Result<(), Fault> {
         loop {
             match () {
-                () if self.eat_word("stable") || self.eat_word("immutable") => *is_volatile = false,
-                () if self.eat_word("volatile") => *is_volatile = true,
-                () if self.eat_word("language") => self.words(&["sql"])?,
-                () if self.eat_word("security") => self.words(&["definer"])?,
+                () if self.eat_words(&["stable"]) || self.eat_words(&["immutable"]) => *is_volatile = false,
+                () if self.eat_words(&["volatile"]) => *is_volatile = true,
+                () if self.eat_words(&["language"]) => self.expect_word("sql")?,
+                () if self.eat_words(&["security"]) => self.expect_word("definer")?,
                 () => return Ok(()),
             }
         }
     }
 
     /// What stands between the dollars, and where it begins.
-    fn body(&mut self) -> Result<(String, usize), Wrong> {
-        match self.peek() {
-            Some(token) if token.kind == Token::Dollars => {
-                self.at += 1;
-                let body = token.plain();
-                let tag = (token.text.len() - body.len()) / 2;
-                Ok((body, token.at + tag))
-            }
-            _ => self.fail("the statements between $$ and $$"),
+    fn body(&mut self) -> Result<(String, usize), Fault> {
+        if self.peek().kind != Token::Dollars {
+            return Err(self.expected("the statements between $$ and $$"));
         }
+        let token = self.advance();
+        Ok((token.plain(), token.inside()))
     }
 
-    fn grants(&mut self, function: &str) -> Result<Vec<String>, Wrong> {
+    fn grants(&mut self, function: &str) -> Result<Vec<String>, Fault> {
         let mut granted = Vec::new();
-        while self.peek().is_some() {
-            self.words(&["grant", "execute", "on", "function"])?;
-            let place = self.place();
+        while !self.is_done() {
+            ["grant", "execute", "on", "function"].iter().try_for_each(|word| self.expect_word(word))?;
+            let place = self.at();
             let name = self.name("the function's name")?;
             if name != function {
-                return Err((place, format!("this is the file of {function}, not of {name}")));
+                return Err(Fault::new(place, format!("this is the file of {function}, not of {name}")));
             }
-            if self.eat('(') {
-                while self.peek().is_some_and(|token| !token.is_sign(')')) {
-                    self.at += 1;
+            if self.eat("(") {
+                while !self.is_done() && !self.peek().is_sign(")") {
+                    self.advance();
                 }
-                self.expect(')')?;
+                self.expect(")")?;
             }
-            self.words(&["to"])?;
+            self.expect_word("to")?;
             granted.extend(
-                self.list(|reader| reader.name("a role"))?
+                self.list(|parser| parser.name("a role"))?
                     .into_iter()
                     .map(|role| if role.eq_ignore_ascii_case("public") { "public".to_owned() } else { role }),
             );
-            self.expect(';')?;
+            self.expect(";")?;
         }
         Ok(granted)
     }
@@ -248,7 +163,7 @@ impl<'t> Reader<'t> {
 
 /// The statements of a body that begins at `start`: parameters and who calls as `?1`, `?2`, …, what is a comment blank,
 /// and all else where it was, so that a place in one is a place in the file.
-fn statements((body, start): (String, usize), parameters: &[Parameter]) -> Result<Vec<Text>, Wrong> {
+fn statements((body, start): (String, usize), parameters: &[Parameter]) -> Result<Vec<Text>, Fault> {
     let tokens: Vec<_> = lexer::tokens(&body).collect();
     let mut statements = Vec::new();
     let mut text = Text { sql: String::new(), parameters: 0, at: start };
@@ -257,22 +172,21 @@ fn statements((body, start): (String, usize), parameters: &[Parameter]) -> Resul
         let place = start + token.at;
         let mut taken = 1;
         match token.kind {
-            Token::Sign if token.is_sign(';') => {
+            Token::Sign if token.is_sign(";") => {
                 let next = Text { sql: String::new(), parameters: 0, at: place + 1 };
                 statements.push(std::mem::replace(&mut text, next));
             }
             Token::Blank if text.sql.is_empty() => text.at = place + token.text.len(),
             Token::Blank => text.sql.extend(token.text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' })),
-            Token::Parameter => {
+            Token::Parameter if token.text.starts_with(':') => {
                 let name = &token.text[1..];
                 let found = parameters.iter().position(|parameter| parameter.name == name);
-                let number = found.ok_or_else(|| (place, format!("there is no parameter {name}")))? + 1;
+                let number = found.ok_or_else(|| Fault::new(place, format!("there is no parameter {name}")))? + 1;
                 put(&mut text, number, token.text.len());
             }
-            Token::Sign if token.is_sign('?') || token.is_sign('$') || token.is_sign('@') => {
-                return Err((place, "a parameter is written :name".to_owned()));
-            }
-            Token::Open => return Err((place, "this does not end".to_owned())),
+            Token::Parameter => return Err(Fault::new(place, "a parameter is written :name")),
+            Token::Sign if ["?", "$", "@"].contains(&token.text) => return Err(Fault::new(place, "a parameter is written :name")),
+            Token::Open => return Err(Fault::new(place, "this does not end")),
             Token::Word if token.is_word("auth") => match who(&tokens[at..]) {
                 Some(who) => {
                     let length = tokens[at..at + CALL].iter().map(|token| token.text.len()).sum();
@@ -297,7 +211,7 @@ const CALL: usize = 5;
 /// Which of [`WHO`] the tokens begin with a call of.
 fn who(tokens: &[Lexeme<'_>]) -> Option<usize> {
     let [_, dot, name, open, close, ..] = tokens else { return None };
-    let is_call = dot.is_sign('.') && open.is_sign('(') && close.is_sign(')');
+    let is_call = dot.is_sign(".") && open.is_sign("(") && close.is_sign(")");
     WHO.iter().position(|who| is_call && name.is_word(who))
 }
 
@@ -338,7 +252,7 @@ mod tests {
     fn what_is_wrong_is_said_with_its_place() {
         let with = |body: &str| format!("CREATE FUNCTION f(a int) RETURNS int AS $${body}$$;");
         for (text, at, why) in [
-            ("CREATE FUNKTION f", 7, "expected FUNCTION, found `FUNKTION`"),
+            ("CREATE FUNKTION f", 7, "\"FUNKTION\" where FUNCTION is expected"),
             ("CREATE FUNCTION g() RETURNS int", 16, "belongs into g.sql"),
             ("CREATE FUNCTION f(a strng)", 20, "type \"strng\" does not exist"),
             ("CREATE FUNCTION f(limit int)", 18, "cannot be called limit"),
@@ -349,10 +263,10 @@ mod tests {
             (&with("SELECT 'x"), 49, "does not end"),
             (&with(" -- nothing"), 16, "has no statement"),
             (&format!("{} GRANT EXECUTE ON FUNCTION g TO x;", with("SELECT 1")), 80, "not of g"),
-            (&format!("{} x", with("SELECT 1")), 54, "expected GRANT"),
+            (&format!("{} x", with("SELECT 1")), 54, "where GRANT is expected"),
         ] {
-            let (place, said) = function(text, "f").unwrap_err();
-            assert!(place == at && said.contains(why), "{text}: {place} {said}");
+            let fault = function(text, "f").unwrap_err();
+            assert!(fault.at == at && fault.message.contains(why), "{text}: {fault:?}");
         }
     }
 

@@ -7,22 +7,18 @@
 //! source = (["public."] table / "json_each(" expr ")") [["AS"] alias]
 //! ```
 
-use super::lexer::{Fault, Kind};
-use super::parser::Parser;
-use super::tree::{Auth, Binary, Expr, Name, Place, Query, Source, Step, Table, Type};
+use std::sync::Arc;
+
+use super::super::lexer::{Kind, Token};
+use super::super::parser::{self, Fault};
+use super::tree::{Auth, Binary, Expr, Function, Name, Place, Query, Source, Step, Table, Type};
 use super::vocabulary::{AGGREGATES, CLOCKS, FUNCTIONS};
 
 /// The longest pattern of LIKE and GLOB, in bytes: what SQLite takes here.
 pub const PATTERN_MAX: usize = 128;
 
-/// A condition alone.
-#[cfg(test)]
-pub fn condition(text: &str, functions: &[std::sync::Arc<super::tree::Function>]) -> Result<Expr, Fault> {
-    let mut parser = Parser::new(text, 0, text.len(), functions)?;
-    let expr = parser.truth()?;
-    parser.end()?;
-    Ok(expr)
-}
+/// It knows the functions that are defined before.
+pub type Parser<'t> = parser::Parser<'t, &'t [Arc<Function>]>;
 
 impl Parser<'_> {
     pub fn expr(&mut self) -> Result<Expr, Fault> {
@@ -99,12 +95,13 @@ impl Parser<'_> {
         if !glob && !self.eat_words(&["like"]) && !self.eat_words(&["ilike"]) {
             return Err(self.expected("IN, LIKE or BETWEEN"));
         }
-        let at = self.at();
-        match self.advance() {
-            Kind::Text(pattern) if pattern.len() <= PATTERN_MAX => Ok(Expr::Like { glob, value, pattern }),
-            _ => Err(Fault::new(at, format!("a pattern is a text of at most {PATTERN_MAX} bytes"))
-                .hint("instr(), substr() and lower() compare with what a column or a token has.")),
+        let token = self.advance();
+        let pattern = token.plain();
+        if token.kind == Kind::Text && pattern.len() <= PATTERN_MAX {
+            return Ok(Expr::Like { glob, value, pattern });
         }
+        Err(Fault::new(token.at, format!("a pattern is a text of at most {PATTERN_MAX} bytes"))
+            .hint("instr(), substr() and lower() compare with what a column or a token has."))
     }
 
     fn comparison(&mut self) -> Result<Expr, Fault> {
@@ -159,11 +156,11 @@ impl Parser<'_> {
     }
 
     fn step(&mut self) -> Result<Step, Fault> {
-        let at = self.at();
-        match self.advance() {
-            Kind::Text(key) => Ok(Step::Key(key)),
-            Kind::Integer(index) => Ok(Step::Index(index)),
-            _ => Err(Fault::new(at, "behind an arrow stands a key in quotes, or a number")),
+        let token = self.advance();
+        match (token.kind, token.text.parse()) {
+            (Kind::Text, _) => Ok(Step::Key(token.plain())),
+            (Kind::Number, Ok(index)) => Ok(Step::Index(index)),
+            _ => Err(Fault::new(token.at, "behind an arrow stands a key in quotes, or a number")),
         }
     }
 
@@ -193,33 +190,28 @@ impl Parser<'_> {
 
     fn primary(&mut self) -> Result<Expr, Fault> {
         self.count()?;
-        match self.peek().clone() {
-            Kind::Text(text) => {
+        let token = self.peek();
+        match token.kind {
+            Kind::Text => {
                 self.advance();
-                Ok(Expr::Text(text))
+                Ok(Expr::Text(token.plain()))
             }
-            Kind::Integer(value) => {
+            Kind::Number => {
                 self.advance();
-                Ok(Expr::Integer(value))
+                number(token)
             }
-            Kind::Real(value) => {
+            Kind::Parameter if token.text.starts_with('$') => {
                 self.advance();
-                Ok(Expr::Real(value))
+                Ok(Expr::Column(Name { table: None, column: token.text.to_owned(), at: Place(token.at) }))
             }
-            Kind::Argument(number) => {
-                let at = Place(self.at());
-                self.advance();
-                Ok(Expr::Column(Name { table: None, column: format!("${number}"), at }))
-            }
-            Kind::Sign("(") => {
-                self.advance();
+            Kind::Sign if self.eat("(") => {
                 let read = if self.is_word("select") { Expr::Scalar(Box::new(self.query()?)) } else { self.expr()? };
                 self.expect(")")?;
                 Ok(read)
             }
-            Kind::Word(word) => self.word(&word),
-            Kind::Quoted(_) if *self.after(1) == Kind::Sign("(") => self.call(false),
-            Kind::Quoted(_) => self.column(),
+            Kind::Word => self.word(token.text),
+            Kind::Quoted if self.after(1).is_sign("(") => self.call(false),
+            Kind::Quoted => self.column(),
             _ => Err(self.expected("a value")),
         }
     }
@@ -252,12 +244,12 @@ impl Parser<'_> {
                 self.expect(")")?;
                 Ok(cast(value, kind))
             }
-            "auth" if *self.after(1) == Kind::Sign(".") => self.auth(),
-            "public" if *self.after(1) == Kind::Sign(".") && *self.after(3) == Kind::Sign("(") => {
+            "auth" if self.after(1).is_sign(".") => self.auth(),
+            "public" if self.after(1).is_sign(".") && self.after(3).is_sign("(") => {
                 self.skip(2);
                 self.call(false)
             }
-            _ if *self.after(1) == Kind::Sign("(") => self.call(false),
+            _ if self.after(1).is_sign("(") => self.call(false),
             _ => self.column(),
         }
     }
@@ -301,19 +293,20 @@ impl Parser<'_> {
     /// `whole_column`: it is all that a sub-select selects.
     fn call(&mut self, whole_column: bool) -> Result<Expr, Fault> {
         let at = self.at();
-        let name = match self.advance() {
-            Kind::Word(name) | Kind::Quoted(name) => name,
-            _ => return Err(self.expected("a function")),
-        };
+        let token = self.advance();
+        if !matches!(token.kind, Kind::Word | Kind::Quoted) {
+            return Err(Fault::new(token.at, "a function is expected here"));
+        }
+        let name = token.plain();
         self.expect("(")?;
         let mut arguments = Vec::new();
         let of_rows = name.eq_ignore_ascii_case("count") && self.eat("*");
-        if !of_rows && *self.peek() != Kind::Sign(")") {
+        if !of_rows && !self.peek().is_sign(")") {
             arguments = self.list(Parser::expr)?;
         }
         self.expect(")")?;
         let count = arguments.len();
-        if let Some(function) = self.functions.iter().find(|function| function.name.eq_ignore_ascii_case(&name)) {
+        if let Some(function) = self.context.iter().find(|function| function.name.eq_ignore_ascii_case(&name)) {
             if function.parameters.len() != count {
                 return Err(Fault::new(at, format!("{name}() takes {} arguments, not {count}", function.parameters.len())));
             }
@@ -357,13 +350,13 @@ impl Parser<'_> {
             parser.expect_word("select")?;
             parser.eat_words(&["distinct"]);
             let at = parser.at();
-            let aggregates = AGGREGATES.iter().any(|name| parser.is_word(name)) && *parser.after(1) == Kind::Sign("(");
+            let aggregates = AGGREGATES.iter().any(|name| parser.is_word(name)) && parser.after(1).is_sign("(");
             let column = match () {
                 () if parser.eat("*") => Expr::Integer(1),
                 () if aggregates => parser.call(true)?,
                 () => parser.expr()?,
             };
-            if *parser.peek() == Kind::Sign(",") {
+            if parser.peek().is_sign(",") {
                 return Err(Fault::new(at, "a sub-select has one column here"));
             }
             let mut query = Query { column, from: Vec::new(), condition: None };
@@ -403,6 +396,14 @@ impl Parser<'_> {
         let alias = if named || self.is_name() { Some(self.name("an alias")?) } else { None };
         Ok(Source { table, alias, on: None })
     }
+}
+
+fn number(token: Token<'_>) -> Result<Expr, Fault> {
+    let wrong = || Fault::new(token.at, format!("{} is no number that SQLite holds", token.text));
+    if token.text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return token.text.parse().map(Expr::Integer).map_err(|_| wrong());
+    }
+    token.text.parse::<f64>().ok().filter(|value| value.is_finite()).map(Expr::Real).ok_or_else(wrong)
 }
 
 /// The claims' arrows are one path.

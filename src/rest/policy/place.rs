@@ -16,7 +16,7 @@ const QUERIES_MAX: usize = 64;
 const DEPTH_MAX: usize = 200;
 
 /// Why a policy cannot be placed, and where in its file that stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     pub place: String,
     pub message: String,
@@ -71,7 +71,7 @@ impl<'a> Placer<'a> {
         }
         // Only what is selected asks further; loading has refused circles, and this holds should it have missed one.
         if let Some(policy) = apply.first().filter(|_| command == Command::Select && self.within.contains(&table)) {
-            return Err(self.problem(policy, policy.at, "its table's policies ask for themselves"));
+            return Err(self.whole(policy, "its table's policies ask for themselves"));
         }
         let depth = self.within.len();
         self.within.extend((command == Command::Select).then_some(table));
@@ -91,14 +91,39 @@ impl<'a> Placer<'a> {
         self.within.truncate(depth);
         let whole = open.and(held);
         match self.policies.of_table(name).next().filter(|_| whole.depth() > DEPTH_MAX) {
-            Some(policy) => {
-                Err(self.problem(policy, policy.at, &format!("its table's conditions are together more than {DEPTH_MAX} deep")))
-            }
+            Some(policy) => Err(self.whole(policy, &format!("its table's conditions are together more than {DEPTH_MAX} deep"))),
             None => Ok(Some(whole)),
         }
     }
 
+    /// One condition of `policy` alone, `table` being its own.
+    pub fn alone(&mut self, policy: &Policy, table: TableId, expr: &Expr) -> Result<Expr, Problem> {
+        let own = Bound { name: self.schema.table(table).name.clone(), alias: None, table: Some(table) };
+        self.frames.push(Frame { scopes: vec![vec![own]], function: None });
+        self.expr(policy, expr)
+    }
+
+    /// The body of a function that is given nothing.
+    pub fn body(&mut self, policy: &Policy, function: &Arc<Function>) -> Result<Query, Problem> {
+        self.invoke(policy, function, &vec![Expr::Null; function.parameters.len()])
+    }
+
+    /// What is wrong at a place in `policy`, or in the function of which this is the body.
     fn problem(&self, policy: &Policy, at: usize, message: &str) -> Problem {
+        match self.frames.last().and_then(|frame| frame.function.as_ref()) {
+            Some((function, _)) => {
+                Problem { place: self.policies.place(function.file, at), message: format!("function {}(): {message}", function.name) }
+            }
+            None => self.within(policy, at, message),
+        }
+    }
+
+    /// What is wrong with `policy` as a whole.
+    pub fn whole(&self, policy: &Policy, message: &str) -> Problem {
+        self.within(policy, policy.at, message)
+    }
+
+    fn within(&self, policy: &Policy, at: usize, message: &str) -> Problem {
         Problem { place: self.policies.place(policy.file, at), message: format!("policy {:?} on {}: {message}", policy.name, policy.table) }
     }
 
@@ -131,7 +156,7 @@ impl<'a> Placer<'a> {
             }
             Expr::Invoke(function, _) if function.many => {
                 let message = format!("{}() returns a set: write IN (SELECT {0}(…))", function.name);
-                return Err(self.problem(policy, policy.at, &message));
+                return Err(self.whole(policy, &message));
             }
             Expr::Invoke(function, arguments) => Expr::Scalar(Box::new(self.invoke(policy, function, arguments)?)),
             Expr::Cast(one, kind) => cast(self.expr(policy, one)?, *kind),
@@ -169,11 +194,7 @@ impl<'a> Placer<'a> {
     fn query(&mut self, policy: &Policy, query: &Query, definer: bool) -> Result<Query, Problem> {
         self.queries += 1;
         if self.queries > QUERIES_MAX {
-            return Err(self.problem(
-                policy,
-                policy.at,
-                &format!("its table's conditions have together more than {QUERIES_MAX} sub-selects"),
-            ));
+            return Err(self.whole(policy, &format!("its table's conditions have together more than {QUERIES_MAX} sub-selects")));
         }
         let definer = definer || self.frames.iter().any(|frame| frame.function.as_ref().is_some_and(|(function, _)| function.definer));
         self.enter();

@@ -12,9 +12,11 @@
 use std::sync::Arc;
 
 use super::super::access::Command;
-use super::lexer::{Fault, Kind};
-use super::parser::Parser;
+use super::super::lexer::{self, Kind};
+use super::super::parser::Fault;
+use super::parse::Parser;
 use super::tree::{Expr, Function};
+use super::vocabulary::RESERVED;
 use super::{Grant, Policy, Role};
 
 #[derive(Debug)]
@@ -30,25 +32,23 @@ pub enum Statement {
 pub const FILE_MAX: usize = 1 << 20;
 
 /// The statements of `text`, each with where it begins; `functions` are those of the files before, and get this one's.
-pub fn file(text: &str, functions: &mut Vec<Arc<Function>>) -> Result<Vec<(usize, Statement)>, Fault> {
+pub fn file(text: &str, file: usize, functions: &mut Vec<Arc<Function>>) -> Result<Vec<(usize, Statement)>, Fault> {
     if text.len() > FILE_MAX {
         return Err(Fault::new(0, format!("a policy file has at most {FILE_MAX} bytes")));
     }
     let mut found = Vec::new();
     let mut start = 0;
     // One at a time, as each may call the functions defined before it.
-    for token in super::lexer::tokens(text, 0, text.len())? {
-        if !matches!(token.kind, Kind::Sign(";") | Kind::End) {
-            continue;
-        }
+    let ends = lexer::tokens(text).filter(|token| token.is_sign(";")).map(|token| token.at);
+    for end in ends.chain([text.len()]) {
         let known = functions.clone();
-        let mut parser = Parser::new(text, start, token.at, &known)?;
-        start = token.at + 1;
+        let mut parser = Parser::new(text, (start, end), &RESERVED, &known)?;
+        start = end + 1;
         if parser.is_done() {
             continue;
         }
         let at = parser.at();
-        let statement = statement(&mut parser, text)?;
+        let statement = statement(&mut parser, text, file)?;
         parser.end()?;
         if let Statement::Function(function) = &statement {
             if functions.iter().any(|other| other.name.eq_ignore_ascii_case(&function.name)) {
@@ -61,7 +61,7 @@ pub fn file(text: &str, functions: &mut Vec<Arc<Function>>) -> Result<Vec<(usize
     Ok(found)
 }
 
-fn statement(parser: &mut Parser<'_>, text: &str) -> Result<Statement, Fault> {
+fn statement(parser: &mut Parser<'_>, text: &str, file: usize) -> Result<Statement, Fault> {
     if parser.eat_words(&["create", "policy"]) {
         return policy(parser).map(Statement::Policy);
     }
@@ -69,7 +69,7 @@ fn statement(parser: &mut Parser<'_>, text: &str) -> Result<Statement, Fault> {
         return grants(parser).map(Statement::Grant);
     }
     if parser.eat_words(&["create", "function"]) || parser.eat_words(&["create", "or", "replace", "function"]) {
-        return function(parser, text).map(|function| Statement::Function(Arc::new(function)));
+        return function(parser, text, file).map(|function| Statement::Function(Arc::new(function)));
     }
     if parser.eat_words(&["alter", "table"]) {
         return row_level_security(parser);
@@ -195,7 +195,7 @@ fn grants(parser: &mut Parser<'_>) -> Result<Vec<Grant>, Fault> {
     Ok(grants)
 }
 
-fn function(parser: &mut Parser<'_>, text: &str) -> Result<Function, Fault> {
+fn function(parser: &mut Parser<'_>, text: &str, file: usize) -> Result<Function, Fault> {
     let at = parser.at();
     let name = parser.table()?;
     parser.expect("(")?;
@@ -212,7 +212,7 @@ fn function(parser: &mut Parser<'_>, text: &str) -> Result<Function, Fault> {
         parameter(parser)?;
         parser.expect(")")?;
     } else {
-        parser.name("a type")?;
+        parser.type_name()?;
     }
     let (mut definer, mut body) = (false, None);
     while !parser.is_done() {
@@ -235,22 +235,26 @@ fn function(parser: &mut Parser<'_>, text: &str) -> Result<Function, Fault> {
         }
     }
     let body = body.ok_or_else(|| Fault::new(at, "this function has no body").hint("AS $$ SELECT … $$"))?;
-    Ok(Function { name, parameters, body, definer, many })
+    Ok(Function { name, file, parameters, body, definer, many })
 }
 
-/// A name, and a type that is not looked at.
+/// A name, and its type, of which nothing but that there is one is looked at.
 fn parameter(parser: &mut Parser<'_>) -> Result<String, Fault> {
     let name = parser.name("a parameter's name")?;
     if parser.is_name() {
-        parser.advance();
+        parser.type_name()?;
     }
     Ok(name)
 }
 
 fn query(parser: &mut Parser<'_>, text: &str) -> Result<super::tree::Query, Fault> {
-    let Kind::Body(start, end) = *parser.peek() else { return Err(parser.expected("$$ SELECT … $$")) };
+    let body = parser.peek();
+    if body.kind != Kind::Dollars {
+        return Err(parser.expected("$$ SELECT … $$"));
+    }
     parser.advance();
-    let mut inside = Parser::new(text, start, end, parser.functions)?;
+    let inside = body.inside();
+    let mut inside = Parser::new(text, (inside, inside + body.plain().len()), &RESERVED, parser.context)?;
     let query = inside.query()?;
     inside.eat(";");
     inside.end()?;

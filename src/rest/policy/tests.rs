@@ -12,6 +12,14 @@ fn refused(text: &str) -> String {
     parsed(text).expect_err(text).to_string()
 }
 
+/// A condition alone.
+fn condition(text: &str, functions: &[Arc<Function>]) -> Result<Expr, Fault> {
+    let mut parser = parse::Parser::new(text, (0, text.len()), &super::vocabulary::RESERVED, functions)?;
+    let expr = parser.truth()?;
+    parser.end()?;
+    Ok(expr)
+}
+
 #[test]
 fn a_file_is_read_as_it_is_written_for_postgresql() {
     let policies = parsed(
@@ -52,8 +60,8 @@ fn what_is_wrong_is_refused_with_its_place_and_a_next_step() {
         ("CREATE POLICY p ON t USING (NOT (doc ->> 'hidden'))", "neither true nor false"),
         ("CREATE POLICY p ON t USING (doc ->> 'n' > 5)", "a text is compared with what is none"),
         ("CREATE POLICY p ON t USING (doc ->> 'n' IS TRUE)", "a text is compared with what is none"),
-        ("CREATE POLICY p ON t USING (a = 'x''y)", "a.sql:1:33: this text does not end"),
-        ("CREATE POLICY p ON t USING (a = ?1)", "\"?1)\" where a value is expected"),
+        ("CREATE POLICY p ON t USING (a = 'x''y)", "a.sql:1:33: this does not end"),
+        ("CREATE POLICY p ON t USING (a = ?1)", "\"?\" where a value is expected"),
         ("DROP POLICY p ON t", "change the statement itself"),
         ("GRANT DELETE (a) ON t TO anon", "DELETE is granted on whole rows"),
         ("CREATE POLICY p ON m USING (id IN (SELECT id FROM m))", "the policies of m → m ask for themselves"),
@@ -84,7 +92,7 @@ fn claims_are_asked_as_postgresql_asks_them() {
     use rusqlite::types::Value;
     let payload = r#"{"sub":"u","n":5,"t":true,"z":null,"a":["x",{"b":"c"}],"s":"text"}"#;
     let asked = |text: &str| {
-        let Expr::Auth(auth) = parse::condition(&format!("{text} = ''"), &[]).map(left).unwrap() else { panic!("{text}") };
+        let Expr::Auth(auth) = condition(&format!("{text} = ''"), &[]).map(left).unwrap() else { panic!("{text}") };
         auth.of("u", "authenticated", payload, false)
     };
     let text = |text: &str| Value::Text(text.to_owned());
@@ -199,7 +207,7 @@ proptest! {
     #[test]
     fn what_is_printed_is_read_as_the_same_tree(tree in tree().prop_filter("a condition", |tree| !tree.is_text())) {
         let text = tree.text();
-        let read = parse::condition(&text, &[]).map_err(|fault| TestCaseError::fail(format!("{text}: {fault:?}")))?;
+        let read = condition(&text, &[]).map_err(|fault| TestCaseError::fail(format!("{text}: {fault:?}")))?;
         prop_assert_eq!(read.text(), text);
         prop_assert_eq!(read, tree);
     }
@@ -213,8 +221,9 @@ proptest! {
 #[test]
 fn a_function_is_called_by_its_name() {
     let body = Query { column: Expr::Bool(true), from: Vec::new(), condition: None };
-    let function = Arc::new(Function { name: "F".to_owned(), parameters: vec!["x".to_owned()], body, definer: false, many: false });
-    let read = parse::condition("f(auth.uid()) AND public.f(1)", std::slice::from_ref(&function)).unwrap();
-    assert_eq!(parse::condition(&read.text(), std::slice::from_ref(&function)).unwrap(), read);
-    assert!(parse::condition("f()", &[function]).is_err());
+    let function =
+        Arc::new(Function { name: "F".to_owned(), file: 0, parameters: vec!["x".to_owned()], body, definer: false, many: false });
+    let read = condition("f(auth.uid()) AND public.f(1)", std::slice::from_ref(&function)).unwrap();
+    assert_eq!(condition(&read.text(), std::slice::from_ref(&function)).unwrap(), read);
+    assert!(condition("f()", &[function]).is_err());
 }

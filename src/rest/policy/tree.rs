@@ -120,6 +120,8 @@ pub struct Query {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Function {
     pub name: String,
+    /// Its file's number.
+    pub file: usize,
     pub parameters: Vec<String>,
     pub body: Query,
     /// SECURITY DEFINER: it sees all rows of its tables.

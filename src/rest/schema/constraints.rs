@@ -11,10 +11,10 @@ pub fn names(sql: &str) -> Vec<Option<String>> {
     let mut tokens = lexer::tokens(sql).filter(|token| token.kind != Kind::Blank);
     while let Some(token) = tokens.next() {
         match token.kind {
-            Kind::Sign if token.is_sign('(') => depth += 1,
-            Kind::Sign if token.is_sign(')') => depth = depth.saturating_sub(1),
+            Kind::Sign if token.is_sign("(") => depth += 1,
+            Kind::Sign if token.is_sign(")") => depth = depth.saturating_sub(1),
             // The next column or constraint of the table begins.
-            Kind::Sign if token.is_sign(',') && depth == 1 => pending = None,
+            Kind::Sign if token.is_sign(",") && depth == 1 => pending = None,
             Kind::Word if token.is_word("constraint") => {
                 let name = tokens.next().filter(|name| matches!(name.kind, Kind::Word | Kind::Quoted));
                 pending = name.map(|name| name.plain());

@@ -110,7 +110,7 @@ impl Database {
     /// How the file's connections are set up.
     pub(in crate::sqlite) fn settings(&self) -> Settings {
         let Options { level, max_bytes, sandboxed, create, .. } = self.options;
-        Settings { level, sandboxed, max_bytes, create, writer: true }
+        Settings { level, sandboxed, max_bytes, create, writer: true, shrinks: false }
     }
 
     fn open_here(&self, room: Descriptors) -> Result<Arc<Open>> {
@@ -119,18 +119,25 @@ impl Database {
         if let Some(open) = self.current() {
             return Ok(open);
         }
-        let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
-        if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
-            return Err(busy());
-        }
+        self.is_left()?;
         let fresh = self.make_room_for_a_new_one()?;
-        self.open_file(room, fresh).inspect_err(|error| self.spoil(error))
+        self.open_file(room, fresh).map_err(|error| self.as_unopened(error)).inspect_err(|error| self.spoil(error))
+    }
+
+    /// A file has one writer alive, and is not removed under anybody. Errors: `tenant_unavailable` while somebody is in it.
+    pub(super) fn is_left(&self) -> Result<()> {
+        match self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() {
+            0 => Ok(()),
+            _ => Err(Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY)),
+        }
     }
 
     /// Opens what is there; with `fresh`, makes it.
     fn open_file(&self, room: Descriptors, fresh: bool) -> Result<Arc<Open>> {
         let create = self.options.create || fresh;
-        match std::fs::symlink_metadata(&self.path) {
+        let found = std::fs::symlink_metadata(&self.path);
+        let shrinks = self.replaceable && found.is_err();
+        match found {
             Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
             // SQLite would make a new database of it.
             Ok(found) if !create && found.len() == 0 => return Err(fault::unavailable(&self.path, &"it is empty")),
@@ -139,9 +146,9 @@ impl Database {
             }
             _ => {}
         }
-        let settings = Settings { create, ..self.settings() };
+        let settings = Settings { create, shrinks, ..self.settings() };
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
-        let session = Session::open(&self.engine, &self.path, settings, room).map_err(describe)?;
+        let session = Session::open(&self.engine, &self.path, settings, room).map_err(|error| fault::connecting(&self.path, error))?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
@@ -151,7 +158,6 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
-        session.ours.set(session.our_names().map_err(describe)?);
         let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
@@ -171,6 +177,8 @@ impl Database {
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });
+        // What a late user says of the file that was here before does not count any more.
+        self.spoiled.store(false, Relaxed);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
         if settings.sandboxed && (any_left || !moved.moves.is_empty()) {

@@ -56,7 +56,7 @@ fn the_command_line_reads_a_folder_and_asks_about_a_caller() {
         text
     };
     let path = folder.path().to_str().unwrap();
-    assert!(said(&["policy", "check", path], true).contains("well formed"));
+    assert!(said(&["policy", "check", path], true).contains("hold on the tables that the migrations make"));
     let told = said(&["policy", "test", &tenant.id, "notes", "--role", "authenticated", "--sub", "ann"], true);
     let select = told.lines().find(|line| line.starts_with("select")).unwrap_or_else(|| panic!("{told}"));
     assert!(select.contains("yes") && select.contains("all_of_own") && told.contains("of 3 rows"), "{told}");
