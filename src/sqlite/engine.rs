@@ -45,6 +45,15 @@ pub struct Engine {
 /// Asked whether to be asked again.
 type WhenIdle = Box<dyn FnMut() -> bool + Send>;
 
+/// The most page cache of one connection. The process's bound holds the sum; it has to come first: while all connections
+/// together have as many pages as their own bounds add up to, SQLite drops a page as soon as it is not in use, and who has fewer
+/// than its own bound then reads the same page again and again. From eight connections on, which a server with one
+/// tenant has, the bounds add up to the process's. What a run reads counts as its memory, so it is a part of that too.
+fn cache_kib(sqlite: &config::Sqlite) -> u64 {
+    let of_a_run = if sqlite.statement_memory_bytes == 0 { u64::MAX } else { sqlite.statement_memory_bytes };
+    ((sqlite.page_cache_bytes / 8).min(of_a_run / 4) / 1024).max(64)
+}
+
 /// Settings of every connection, worked out once.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
@@ -86,8 +95,7 @@ impl Engine {
             system_descriptors: DescriptorBudget::new(u64::MAX),
             tuning: Tuning {
                 busy_timeout_ms: sqlite.busy_timeout_ms,
-                // A connection may use a hundredth of the budget, within reason; the process's bound holds the sum.
-                cache_kib: (sqlite.page_cache_bytes / 100 / 1024).clamp(64, 8 * 1024),
+                cache_kib: cache_kib(sqlite),
                 statement_memory_bytes: sqlite.statement_memory_bytes,
                 statement_cache: sqlite.statement_cache,
                 readers_per_file: sqlite.readers_per_file,
