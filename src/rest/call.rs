@@ -16,8 +16,10 @@ use super::payload::Payload;
 use super::plan::{Given, Plan};
 use super::policy::Auth;
 use super::prefer::Prefer;
+use super::render::{self, From, Layout, Rendered};
 use super::schema::{Schema, Table};
 use super::statement::Statement;
+use super::stencil::Stencil;
 use super::value::Kind;
 use super::{Answer, Request, Setting, Task, Verb, body, decoded, execute, expression, pairs, read, refusal};
 use crate::error::Result;
@@ -69,7 +71,8 @@ impl Call {
         values.extend([Auth::Uid, Auth::Role, Auth::Jwt { path: Vec::new(), as_text: false }].map(|auth| caller.answer(&auth)));
         let outline = Outline::new(pairs);
         let page = Page::of(outline.last("limit"), outline.last("offset"), request.range)?;
-        let outline = Outline::of_read(outline.pairs, &format!("rpc/{name}"), media, &page);
+        // No table is called so: what is remembered of the two is never taken for one another.
+        let outline = Outline::of_read(outline.pairs, &format!("\0{name}"), media, &page);
         let task = Task { verb: request.verb, table: name, outline, query: OnceLock::new(), prefer, media, page, payload: None };
         task.query()?;
         Ok(Call { function, values, task })
@@ -81,23 +84,59 @@ impl Call {
 
     /// Runs it; `reader` is in a snapshot, or in a write.
     pub fn run(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        let Some((shape, table)) = self.function.returns.shape(schema, &setting.caller)? else {
-            self.function.statements.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
-            return Ok(Answer { status: 204, wrote: self.function.is_volatile, ..Answer::default() });
+        let Function { statements, returns, is_volatile, .. } = &*self.function;
+        let wrote = *is_volatile;
+        let Some((last, before)) = statements.split_last().filter(|_| !matches!(returns, Returns::Nothing)) else {
+            statements.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
+            return Ok(Answer { status: 204, wrote, ..Answer::default() });
         };
-        let Some((last, before)) = self.function.statements.split_last() else { return Ok(Answer::default()) };
         before.iter().try_for_each(|text| self.execute(reader, text, |_| Ok(())))?;
-        let table_ = shape.table(table);
-        let (rows, values) = self.rows(reader, last, table_, setting)?;
-        let many = self.function.returns.is_many();
-        let names: Vec<_> = table_.columns.iter().map(|column| expression::identifier(&column.name)).collect();
+        let (caller, stencils) = (&setting.caller, &setting.dialect.stencils);
+        let layout = match self.task.media.layout() {
+            Layout::Object { .. } if matches!(returns, Returns::Values { .. }) => Layout::Bare,
+            layout => layout,
+        };
+        let given = Some(if returns.is_many() { read::Given::Many } else { read::Given::One });
+        // What a writing one returned is in its statement.
+        if !wrote
+            && let Some(stencil) = stencils.find(schema, &self.task)
+            && let Ok(statement) = stencil.filled(&self.task, caller, &self.values)
+        {
+            let count = |most| self.planned(reader, last, schema, setting, |shape, plan| render::count(shape, caller, plan, most));
+            return read::page(reader, setting, &self.task, &statement, (layout, &stencil.members), given, count);
+        }
+        let answer = self.planned(reader, last, schema, setting, |shape, plan| {
+            let Rendered { statement, members, slots } = render::rows(shape, caller, plan, layout, From::Request(self.task.page))?;
+            let known = slots.is_some();
+            let stencil = Arc::new(Stencil::new(&statement, members, slots.unwrap_or_default()));
+            if known && !wrote {
+                stencils.keep(schema, &self.task, &stencil);
+            }
+            let count = |most| render::count(shape, caller, plan, most);
+            read::page(reader, setting, &self.task, &statement, (layout, &stencil.members), given, count)
+        })?;
+        Ok(Answer { wrote, ..answer })
+    }
+
+    /// Places what is wanted on the rows of `last`.
+    fn planned<T>(
+        &self,
+        reader: &Reader<'_>,
+        last: &Text,
+        schema: &Arc<Schema>,
+        setting: &Setting,
+        use_it: impl FnOnce(&Schema, &Plan<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let returns = &self.function.returns;
+        let Some((shape, id)) = returns.shape(schema, &setting.caller)? else { return Err(refusal::not_here("rows of nothing")) };
+        let table = shape.table(id);
+        let (rows, values) = self.rows(reader, last, table, setting)?;
+        let names: Vec<_> = table.columns.iter().map(|column| expression::identifier(&column.name)).collect();
         // Materialized: a filter of the caller's is not to run on rows that the function leaves out.
-        let sql = format!("WITH r({}) AS MATERIALIZED ({rows}) SELECT * FROM r{}", names.join(","), if many { "" } else { " LIMIT 1" });
-        let given = Given { sql, values, many, bare: matches!(self.function.returns, Returns::Values { .. }) };
-        let mut plan = Plan::new(&shape, self.task.query()?, table, &setting.lacking)?;
-        plan.given = Some(given);
-        let answer = read::given(reader, &shape, setting, &plan, &self.task)?;
-        Ok(Answer { wrote: self.function.is_volatile, ..answer })
+        let most = if returns.is_many() { "" } else { " LIMIT 1" };
+        let sql = format!("WITH r({}) AS MATERIALIZED ({rows}) SELECT * FROM r{most}", names.join(","));
+        let plan = Plan { given: Some(Given { sql, values }), ..Plan::new(&shape, self.task.query()?, id, &setting.lacking)? };
+        use_it(&shape, &plan)
     }
 
     /// The rows of `last` as a SELECT with what it is bound to: itself if it only reads; what it returned, if it writes.

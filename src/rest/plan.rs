@@ -30,10 +30,6 @@ pub struct Given {
     pub sql: String,
     /// What `sql` is bound to: the statement's first parameters.
     pub values: Vec<Value>,
-    /// Any number of rows, not one.
-    pub many: bool,
-    /// Each is answered as its one value, not as an object.
-    pub bare: bool,
 }
 
 pub struct Node<'q> {

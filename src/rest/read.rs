@@ -9,7 +9,7 @@ use super::access::{self, Command};
 use super::body::Body;
 use super::media::Media;
 use super::page::content_range;
-use super::plan::{Given, Plan};
+use super::plan::Plan;
 use super::prefer::{Applies, Count};
 use super::render::{self, From, Layout, Member, Rendered};
 use super::schema::Schema;
@@ -18,6 +18,13 @@ use super::stencil::Stencil;
 use super::{Answer, Setting, Task, execute, refusal};
 use crate::error::{Error, Result};
 use crate::sqlite::Reader;
+
+/// How many rows a function gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    One,
+    Many,
+}
 
 /// Rows are counted to here where an exact number is not asked for.
 const ESTIMATED_MAX: i64 = 100_000;
@@ -29,7 +36,7 @@ pub fn rows(reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting, task: 
     let count = |most| render::count(schema, caller, &Plan::new(schema, task.query()?, table, &setting.lacking)?, most);
     if let Some(stencil) = dialect.stencils.find(schema, task)
         // Why a literal cannot be read is said below.
-        && let Ok(statement) = stencil.filled(task, caller)
+        && let Ok(statement) = stencil.filled(task, caller, &[])
     {
         return page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count);
     }
@@ -43,31 +50,21 @@ pub fn rows(reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting, task: 
     page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count)
 }
 
-/// The same of rows that are given in the place of a table's.
-pub fn given(reader: &Reader<'_>, schema: &Schema, setting: &Setting, plan: &Plan<'_>, task: &Task) -> Result<Answer> {
-    let layout = match task.media.layout() {
-        Layout::Object { .. } if plan.given.as_ref().is_some_and(|given| given.bare) => Layout::Bare,
-        layout => layout,
-    };
-    let rendered = render::rows(schema, &setting.caller, plan, layout, From::Request(task.page))?;
-    let count = |most| render::count(schema, &setting.caller, plan, most);
-    page(reader, setting, task, &rendered.statement, (layout, &rendered.members), plan.given.as_ref(), count)
-}
-
-/// The page of rows that `statement` gives; `count` makes the one that counts all of them, up to a number.
-fn page(
+/// The page of rows that `statement` gives; `count` makes the one that counts all of them, up to a number. Those of a
+/// function are given: many of them, or one.
+pub fn page(
     reader: &Reader<'_>,
     setting: &Setting,
     task: &Task,
     statement: &Statement,
     (layout, members): (Layout, &[Member]),
-    given: Option<&Given>,
+    given: Option<Given>,
     count: impl FnOnce(Option<i64>) -> Result<Statement>,
 ) -> Result<Answer> {
     if let Media::Plan { json } = task.media {
         return explained(reader, setting, statement, task.media, json);
     }
-    let mut body = Body::new(task.media, layout, given.is_none_or(|given| given.many), members, &setting.plan);
+    let mut body = Body::new(task.media, layout, given != Some(Given::One), members, &setting.plan);
     execute(reader, statement, |cells| body.row(cells))?;
     if given.is_some() && task.prefer.most().is_some_and(|most| body.rows > most) {
         return Err(refusal::too_many_affected(body.rows));

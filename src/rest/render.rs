@@ -66,7 +66,7 @@ impl<'a> Renderer<'a> {
 
     fn of(schema: &'a Schema, caller: &'a Caller, plan: &'a Plan<'_>) -> Renderer<'a> {
         let given = plan.given.as_ref();
-        let binder = given.map_or_else(Binder::remembering, |given| Binder::after(given.values.clone()));
+        let binder = given.map_or_else(Binder::remembering, |given| Binder::given(given.values.clone()));
         Renderer { given, binder, ..Renderer::new(schema, caller) }
     }
 

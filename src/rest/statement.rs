@@ -28,6 +28,8 @@ pub enum Slot {
     Literal(usize, Reading),
     /// From who calls.
     Who(Auth),
+    /// Of what is given with the request: a function's parameter, by its place.
+    Given(usize),
     Limit,
     Offset,
 }
@@ -45,6 +47,12 @@ impl Binder {
     /// For a statement that may be remembered, unless [`Binder::bind`] is called.
     pub fn remembering() -> Binder {
         Binder { slots: Some(Vec::new()), ..Binder::default() }
+    }
+
+    /// The same, whose first parameters are what is given.
+    pub fn given(values: Vec<Value>) -> Binder {
+        let slots = (0..values.len()).map(Slot::Given).collect();
+        Binder { values, slots: Some(slots), ..Binder::default() }
     }
 
     /// Whose first parameters are these.

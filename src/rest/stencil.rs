@@ -1,4 +1,4 @@
-//! A [`Stencil`] is the statement of a read with its values left open. Requests that differ in their literals only have
+//! A [`Stencil`] is the statement of a read, or of a call that only reads, with its values left open. Requests that differ in their literals only have
 //! one outline ([`super::outline`]) and so one stencil; for the second of them nothing is parsed, planned or rendered.
 //!
 //! A stencil is known by the outline and by the schema as its caller's role sees it, policies included: both are in its
@@ -38,8 +38,8 @@ impl Stencil {
         Stencil { sql: statement.sql.clone(), members, slots, reads: statement.reads.clone() }
     }
 
-    /// The statement for `task`. `Err` where a literal cannot be read, or needs a statement of its own.
-    pub fn filled(&self, task: &Task, caller: &Caller) -> Result<Statement> {
+    /// The statement for `task`, with what is given to a function. `Err` where a literal cannot be read, or needs a statement of its own.
+    pub fn filled(&self, task: &Task, caller: &Caller, given: &[Value]) -> Result<Statement> {
         let value = |slot: &Slot| {
             Ok(match slot {
                 Slot::Common(value) => value.clone(),
@@ -52,6 +52,7 @@ impl Stencil {
                     reading.read(text)?
                 }
                 Slot::Who(auth) => caller.answer(auth),
+                Slot::Given(at) => given.get(*at).cloned().unwrap_or(Value::Null),
                 Slot::Limit => Value::Integer(task.page.limit_bound().unwrap_or(-1)),
                 Slot::Offset => Value::Integer(task.page.offset_bound()),
             })
