@@ -262,6 +262,8 @@ pub struct Plan {
     pub result_rows: u64,
     /// Bytes in one answer.
     pub result_bytes: u64,
+    /// Origins whose pages may call with a token of such a tenant; none: as `http.cors_origins` has it.
+    pub cors_origins: Vec<String>,
 }
 
 impl Plan {
@@ -448,6 +450,7 @@ impl Default for Plan {
             statement_ms: 10_000,
             result_rows: 100_000,
             result_bytes: 32 << 20,
+            cors_origins: Vec::new(),
         }
     }
 }

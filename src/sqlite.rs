@@ -40,7 +40,7 @@ pub use counters::Counters;
 pub use database::{Database, FileState, Limits, Options};
 pub use engine::Engine;
 pub use executor::{Load, Party};
-pub use functions::write_json;
+pub use functions::Writing;
 pub use gate::{Gate, Pass};
 pub use idempotency::{Idempotency, IdempotencyKey};
 pub use interactive::{Begin, Bounds, Interaction, Interactive};

@@ -1,6 +1,7 @@
 //! What a browser may do from a page of another origin: CORS, for the paths that tenants' tokens serve. Nothing here
 //! knows cookies: a page that calls has the token, so who may call is not a question of where it was loaded from. The
-//! list of origins keeps others' pages from using tokens that they have.
+//! list of origins keeps others' pages from using tokens that they have. A browser's first question names no tenant, so what it is
+//! told holds for any; a plan's own list is held against the request that follows, which has the token ([`admit`]).
 
 use actix_web::HttpResponse;
 use actix_web::dev::ServiceRequest;
@@ -12,6 +13,7 @@ use actix_web::http::header::{
 use actix_web::web::Data;
 
 use crate::error::{Error, Result};
+use crate::tenant::registry::Tenant;
 
 /// Paths that begin so are called by tenants' front ends; the others by operators and machines.
 const SERVED: [&str; 6] = ["/v1/", "/v2", "/v3", "/rest/v1/", "/auth/v1/", "/.well-known/jwks.json"];
@@ -31,7 +33,7 @@ pub enum Cors {
 }
 
 impl Cors {
-    /// From the setting's list.
+    /// From the settings' lists.
     pub fn new(origins: Vec<String>) -> Cors {
         if origins.iter().any(|origin| origin == "*") { Cors::Any } else { Cors::Listed(origins) }
     }
@@ -39,9 +41,25 @@ impl Cors {
     fn admits(&self, origin: &HeaderValue) -> bool {
         match self {
             Cors::Any => true,
-            Cors::Listed(origins) => origins.iter().any(|known| known.as_bytes() == origin.as_bytes()),
+            Cors::Listed(origins) => admits(origins, origin),
         }
     }
+}
+
+/// Refuses a page that the tenant's plan does not list, if it lists any.
+pub fn admit(tenant: &Tenant, origin: Option<&HeaderValue>) -> Result<()> {
+    let listed = &tenant.plan.cors_origins;
+    match origin {
+        Some(origin) if !listed.is_empty() && !admits(listed, origin) => {
+            let hint = format!("plans.{}.cors_origins lists those that may.", tenant.plan_name);
+            Err(Error::forbidden("pages of this origin may not call for this tenant").hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn admits(listed: &[String], origin: &HeaderValue) -> bool {
+    listed.iter().any(|known| known == "*" || known.as_bytes() == origin.as_bytes())
 }
 
 /// A request from a page of another origin.

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderValue, ORIGIN};
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use uuid::Uuid;
 
+use super::cors;
 use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_token};
 use crate::error::{Code, Error, Result};
 use crate::rest::Dialect;
@@ -69,6 +70,8 @@ pub struct Door {
     triples: Arc<Triples>,
     dialect: Arc<Dialect>,
     request_id: Uuid,
+    /// Of the page that asks, if one does.
+    origin: Option<HeaderValue>,
 }
 
 impl Door {
@@ -79,6 +82,7 @@ impl Door {
             triples: part_arc(request)?,
             dialect: part_arc(request)?,
             request_id: request_id(request),
+            origin: request.headers().get(ORIGIN).cloned(),
         })
     }
 
@@ -87,6 +91,7 @@ impl Door {
         let id = TenantId::from(claims.tenant);
         let known = self.registry.moment(id);
         let tenant = self.registry.active(id).await?;
+        cors::admit(&tenant, self.origin.as_ref())?;
         let (registry, triples, dialect) = (self.registry.clone(), self.triples.clone(), self.dialect.clone());
         Ok(TenantCall { claims, tenant, request_id: self.request_id, known, registry, triples, dialect })
     }

@@ -95,6 +95,8 @@ impl Parts {
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
         let declared = policies.clone();
         let functions = engine.blocking(move || load_functions(folder, &known, &declared)).await?;
+        let lists = config.plans.values().map(|plan| &plan.cors_origins);
+        let origins = lists.chain([&config.http.cors_origins]).flatten().cloned().collect();
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
         let idle_close = Duration::from_secs(config.tenants.idle_close_s);
         let triples = Triples::new(engine.clone(), layout.clone(), config.durability.clone(), target.clone(), idle_close);
@@ -171,7 +173,7 @@ impl Parts {
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
-            cors: Arc::new(Cors::new(config.http.cors_origins)),
+            cors: Arc::new(Cors::new(origins)),
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),

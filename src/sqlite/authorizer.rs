@@ -214,8 +214,8 @@ fn function(name: &str) -> Result<Needs, Denied> {
             Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
         }
         "count" | "sum" | "total" | "avg" | "min" | "max" | "abs" | "round" | "coalesce" | "ifnull" | "nullif" | "iif" | "typeof"
-        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes" | "date"
-        | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
+        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "tenantry_object"
+        | "changes" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
         _ => Ok(Needs::READ.with(Needs::COSTLY)),
     }
 }

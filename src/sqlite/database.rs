@@ -229,7 +229,7 @@ impl Database {
     /// Runs `f` on the writer, in a group's transaction, and returns after the commit. An `Err`
     /// undoes what `f` did, alone. `f` may run more than once, so it must have no effect beside the
     /// transaction; only what its last run returned counts.
-    pub async fn write<T, F>(self: &Arc<Self>, limits: Limits, mut f: F) -> Result<T>
+    pub async fn write<T, F>(self: &Arc<Self>, limits: Limits, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
@@ -238,10 +238,12 @@ impl Database {
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
-        let (mut answer, mut value) = (Some(answer), None);
+        let (mut answer, mut value, mut f) = (Some(answer), None, Some(f));
         let step = move |step: Step<'_>| match step {
-            Step::Attempt(tx) => f(tx).map(|made| value = Some(made)),
+            Step::Attempt(tx) => f.as_mut().map_or(Ok(()), |f| f(tx).map(|made| value = Some(made))),
             Step::Settle(outcome) => {
+                // What it holds goes before its caller goes on.
+                drop(f.take());
                 if let Some(answer) = answer.take() {
                     let missing = || Error::internal("a write was settled that never ran", &"no value");
                     let _ = answer.send(outcome.and_then(|()| value.take().ok_or_else(missing)));
@@ -399,6 +401,7 @@ impl Database {
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
     pub(super) fn fail(&self, open: &Arc<Open>) {
         self.suspect.store(true, Relaxed);
+        self.spoiled.fetch_or(self.replaceable, Relaxed);
         open.readers.stop(Stop::Closing);
         open.transactions.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);

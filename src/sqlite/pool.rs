@@ -162,7 +162,11 @@ impl r2d2::ManageConnection for Manager {
             None => self.engine.descriptors(self.party).take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
         };
         let session = Session::open(&self.engine, &self.path, self.settings, descriptors);
-        let broken = session.as_ref().err().filter(|error| fault::is_broken(error)).map(rusqlite::Error::to_string);
+        let broken = session
+            .as_ref()
+            .err()
+            .filter(|error| fault::is_broken(error) && !fault::may_pass(error, &self.path))
+            .map(rusqlite::Error::to_string);
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
         let session = session?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

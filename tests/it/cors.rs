@@ -61,3 +61,27 @@ fn only_pages_of_listed_origins_may_call() {
         assert_eq!((answer.header("access-control-allow-origin"), answer.header("vary")), (None, Some("Origin")), "{other}");
     }
 }
+
+#[test]
+fn a_plan_may_list_the_pages_of_its_own_tenants() {
+    let server = Server::with(|with| {
+        with.set("http.cors_origins", "['https://everybody.example.com']");
+        with.set("plans.branded.cors_origins", format!("['{PAGE}']"));
+    });
+    let (branded, plain) = (server.tenant_on("branded", "branded"), server.tenant("plain"));
+    let asked = |tenant: &Client, origin: &str| {
+        tenant.call("POST", "/v1/sql").header("Origin", origin).json(&json!({ "statements": [{ "sql": "SELECT 1" }] })).send()
+    };
+    // Asked before, nobody knows for whom.
+    for page in [PAGE, "https://everybody.example.com"] {
+        assert_eq!(ask_before(&server.anyone(), "/v1/sql", page).expect(200).header("access-control-allow-origin"), Some(page));
+    }
+    ask_before(&server.anyone(), "/v1/sql", "https://evil.example.com").refused(403, "forbidden");
+    assert_eq!(asked(&branded, PAGE).expect(200).header("access-control-allow-origin"), Some(PAGE));
+    let refused = asked(&branded, "https://everybody.example.com");
+    assert_eq!(refused.header("access-control-allow-origin"), Some("https://everybody.example.com"));
+    refused.refused(403, "forbidden");
+    // Who is no page is not asked where it comes from.
+    branded.sql("SELECT 1", json!([])).expect(200);
+    asked(&plain, "https://everybody.example.com").expect(200);
+}

@@ -23,7 +23,10 @@ pub(super) fn check(config: &Config, merged: &Merged) -> Result<()> {
     rules.not_empty("data_dir", config.data_dir.as_os_str().is_empty())?;
     rules.counts(config)?;
     rules.auth(config)?;
-    config.http.cors_origins.iter().try_for_each(|origin| rules.origin(origin))?;
+    config.http.cors_origins.iter().try_for_each(|origin| rules.origin("http.cors_origins", origin))?;
+    for (name, plan) in &config.plans {
+        plan.cors_origins.iter().try_for_each(|origin| rules.origin(&format!("plans.{name}.cors_origins"), origin))?;
+    }
     rules.require(LOG_LEVELS.contains(&config.telemetry.log.as_str()), "telemetry.log", || {
         format!("`{}` is no log level; one of {}", config.telemetry.log, LOG_LEVELS.join(", "))
     })?;
@@ -131,11 +134,11 @@ impl Rules<'_> {
     }
 
     /// As browsers send it.
-    fn origin(&self, origin: &str) -> Result<()> {
+    fn origin(&self, key: &str, origin: &str) -> Result<()> {
         let uri = origin.parse::<Uri>().ok();
         let bare = uri.is_some_and(|uri| uri.scheme().is_some() && uri.authority().is_some_and(|host| origin.ends_with(host.as_str())));
         let whole = origin == "*" || (bare && !origin.bytes().any(|byte| byte.is_ascii_uppercase()));
-        self.require(whole, "http.cors_origins", || {
+        self.require(whole, key, || {
             format!("`{origin}` is no origin: scheme, host and port in lower case, such as `https://app.example.com`, or `*`")
         })
     }

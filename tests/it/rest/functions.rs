@@ -42,6 +42,38 @@ fn every_call_of_a_function_holds() {
 }
 
 #[test]
+fn a_call_that_is_known_serves_other_arguments_callers_and_pages() {
+    let folder = application();
+    let server = serving(&folder);
+    let tenant = server.tenant("known");
+    // A table of the function's name is none of its business.
+    tenant.script("CREATE TABLE numbers (i INTEGER); INSERT INTO numbers VALUES (77)");
+    let user = with_role(&server, &tenant, "authenticated");
+    let rows = |client: &TenantClient, path: &str| client.get(&format!("/rest/v1/{path}")).expect(200).json();
+    for _ in 0..2 {
+        assert_eq!(rows(&tenant, "rpc/numbers?most=2"), json!([1, 2]));
+        assert_eq!(rows(&tenant, "rpc/numbers?most=3"), json!([1, 2, 3]));
+        assert_eq!(rows(&tenant, "rpc/numbers?most=9&limit=2&offset=4"), json!([5, 6]));
+        assert_eq!(rows(&tenant, "numbers"), json!([{ "i": 77 }]));
+        assert_eq!(
+            rows(&tenant, "rpc/tasks_of?project=1&select=id,projects(name)&id=gt.1"),
+            json!([{ "id": 2, "projects": { "name": "Engine" } }])
+        );
+        assert_eq!(
+            rows(&tenant, "rpc/tasks_of?project=2&select=id,projects(name)&id=gt.2"),
+            json!([{ "id": 3, "projects": { "name": "Notes" } }])
+        );
+        assert_eq!(rows(&tenant, "rpc/tasks_of?project=1&least=4&select=id"), json!([{ "id": 2 }]));
+        assert_eq!(rows(&tenant, "rpc/me?select=role"), json!([{ "role": "service" }]));
+        assert_eq!(rows(&user, "rpc/me?select=role"), json!([{ "role": "authenticated" }]));
+        let counted = tenant.call("GET", "/rest/v1/rpc/numbers?most=5&limit=1").header("Prefer", "count=exact").send();
+        assert_eq!(counted.header("content-range"), Some("0-0/5"));
+    }
+    tenant.script("ALTER TABLE tasks RENAME COLUMN hours TO effort");
+    tenant.get("/rest/v1/rpc/tasks_of?project=1&select=id").refused(400, "XX000");
+}
+
+#[test]
 fn a_function_is_there_for_those_it_is_granted_to() {
     let folder = application();
     let server = serving(&folder);
