@@ -28,7 +28,7 @@ pub use claims::{Claims, ROLE_MAX, SERVICE, SUB_MAX};
 pub use key::KeyRing;
 pub use scope::{Scope, Scopes};
 pub use token::{Mint, Minted, Signer, TOKEN_MAX};
-pub use verifier::Verifier;
+pub use verifier::{Fingerprint, Verified, Verifier, fingerprint};
 
 use crate::error::{Code, Error};
 

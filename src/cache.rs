@@ -24,6 +24,7 @@ mod fill;
 mod invalidate;
 mod key;
 mod memory;
+mod packing;
 mod remember;
 mod stats;
 mod store;
@@ -41,6 +42,7 @@ pub use fill::{FILL_MAX_S, FILL_WAITS_MAX, FILLS_MAX, FillLease, Waiting};
 pub use invalidate::Thrown;
 pub use key::{KEY_BYTES, Key, NAMESPACE_BYTES, Namespace};
 pub use memory::{Counts, Memory};
+pub use packing::Packing;
 pub use remember::{Making, QueryId, Recalled};
 pub use stats::{COUNTED, Stats};
 pub use store::{Done, Op, Put};
@@ -165,12 +167,13 @@ impl<'a> Cache<'a> {
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
         let _answered = self.memory.forgetting(self.file.serial(), keys.clone());
         let (ops, shelf): (Arc<[Op]>, _) = (ops.into(), self.memory.shelf(self.file.serial()));
+        let packer = self.memory.packer(self.file);
         let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
         while done.len() < ops.len() {
             let from = done.len();
             let attempt = async || {
-                let (ops, shelf) = (ops.clone(), shelf.clone());
-                self.write(&keys, move |tx| store::apply(tx, shelf.evictor(), &ops[from..], now_ms())).await
+                let (ops, shelf, packer) = (ops.clone(), shelf.clone(), packer.clone());
+                self.write(&keys, move |tx| store::apply(tx, shelf.evictor(), &packer, &ops[from..], now_ms())).await
             };
             let Some(step) = self.persist(attempt).await? else {
                 let now = now_ms();
@@ -178,6 +181,7 @@ impl<'a> Cache<'a> {
                 break;
             };
             shelf.made_room(step.made);
+            shelf.put(step.done.iter().filter(|done| matches!(done, Done::Put(_) | Done::Counted(..))).count());
             round = if step.done.is_empty() { round + 1 } else { 0 };
             done.extend(step.done);
             if round == ROUNDS {
@@ -247,8 +251,9 @@ impl<'a> Cache<'a> {
                     self.trust().await?;
                     reading = self.memory.reading(serial, &key);
                 }
-                let asked = key.clone();
-                match self.file.read_brief(self.limits, 0, move |r| store::find(r, &asked, now)).await? {
+                let (asked, packer) = (key.clone(), self.memory.packer(self.file));
+                let kind = self.memory.class(serial, &key);
+                match self.file.read_brief(self.limits, kind, move |r| store::find(r, &packer, &asked, now)).await? {
                     Some(entry) => (self.memory.fill(serial, key.clone(), entry, reading), Tier::File),
                     None => {
                         reading.missed();

@@ -198,6 +198,10 @@ pub struct Hrana {
 pub struct Cache {
     /// Memory in front of all cache files together, in bytes; one file has an eighth. 0 for none.
     pub memory_bytes: u64,
+    /// Values of so many bytes and more are compressed in the file where that saves an eighth of them; 0 for none.
+    pub compress_from_bytes: usize,
+    /// Whether values are sealed in the file with a key of their tenant's, made from `system/keys/cache.key`.
+    pub encrypt: bool,
 }
 
 /// What the server does with queues by itself.
@@ -416,7 +420,7 @@ impl Default for Hrana {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache { memory_bytes: 64 << 20 }
+        Cache { memory_bytes: 64 << 20, compress_from_bytes: 1 << 10, encrypt: false }
     }
 }
 

@@ -27,8 +27,8 @@ fn page_path(after: usize) -> String {
 /// What the dialect answers, for the bare server, by path.
 pub fn canned(tenantry: &Tenantry) -> Answers {
     let caller = &tenantry.tenants[0].caller;
-    let get = |path: &str| tenantry.sample("application/json", |request| wire::get(request, caller, path));
-    let inserted = tenantry.sample("application/json", |request| wire::post(request, caller, TABLE, ROW));
+    let get = |path: &str| tenantry.sample(200, "application/json", |request| wire::get(request, caller, path));
+    let inserted = tenantry.sample(201, "application/json", |request| wire::post(request, caller, TABLE, ROW));
     [("rest-read", get(&read_path(7))), ("rest-page", get(&page_path(7))), ("rest-embed", get(EMBED)), ("rest-insert", inserted)]
         .map(|(name, canned)| (name.to_owned(), canned))
         .into()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use tenantry::tenant::Role;
 use tenantry::tenant::template::{Blueprint, Template};
 
 /// Rows in table `t` of every tenant.
@@ -22,19 +23,39 @@ pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NUL
      INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
        SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
 
-/// Files like a tenant's database, each opened by rusqlite only.
+/// Files like a tenant's, each opened by rusqlite only.
 pub struct Files {
     paths: Vec<PathBuf>,
+    /// `synchronous`.
+    level: &'static str,
 }
 
 impl Files {
+    /// Databases.
     pub fn make(folder: &Path, count: usize) -> Files {
+        let files = Files::named(folder, "FULL", count);
+        files.each(count, |conn| conn.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).expect("a schema"));
+        files
+    }
+
+    /// Of another role: copies of the template, with what `begin` puts into them.
+    pub fn of(folder: &Path, role: Role, level: &'static str, count: usize, begin: impl Fn(&Connection)) -> Files {
+        let files = Files::named(folder, level, count);
+        let template = template();
+        let (_, bytes) = template.files().iter().find(|(of, _)| *of == role).expect("a template");
+        files.paths.iter().for_each(|path| std::fs::write(path, bytes).expect("a file"));
+        files.each(count, begin);
+        files
+    }
+
+    fn named(folder: &Path, level: &'static str, count: usize) -> Files {
         std::fs::create_dir_all(folder).expect("a folder");
-        let paths: Vec<PathBuf> = (0..count).map(|at| folder.join(format!("{at}.sqlite"))).collect();
-        for path in &paths {
-            open(path).execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).expect("a schema");
-        }
-        Files { paths }
+        Files { paths: (0..count).map(|at| folder.join(format!("{at}.sqlite"))).collect(), level }
+    }
+
+    /// Does something in each of the first `count` files.
+    pub fn each(&self, count: usize, work: impl Fn(&Connection)) {
+        self.paths[..count].iter().for_each(|path| work(&open(path, self.level)));
     }
 
     /// Statements a second, one thread for each core on the first file (`one`) or each on files of its own; `work` runs
@@ -44,8 +65,8 @@ impl Files {
         // Opened before the clock runs, as the server's are.
         let sets: Vec<Vec<Connection>> = (0..threads)
             .map(|thread| match one {
-                true => vec![open(&self.paths[0])],
-                false => self.paths.iter().skip(thread).step_by(threads).map(|path| open(path)).collect(),
+                true => vec![open(&self.paths[0], self.level)],
+                false => self.paths.iter().skip(thread).step_by(threads).map(|path| open(path, self.level)).collect(),
             })
             .collect();
         let began = Instant::now();
@@ -53,11 +74,14 @@ impl Files {
             let run = |conns: Vec<Connection>| {
                 move || {
                     let mut done = 0;
-                    while began.elapsed() < slice {
+                    loop {
                         work(&conns[done % conns.len()], done);
                         done += 1;
+                        // Not before: a thread that comes late on a busy machine has done something.
+                        if began.elapsed() >= slice {
+                            return done;
+                        }
                     }
-                    done
                 }
             };
             let threads: Vec<_> = sets.into_iter().map(|conns| scope.spawn(run(conns))).collect();
@@ -70,7 +94,7 @@ impl Files {
     pub fn opened(&self) -> Vec<(Duration, Connection)> {
         let open_and_read = |path: &PathBuf| {
             let began = Instant::now();
-            let conn = open(path);
+            let conn = open(path, self.level);
             read_point(&conn, 7);
             (began.elapsed(), conn)
         };
@@ -84,7 +108,7 @@ impl Files {
             let run = |thread: usize| {
                 move || {
                     let paths = self.paths.iter().skip(thread).step_by(cores()).cycle();
-                    paths.take_while(|_| began.elapsed() < slice).map(|path| read_point(&open(path), 7)).count()
+                    paths.take_while(|_| began.elapsed() < slice).map(|path| read_point(&open(path, self.level), 7)).count()
                 }
             };
             let threads: Vec<_> = (0..cores()).map(|thread| scope.spawn(run(thread))).collect();
@@ -113,7 +137,7 @@ pub fn insert(conn: &Connection, _number: usize) {
 
 /// Tenants' files made a second, each three copies of the templates, flushed, by one thread for each core.
 pub fn copies(folder: &Path, count: usize) -> f64 {
-    let template = Template::build(&Blueprint::load(None).expect("migrations")).expect("a template");
+    let template = template();
     let began = Instant::now();
     std::thread::scope(|scope| {
         for thread in 0..cores() {
@@ -135,19 +159,23 @@ pub fn copies(folder: &Path, count: usize) -> f64 {
     rate
 }
 
+fn template() -> Template {
+    Template::build(&Blueprint::load(None).expect("migrations")).expect("a template")
+}
+
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get())
 }
 
 /// As a tenant's file is opened.
-fn open(path: &Path) -> Connection {
+fn open(path: &Path, level: &str) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NOFOLLOW).expect("a file");
     conn.busy_timeout(Duration::from_secs(5)).expect("a timeout");
-    conn.execute_batch(
-        "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON;
-         PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=4194304;",
-    )
+    conn.execute_batch(&format!(
+        "PRAGMA synchronous={level}; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON;
+         PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=4194304;"
+    ))
     .expect("settings");
     conn
 }

@@ -3,8 +3,10 @@
 //! this process. Every row is measured in rounds that alternate between the sides, so that what the machine does
 //! meanwhile hits both; what counts is the median of the rounds' ratios. `benches/README.md` says how to read it.
 
+mod alone;
 mod client;
 mod dialect;
+mod engines;
 mod goals;
 mod local;
 mod redis;
@@ -67,6 +69,9 @@ pub struct Args {
     /// With --serve-tenantry: descriptors its databases may hold
     #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
     descriptors: u64,
+    /// With --serve-tenantry: without memory in front of the cache files
+    #[arg(long, hide = true)]
+    forgetful: bool,
     /// What cargo says to every bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -89,7 +94,7 @@ fn main() {
     }
     if let Some(data_dir) = &args.serve_tenantry {
         let level = if args.level == "normal" { Level::Normal } else { Level::Full };
-        return served::tenantry(data_dir, level, args.descriptors);
+        return served::tenantry(data_dir, level, args.descriptors, args.forgetful);
     }
     let names: Vec<_> = if args.scale { scale::names() } else { ROWS.iter().map(|row| row.name).collect() };
     let unknown: Vec<_> = args.only.iter().filter(|only| !names.contains(&only.as_str())).collect();

@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, Line, runtime};
+use crate::engines::{CACHE, CLAIM, JOB, JOBS, TEN, VALUE, acknowledge};
 use crate::results::Bound::None as Free;
 use crate::results::{Goal, Measured, Results, goal};
-use crate::rows::{CACHE, CLAIM, JOB, JOBS, Side, TEN, VALUE, acknowledge, both, of};
+use crate::rows::{Side, both, of};
 use crate::site::{Tenantry, path, target_dir};
 use crate::{Args, tell};
 
@@ -60,7 +61,7 @@ pub fn run(args: &Args) -> Results {
     let tenantry = |level| {
         let built = Tenantry::build(scratch.path().join(level), level, 1);
         let put = |request: &mut Vec<u8>| wire::put(request, &built.tenants[0].caller, CACHE, VALUE.as_bytes());
-        built.sample("text/plain", put);
+        built.sample(204, "text/plain", put);
         built
     };
     let redis = [Log::None, Log::EverySecond, Log::Always].map(|log| Redis::start(scratch.path(), log));
@@ -120,7 +121,7 @@ impl Pair {
         let requests = self.client.rate(tenantry.target(), async |line: &mut Line| {
             while line.runs() {
                 wire::post(&mut line.request, caller, CLAIM, TEN);
-                acknowledge(line, caller, None).await;
+                assert!(acknowledge(line, caller, None).await > 0, "the queue ran dry");
             }
         });
         // Eleven requests are ten jobs.

@@ -4,14 +4,14 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tenantry::cli::load::wire::{self, Caller};
+use tenantry::cli::load::wire;
 
 use crate::client::{Line, runtime};
 use crate::dialect;
+use crate::engines;
 use crate::local::{self, ROWS as TABLE_ROWS, cores};
 use crate::results::Measured;
-use crate::served::{Answers, Canned};
+use crate::served::Answers;
 use crate::site::{Site, Tenantry};
 
 pub struct RowDef {
@@ -27,76 +27,51 @@ pub const ROWS: &[RowDef] = &[
     RowDef { name: "rest-page", measure: dialect::page },
     RowDef { name: "rest-embed", measure: dialect::embed },
     RowDef { name: "rest-insert", measure: dialect::insert },
-    RowDef { name: "cache-get", measure: cache_get },
     RowDef { name: "insert-one", measure: insert_one },
     RowDef { name: "insert-many", measure: insert_many },
     RowDef { name: "insert-many-normal", measure: insert_many_normal },
-    RowDef { name: "enqueue", measure: enqueue },
-    RowDef { name: "claim-ack", measure: claim_ack },
+    RowDef { name: "cache-get", measure: engines::cache_get },
+    RowDef { name: "cache-get-file", measure: engines::cache_get_file },
+    RowDef { name: "cache-miss", measure: engines::cache_miss },
+    RowDef { name: "cache-set", measure: engines::cache_set },
+    RowDef { name: "cache-increment", measure: engines::cache_increment },
+    RowDef { name: "enqueue", measure: engines::enqueue },
+    RowDef { name: "enqueue-many", measure: engines::enqueue_many },
+    RowDef { name: "claim-ack", measure: engines::claim_ack },
+    RowDef { name: "claim-ack-many", measure: engines::claim_ack_many },
+    RowDef { name: "mixed-many", measure: engines::mixed_many },
     RowDef { name: "cold", measure: cold },
     RowDef { name: "provision", measure: provision },
 ];
 
 pub const SQL: &str = "/v1/sql";
-pub const CACHE: &str = "/v1/cache/limits";
-pub const JOBS: &str = "/v1/queues/limits/jobs";
-pub const CLAIM: &str = "/v1/queues/limits/claim";
-
-pub const TEN: &[u8] = br#"{"max":10,"lease_s":600}"#;
 pub const INSERT: &[u8] = br#"{"statements":[{"sql":"INSERT INTO w (v) VALUES (?1)","params":["the quick brown fox"]}]}"#;
-pub const JOB: &[u8] = br#"{"payload":{"to":"somebody@example.com","template":"welcome"}}"#;
-
-/// What the cache holds: 528 bytes.
-pub const VALUE: &str = concat!(
-    "the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy ",
-    "dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the la",
-    "zy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the",
-    " lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over ",
-    "the lazy dog "
-);
 
 /// Tenants made in one round of `provision`.
 const PROVISIONED: usize = 100;
 
 /// What Tenantry answers to one request of each kind, for the bare server, by path.
 pub fn canned(tenantry: &Tenantry) -> Answers {
-    const JSON: &str = "application/json";
     let caller = &tenantry.tenants[0].caller;
-    let post = |path: &str, body: &[u8]| tenantry.sample(JSON, |request| wire::post(request, caller, path, body));
-    tenantry.sample(JSON, |request| wire::put(request, caller, CACHE, VALUE.as_bytes()));
-    let enqueued: Vec<Canned> = (0..10).map(|_| post(JOBS, JOB)).collect();
-    let claimed = post(CLAIM, TEN);
-    let jobs: Value = serde_json::from_str(&claimed.body).expect("JSON");
-    let (ack, lease) = ack_of(&jobs["jobs"][0]);
-    [
-        ("read", post(SQL, &read_body(7))),
-        ("page", post(SQL, &page_body(7))),
-        ("cached", tenantry.sample("text/plain", |request| wire::get(request, caller, CACHE))),
-        ("insert", post(SQL, INSERT)),
-        ("enqueue", enqueued[0].clone()),
-        ("claim", claimed),
-        ("ack", post(&ack, &lease)),
-    ]
-    .map(|(name, canned)| (name.to_owned(), canned))
-    .into_iter()
-    .chain(dialect::canned(tenantry))
-    .collect()
+    let post = |body: &[u8]| tenantry.sample(200, "application/json", |request| wire::post(request, caller, SQL, body));
+    [("read", post(&read_body(7))), ("page", post(&page_body(7))), ("insert", post(INSERT))]
+        .map(|(name, canned)| (name.to_owned(), canned))
+        .into_iter()
+        .chain(dialect::canned(tenantry))
+        .chain(engines::canned(tenantry))
+        .collect()
 }
 
-/// One kind of request, sent over and over.
+/// One kind of request by SQL, sent over and over.
 struct Call {
-    path: &'static str,
     /// The path on the bare server that answers the same.
     bare: &'static str,
-    status: u16,
     /// How many tenants it goes to in turn.
     tenants: usize,
     body: Body,
 }
 
 enum Body {
-    /// It is a `GET`.
-    None,
     Same(&'static [u8]),
     /// In turn.
     Each(Vec<Vec<u8>>),
@@ -104,21 +79,17 @@ enum Body {
 
 impl Call {
     fn insert(tenants: usize) -> Call {
-        Call { path: SQL, bare: "/insert", status: 200, tenants, body: Body::Same(INSERT) }
-    }
-
-    fn enqueue() -> Call {
-        Call { path: JOBS, bare: "/enqueue", status: 201, tenants: 1, body: Body::Same(JOB) }
+        Call { bare: "/insert", tenants, body: Body::Same(INSERT) }
     }
 
     fn read(tenants: usize) -> Call {
-        Call { path: SQL, bare: "/read", status: 200, tenants, body: Body::Each((0..TABLE_ROWS).map(read_body).collect()) }
+        Call { bare: "/read", tenants, body: Body::Each((0..TABLE_ROWS).map(read_body).collect()) }
     }
 
     /// Requests a second that one side answers.
     fn rate(&self, site: &Site, tenantry: &Tenantry, side: Side) -> f64 {
         let (target, path) = match side {
-            Side::Tenantry => (tenantry.target(), self.path),
+            Side::Tenantry => (tenantry.target(), SQL),
             Side::Limit => (&site.bare.target, self.bare),
         };
         site.client.rate(target, async |line: &mut Line| {
@@ -127,11 +98,10 @@ impl Call {
             while line.runs() {
                 let caller = &tenantry.tenants[number % self.tenants].caller;
                 match &self.body {
-                    Body::None => wire::get(&mut line.request, caller, path),
                     Body::Same(body) => wire::post(&mut line.request, caller, path, body),
                     Body::Each(bodies) => wire::post(&mut line.request, caller, path, &bodies[number % bodies.len()]),
                 }
-                line.ask(self.status, |_| ()).await;
+                line.ask(200, |_| ()).await;
                 number += 1;
             }
         })
@@ -176,15 +146,10 @@ fn read_many(site: &mut Site, round: usize) -> Vec<Measured> {
 
 fn page(site: &mut Site, round: usize) -> Vec<Measured> {
     let bodies = (0..TABLE_ROWS - 20).map(page_body).collect();
-    let call = Call { path: SQL, bare: "/page", status: 200, tenants: 1, body: Body::Each(bodies) };
+    let call = Call { bare: "/page", tenants: 1, body: Body::Each(bodies) };
     let [ours, bare] = call.against_bare(site, &site.tenantry, round);
     let alone = site.files.rate(site.client.slice, true, cores(), local::read_page);
     vec![of("page", [ours, bare]), of("page / rusqlite", [ours, alone])]
-}
-
-fn cache_get(site: &mut Site, round: usize) -> Vec<Measured> {
-    let call = Call { path: CACHE, bare: "/cached", status: 200, tenants: 1, body: Body::None };
-    vec![of("cache-get", call.against_bare(site, &site.tenantry, round))]
 }
 
 fn insert_one(site: &mut Site, round: usize) -> Vec<Measured> {
@@ -207,42 +172,6 @@ fn insert_many_normal(site: &mut Site, round: usize) -> Vec<Measured> {
     let normal = site.normal.as_ref().expect("it runs where this row is wanted");
     touch_all(normal);
     vec![of("insert-many-normal", Call::insert(normal.tenants.len()).against_bare(site, normal, round))]
-}
-
-fn enqueue(site: &mut Site, round: usize) -> Vec<Measured> {
-    vec![of("enqueue", Call::enqueue().against_bare(site, &site.tenantry, round))]
-}
-
-/// Batches of ten: a claim, and an acknowledgement of each job.
-fn claim_ack(site: &mut Site, round: usize) -> Vec<Measured> {
-    // Acknowledging a job costs about what adding it does, so two slices of adding are enough for one of this.
-    for _ in 0..2 {
-        Call::enqueue().rate(site, &site.tenantry, Side::Tenantry);
-    }
-    let caller = &site.tenantry.tenants[0].caller;
-    let rate = |side: Side| {
-        let on_bare = side == Side::Limit;
-        let (target, claim) = if on_bare { (&site.bare.target, "/claim") } else { (site.tenantry.target(), CLAIM) };
-        site.client.rate(target, async |line: &mut Line| {
-            while line.runs() {
-                wire::post(&mut line.request, caller, claim, TEN);
-                acknowledge(line, caller, on_bare.then_some("/ack")).await;
-            }
-        })
-    };
-    vec![of("claim-ack", both(round, rate))]
-}
-
-/// Sends the claim that is in the request, and acknowledges its jobs one by one, each at its own path unless one is given.
-pub async fn acknowledge(line: &mut Line, caller: &Caller, path: Option<&str>) {
-    let jobs: Value = line.ask(200, |body| serde_json::from_slice(body).expect("JSON")).await;
-    let jobs = jobs["jobs"].as_array().expect("jobs");
-    assert!(!jobs.is_empty(), "the queue ran dry");
-    for job in jobs {
-        let (own, body) = ack_of(job);
-        wire::post(&mut line.request, caller, path.unwrap_or(&own), &body);
-        line.ask(200, |_| ()).await;
-    }
 }
 
 /// The first request to each tenant after a start, one after the other, against opening its file and the same statement.
@@ -314,11 +243,4 @@ pub fn read_body(number: usize) -> Vec<u8> {
 
 pub fn page_body(after: usize) -> Vec<u8> {
     format!(r#"{{"statements":[{{"sql":"SELECT id, v FROM t WHERE id > ?1 ORDER BY id LIMIT 20","params":[{after}]}}]}}"#).into_bytes()
-}
-
-/// Path and body that acknowledge a claimed job.
-fn ack_of(job: &Value) -> (String, Vec<u8>) {
-    let text = |name: &str| job[name].as_str().expect("a member of a job");
-    let body = format!(r#"{{"lease_token":"{}"}}"#, text("lease_token"));
-    (format!("/v1/jobs/{}/ack", text("id")), body.into_bytes())
 }

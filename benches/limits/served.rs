@@ -89,12 +89,15 @@ async fn answer(name: web::Path<String>, _body: Bytes, answers: Data<HashMap<Str
 }
 
 /// Tenantry, as it is deployed; only its plan lets one tenant have every connection.
-pub fn tenantry(data_dir: &Path, level: Level, descriptors: u64) {
+pub fn tenantry(data_dir: &Path, level: Level, descriptors: u64, forgetful: bool) {
     let mut config = Config { data_dir: data_dir.to_owned(), listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
     "warn".clone_into(&mut config.telemetry.log);
     config.durability.database = level;
     config.durability.queue = level;
     config.sqlite.descriptors = descriptors;
+    if forgetful {
+        config.cache.memory_bytes = 0;
+    }
     config.plans.insert("default".to_owned(), Plan { concurrent_statements: 0, ..Plan::default() });
     let running = tenantry::server::start(config, Some(KEY.to_owned())).expect("a server");
     say(&format!("listening on http://{}", running.addr));

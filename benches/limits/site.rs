@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tenantry::cli::load::host::Usage;
 use tenantry::cli::load::wire::{self, Caller, Target};
+use tenantry::tenant::Role;
 
 use crate::client::{Client, ask};
 use crate::local::{Files, SCHEMA};
-use crate::rows;
 use crate::served::{Answers, Canned, KEY, Served};
 use crate::{Args, tell};
+use crate::{alone, rows};
 
 /// Tenants made by one call while the site is built.
 const BATCH: usize = 50;
@@ -23,8 +24,12 @@ pub struct Site {
     /// The same with files that commit at NORMAL.
     pub normal: Option<Tenantry>,
     pub bare: Served,
-    /// Files like the tenants' databases.
+    /// One tenant's without memory in front of its cache file.
+    pub forgetful: Option<Tenantry>,
+    /// Files like the tenants' databases, caches and queues.
     pub files: Files,
+    pub caches: Files,
+    pub queues: Files,
     pub scratch: TempDir,
 }
 
@@ -35,6 +40,7 @@ pub struct Tenantry {
     level: &'static str,
     /// Descriptors its databases may hold; 0 for what the process may have.
     descriptors: u64,
+    forgetful: bool,
     pub tenants: Vec<Member>,
 }
 
@@ -46,21 +52,35 @@ impl Site {
     pub fn build(args: &Args) -> Site {
         let scratch = tempfile::Builder::new().prefix("limits-").tempdir_in(target_dir()).expect("a folder");
         tell(&format!("provisioning {} tenants", args.tenants.unwrap_or(200)));
-        let tenantry = Tenantry::build(scratch.path().join("full"), "full", args.tenants.unwrap_or(200));
-        let normal =
-            args.wants("insert-many-normal").then(|| Tenantry::build(scratch.path().join("normal"), "normal", args.tenants.unwrap_or(200)));
+        let tenants = args.tenants.unwrap_or(200);
+        let tenantry = Tenantry::build(scratch.path().join("full"), "full", tenants);
+        let normal = args.wants("insert-many-normal").then(|| Tenantry::build(scratch.path().join("normal"), "normal", tenants));
+        let forgetful = args.wants("cache-get-file").then(|| Tenantry::forgetful(scratch.path().join("forgetful")));
         let answers: Answers = rows::canned(&tenantry);
         let file = scratch.path().join("answers.json");
         std::fs::write(&file, serde_json::to_vec(&answers).expect("JSON")).expect("a file");
         let bare = Served::start(&["--serve-bare", path(&file)]);
-        let files = Files::make(&scratch.path().join("local"), args.tenants.unwrap_or(200));
-        Site { client: Client { connections: args.connections, slice: args.slice() }, tenantry, normal, bare, files, scratch }
+        let local = |role: &str| scratch.path().join("local").join(role);
+        let files = Files::make(&local("database"), tenants);
+        let caches = Files::of(&local("cache"), Role::Cache, "OFF", 1, alone::make_cache);
+        let queues = Files::of(&local("queue"), Role::Queue, "FULL", tenants, alone::make_queue);
+        let client = Client { connections: args.connections, slice: args.slice() };
+        Site { client, tenantry, normal, forgetful, bare, files, caches, queues, scratch }
     }
 }
 
 impl Tenantry {
     pub fn build(dir: PathBuf, level: &'static str, tenants: usize) -> Tenantry {
-        let mut tenantry = Tenantry::empty(dir, level);
+        Tenantry::empty(dir, level).with(tenants)
+    }
+
+    /// One with one tenant and no memory in front of its cache file.
+    fn forgetful(dir: PathBuf) -> Tenantry {
+        Tenantry { forgetful: true, ..Tenantry::stopped(dir, "full") }.started().with(1)
+    }
+
+    fn with(self, tenants: usize) -> Tenantry {
+        let mut tenantry = self;
         for from in (0..tenants).step_by(BATCH) {
             let slugs: Vec<String> = (from..tenants.min(from + BATCH)).map(|at| format!("bench-{at}")).collect();
             for token in tenantry.provision(&slugs) {
@@ -76,14 +96,22 @@ impl Tenantry {
 
     /// One without tenants.
     pub fn empty(dir: PathBuf, level: &'static str) -> Tenantry {
-        let mut tenantry = Tenantry { served: None, dir, level, descriptors: 0, tenants: Vec::new() };
-        tenantry.start();
-        tenantry
+        Tenantry::stopped(dir, level).started()
+    }
+
+    fn stopped(dir: PathBuf, level: &'static str) -> Tenantry {
+        Tenantry { served: None, dir, level, descriptors: 0, forgetful: false, tenants: Vec::new() }
+    }
+
+    fn started(mut self) -> Tenantry {
+        self.start();
+        self
     }
 
     pub fn start(&mut self) {
         let descriptors = self.descriptors.to_string();
-        let args = ["--serve-tenantry", path(&self.dir), "--level", self.level, "--descriptors", &descriptors];
+        let mut args = vec!["--serve-tenantry", path(&self.dir), "--level", self.level, "--descriptors", &descriptors];
+        args.extend(self.forgetful.then_some("--forgetful"));
         self.served = Some(Served::start(&args));
     }
 
@@ -122,9 +150,9 @@ impl Tenantry {
     }
 
     /// What it answers to the request, for the bare server to answer the same.
-    pub fn sample(&self, content_type: &str, build: impl FnOnce(&mut Vec<u8>)) -> Canned {
-        let (status, body) = ask(self.target(), build);
-        assert!(status < 300, "{status} {}", String::from_utf8_lossy(&body));
+    pub fn sample(&self, status: u16, content_type: &str, build: impl FnOnce(&mut Vec<u8>)) -> Canned {
+        let (answered, body) = ask(self.target(), build);
+        assert_eq!(answered, status, "{}", String::from_utf8_lossy(&body));
         Canned { status, content_type: content_type.to_owned(), body: String::from_utf8(body).expect("text") }
     }
 }

@@ -1,6 +1,6 @@
 //! The [`Verifier`] answers one question: what does this token say, if it is valid now? A verified token is
 //! remembered under its SHA-256 (so no token is kept in memory), and each later use checks again what can have
-//! changed: its time, its revocation, and whether its key still stands.
+//! changed: its time, its revocation, and whether its key still stands. Who keeps a [`Verified`] asks the same of it.
 //!
 //! Every refusal is the same error, [`invalid_token`](super::invalid_token): whoever probes learns nothing. The
 //! reason is in the log, at level debug.
@@ -26,20 +26,26 @@ use crate::error::{Error, Result};
 /// Issuers in the configuration at most.
 const ISSUERS_MAX: usize = 100;
 
-type Fingerprint = [u8; 32];
+/// SHA-256 of a token.
+pub type Fingerprint = [u8; 32];
+
+/// By which a token is remembered; no token is kept in memory.
+pub fn fingerprint(token: &str) -> Fingerprint {
+    Fingerprint::from(Sha256::digest(token))
+}
 
 pub struct Verifier {
     /// Our own first.
     issuers: Vec<Issuer>,
-    remembered: Cache<Fingerprint, Remembered>,
+    remembered: Cache<Fingerprint, Verified>,
     revoked: Revoked,
     leeway_s: i64,
 }
 
 /// A token that was verified, and on what grounds.
 #[derive(Clone)]
-struct Remembered {
-    claims: Arc<Claims>,
+pub struct Verified {
+    pub claims: Arc<Claims>,
     /// Which of the verifier's issuers.
     issuer: usize,
     /// The issuer's epoch before its key was looked up.
@@ -69,7 +75,7 @@ impl Verifier {
         let remembered = Cache::builder()
             .max_capacity(config.remembered_tokens)
             // A token counts as one, and a large one for each KiB of it, so the bound is also one on memory.
-            .weigher(|_, token: &Remembered| 1 + u32::try_from(token.claims.payload.len() / 1024).unwrap_or(u32::MAX - 1))
+            .weigher(|_, token: &Verified| 1 + u32::try_from(token.claims.payload.len() / 1024).unwrap_or(u32::MAX - 1))
             .expire_after(UntilItEnds)
             .support_invalidation_closures()
             .build();
@@ -80,41 +86,53 @@ impl Verifier {
     /// What the token says. For a remembered token and for one of ours this does not wait; for one whose key is
     /// not known yet it may wait for the provider's server, at most a few seconds.
     pub async fn verify(&self, token: &str) -> Result<Arc<Claims>> {
-        self.verify_at(token, clock::now_s()).await.map_err(|Refused(why)| {
+        self.verified(token, &fingerprint(token)).await.map(|verified| verified.claims)
+    }
+
+    /// The same, with what [`Verifier::still_holds`] wants to know later.
+    pub async fn verified(&self, token: &str, fingerprint: &Fingerprint) -> Result<Verified> {
+        self.verified_at(token, fingerprint, clock::now_s()).await.map_err(|Refused(why)| {
             tracing::debug!(why, "a token was refused");
             super::invalid_token()
         })
     }
 
-    async fn verify_at(&self, token: &str, now: i64) -> Result<Arc<Claims>, Refused> {
+    /// Whether a token that was verified is valid now.
+    pub fn still_holds(&self, verified: &Verified) -> bool {
+        self.stands(verified, clock::now_s()) && !self.is_revoked(verified)
+    }
+
+    async fn verified_at(&self, token: &str, fingerprint: &Fingerprint, now: i64) -> Result<Verified, Refused> {
         if token.len() > TOKEN_MAX {
             return Err(Refused("it is too long"));
         }
-        let fingerprint = Fingerprint::from(Sha256::digest(token));
-        let verified = match self.recall(&fingerprint, now) {
+        let verified = match self.remembered.get(fingerprint).filter(|verified| self.stands(verified, now)) {
             Some(remembered) => remembered,
             None => {
                 let verified = self.verify_anew(token, now).await?;
-                self.remembered.insert(fingerprint, verified.clone());
+                self.remembered.insert(*fingerprint, verified.clone());
                 verified
             }
         };
-        if verified.claims.jti.is_some_and(|jti| self.revoked.has(jti)) {
-            self.remembered.invalidate(&fingerprint);
+        if self.is_revoked(&verified) {
+            self.remembered.invalidate(fingerprint);
             return Err(Refused("it was revoked"));
         }
-        Ok(verified.claims)
+        Ok(verified)
     }
 
-    /// What was remembered of it, if that still holds.
-    fn recall(&self, fingerprint: &Fingerprint, now: i64) -> Option<Remembered> {
-        let remembered = self.remembered.get(fingerprint)?;
-        let issuer = &self.issuers[remembered.issuer];
+    /// Whether its time is not over and its key has not gone.
+    fn stands(&self, verified: &Verified, now: i64) -> bool {
+        let issuer = &self.issuers[verified.issuer];
         issuer.keep_fresh();
-        (now < remembered.until && issuer.live().epoch() == remembered.epoch).then_some(remembered)
+        now < verified.until && issuer.live().epoch() == verified.epoch
     }
 
-    async fn verify_anew(&self, token: &str, now: i64) -> Result<Remembered, Refused> {
+    fn is_revoked(&self, verified: &Verified) -> bool {
+        verified.claims.jti.is_some_and(|jti| self.revoked.has(jti))
+    }
+
+    async fn verify_anew(&self, token: &str, now: i64) -> Result<Verified, Refused> {
         let token = Unverified::parse(token)?;
         let named = token.issuer().ok_or(Refused("iss is missing"))?;
         let which = self.issuers.iter().position(|issuer| issuer.rules.issuer == named).ok_or(Refused("iss is nobody we know"))?;
@@ -138,7 +156,7 @@ impl Verifier {
         }
         let claims = issuer.rules.read(&token.members, &token.payload, now)?;
         let until = issuer.rules.end_of(claims.exp).min(key.until.unwrap_or(i64::MAX));
-        Ok(Remembered { claims: Arc::new(claims), issuer: which, epoch, until })
+        Ok(Verified { claims: Arc::new(claims), issuer: which, epoch, until })
     }
 
     /// Refuses this token from now on. `exp` is the token's own (seconds since the epoch): past it, the entry is
@@ -173,8 +191,8 @@ const REMEMBERED_MAX: Duration = Duration::from_secs(86_400);
 /// Frees a token's memory when it is refused anyway. Not what refuses it: that is checked on each use.
 struct UntilItEnds;
 
-impl Expiry<Fingerprint, Remembered> for UntilItEnds {
-    fn expire_after_create(&self, _: &Fingerprint, token: &Remembered, _: Instant) -> Option<Duration> {
+impl Expiry<Fingerprint, Verified> for UntilItEnds {
+    fn expire_after_create(&self, _: &Fingerprint, token: &Verified, _: Instant) -> Option<Duration> {
         let left = Duration::from_secs(u64::try_from(token.until.saturating_sub(clock::now_s())).unwrap_or(0));
         Some(left.min(REMEMBERED_MAX))
     }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::Row;
 
+use super::Key;
 use super::etag::Etag;
 use super::memory::Held;
+use super::packing::{Packer, Place, Unpacked};
 use super::remember::Source;
 use super::terms::{Freshness, Life};
 use crate::clock::Millis;
@@ -23,6 +25,14 @@ pub struct Entry {
     pub life: Life,
     /// Of a remembered answer.
     pub source: Option<Arc<Source>>,
+}
+
+/// What a row came to.
+pub(super) enum Read {
+    Entry(Entry),
+    Nothing,
+    /// It takes too long for a brief read.
+    Later,
 }
 
 /// Where an entry was found.
@@ -62,16 +72,27 @@ impl Deref for Found {
 /// The columns of [`Entry::read`], of `entries e`.
 macro_rules! entry_columns {
     () => {
-        "e.version, e.created_at, e.expires_at, e.ends_at, e.sliding_ms, e.swr_ms, e.sie_ms, e.content_type, e.source, e.value"
+        "e.version, e.created_at, e.expires_at, e.ends_at, e.sliding_ms, e.swr_ms, e.sie_ms, e.content_type, e.source, e.size, \
+         e.encoding, e.value"
     };
 }
 pub(super) use entry_columns;
 
 impl Entry {
-    /// From [`entry_columns`], from the column `first` on.
-    pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Entry> {
-        Ok(Entry {
-            etag: Etag { version: row.get(first)?, created_at: row.get(first + 1)? },
+    /// From [`entry_columns`], from the column `first` on; its value as [`Packer::unpack`] has it.
+    pub(super) fn read(row: &Row<'_>, first: usize, packer: &Packer, key: &Key, brief: bool) -> rusqlite::Result<Read> {
+        let etag = Etag { version: row.get(first)?, created_at: row.get(first + 1)? };
+        let place = Place { key: key.as_bytes(), etag, size: row.get(first + 9)? };
+        let value = match row.get_ref(first + 11)?.as_blob_or_null()? {
+            None => None,
+            Some(packed) => match packer.unpack(row.get(first + 10)?, packed, &place, brief) {
+                Unpacked::Value(value) => Some(Bytes::from(value)),
+                Unpacked::Later => return Ok(Read::Later),
+                Unpacked::Wrong => return Ok(Read::Nothing),
+            },
+        };
+        Ok(Read::Entry(Entry {
+            etag,
             life: Life {
                 expires_at: row.get(first + 2)?,
                 ends_at: row.get(first + 3)?,
@@ -81,8 +102,8 @@ impl Entry {
             },
             content_type: row.get(first + 7)?,
             source: row.get_ref(first + 8)?.as_blob_or_null()?.and_then(Source::from_bytes).map(Arc::new),
-            value: row.get::<_, Option<Vec<u8>>>(first + 9)?.map(Bytes::from),
-        })
+            value,
+        }))
     }
 
     /// Bytes of the value.

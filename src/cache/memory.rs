@@ -7,13 +7,11 @@
 //!   epoch before and after its commit, also when nobody waits for it any more.
 //! - What throws away many keys moves the [`Shelf`]'s generation in the same way. An entry of an earlier generation is
 //!   looked up in its file again, which knows whether it was among them.
-//!
-//! [`Database::serial`]: crate::sqlite::Database::serial
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use moka::Equivalent;
@@ -22,8 +20,10 @@ use moka::sync::Cache;
 use super::boot::Boot;
 use super::evict::{Evictor, Made};
 use super::fill::Fills;
+use super::packing::{Packer, Packing};
 use super::{Entry, Key};
 use crate::clock::Millis;
+use crate::sqlite::Database;
 
 /// Values larger than this are read from the file, where they are in the page cache: in bytes.
 const VALUE_MAX: usize = 64 << 10;
@@ -46,12 +46,16 @@ const SHELVES: usize = 256;
 pub struct Memory {
     entries: Cache<Place, Arc<Held>>,
     shelves: RwLock<Shelves>,
+    tally: Arc<Tally>,
     /// A read puts in what it found under its key's lock.
     epochs: [Mutex<u64>; EPOCHS],
     hasher: RandomState,
     share: u64,
     fills: Arc<Fills>,
     boot: Boot,
+    packing: Packing,
+    /// For every file, where none has a key of its own.
+    plain: Arc<Packer>,
 }
 
 /// What the process knows of one opening of a cache file. Kept while somebody uses it or it has entries in memory.
@@ -62,12 +66,22 @@ pub(super) struct Shelf {
     generation: AtomicU64,
     /// What the file holds was written in this run of the machine.
     trusted: AtomicBool,
+    tally: Tally,
+    of_all: Arc<Tally>,
+    evictor: Evictor,
+    /// Where it has a key of its own.
+    packer: OnceLock<Arc<Packer>>,
+}
+
+/// What was done, counted.
+#[derive(Default)]
+struct Tally {
     memory_hits: AtomicU64,
     file_hits: AtomicU64,
     misses: AtomicU64,
+    puts: AtomicU64,
     evicted: AtomicU64,
     spared: AtomicU64,
-    evictor: Evictor,
 }
 
 struct Shelves {
@@ -120,23 +134,30 @@ pub(super) struct Forgetting {
 /// The same for all keys of a file.
 pub(super) struct Doubting(Arc<Shelf>);
 
-/// What the tier did for one file, since this process opened it.
+/// What the tiers did for one file since this process opened it, or for all since it was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Counts {
     pub memory_hits: u64,
     pub file_hits: u64,
     pub misses: u64,
+    /// Entries set.
+    pub puts: u64,
     /// Entries that had to make room.
     pub evicted: u64,
     /// Times that an entry would have had to, but was read lately.
     pub spared: u64,
-    /// Bytes of its entries in memory.
+    /// Bytes of their entries in memory.
     pub memory_bytes: u64,
 }
 
 impl Memory {
-    /// At most `bytes` for all; 0 for none.
+    /// At most `bytes` for all; 0 for none. Values stand in the files as they are.
     pub fn new(bytes: u64) -> Arc<Memory> {
+        Memory::over(bytes, Packing::default())
+    }
+
+    /// The same over files in which values are packed.
+    pub fn over(bytes: u64, packing: Packing) -> Arc<Memory> {
         let entries = Cache::builder()
             .max_capacity(bytes)
             .weigher(|place: &Place, held: &Arc<Held>| u32::try_from(bytes_of(&place.key, &held.entry)).unwrap_or(u32::MAX))
@@ -147,12 +168,15 @@ impl Memory {
             .build();
         Arc::new(Memory {
             entries,
+            tally: Arc::default(),
             shelves: RwLock::new(Shelves { of: HashMap::new(), prune_at: SHELVES }),
             epochs: std::array::from_fn(|_| Mutex::new(0)),
             hasher: RandomState::new(),
             share: bytes / SHARE,
             fills: Arc::default(),
             boot: Boot::current(),
+            plain: Arc::new(packing.packer(None)),
+            packing,
         })
     }
 
@@ -161,7 +185,7 @@ impl Memory {
         let held = self.entries.get(&At { file, key })?;
         let valid = held.generation == held.shelf.generation.load(SeqCst) && held.entry.life.gone_at().is_none_or(|at| at > now);
         valid.then(|| {
-            held.shelf.memory_hits.fetch_add(1, Relaxed);
+            held.shelf.count(|tally| &tally.memory_hits, 1);
             held.shelf.evictor.uses().note(key);
             held
         })
@@ -176,7 +200,7 @@ impl Memory {
     /// Puts in what a read found, if its key was not written since it began.
     pub(super) fn fill(&self, file: u64, key: Key, entry: Entry, reading: Reading) -> Arc<Held> {
         let Reading { shelf, generation, epoch } = reading;
-        shelf.file_hits.fetch_add(1, Relaxed);
+        shelf.count(|tally| &tally.file_hits, 1);
         shelf.evictor.uses().note(&key);
         let bytes = bytes_of(&key, &entry);
         let held = Arc::new(Held { entry, shelf, generation });
@@ -221,7 +245,12 @@ impl Memory {
             shelves.of.retain(|_, shelf| Arc::strong_count(shelf) > 1);
             shelves.prune_at = SHELVES.max(shelves.of.len() * 2);
         }
-        shelves.of.entry(file).or_default().clone()
+        shelves.of.entry(file).or_insert_with(|| Arc::new(Shelf { of_all: self.tally.clone(), ..Shelf::default() })).clone()
+    }
+
+    /// Of all files, since the start.
+    pub fn counts(&self) -> Counts {
+        self.tally.counts(self.entries.weighted_size())
     }
 
     /// Who is filling what.
@@ -238,9 +267,21 @@ impl Memory {
         self.fills.close();
     }
 
+    /// How values stand in a file.
+    pub(super) fn packer(&self, file: &Database) -> Arc<Packer> {
+        if !self.packing.seals() {
+            return self.plain.clone();
+        }
+        self.shelf(file.serial()).packer.get_or_init(|| Arc::new(self.packing.packer(file.owner()))).clone()
+    }
+
+    /// One of not very many numbers, always the same for a key.
+    pub(super) fn class(&self, file: u64, key: &Key) -> u64 {
+        self.hasher.hash_one(At { file, key }) % EPOCHS as u64
+    }
+
     fn lock(&self, file: u64, key: &Key) -> MutexGuard<'_, u64> {
-        let class = self.hasher.hash_one(At { file, key }) as usize % EPOCHS;
-        self.epochs[class].lock().unwrap_or_else(PoisonError::into_inner)
+        self.epochs[self.class(file, key) as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -259,7 +300,7 @@ impl Shelf {
     }
 
     pub(super) fn missed(&self) {
-        self.misses.fetch_add(1, Relaxed);
+        self.count(|tally| &tally.misses, 1);
     }
 
     pub(super) fn evictor(&self) -> &Evictor {
@@ -267,18 +308,36 @@ impl Shelf {
     }
 
     pub(super) fn made_room(&self, made: Made) {
-        self.evicted.fetch_add(made.evicted.into(), Relaxed);
-        self.spared.fetch_add(made.spared.into(), Relaxed);
+        self.count(|tally| &tally.evicted, made.evicted.into());
+        self.count(|tally| &tally.spared, made.spared.into());
+    }
+
+    pub(super) fn put(&self, entries: usize) {
+        self.count(|tally| &tally.puts, entries as u64);
+    }
+
+    fn count(&self, what: impl Fn(&Tally) -> &AtomicU64, times: u64) {
+        if times > 0 {
+            what(&self.tally).fetch_add(times, Relaxed);
+            what(&self.of_all).fetch_add(times, Relaxed);
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
+        self.tally.counts(self.bytes.load(Relaxed))
+    }
+}
+
+impl Tally {
+    fn counts(&self, memory_bytes: u64) -> Counts {
         Counts {
             memory_hits: self.memory_hits.load(Relaxed),
             file_hits: self.file_hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
+            puts: self.puts.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
             spared: self.spared.load(Relaxed),
-            memory_bytes: self.bytes.load(Relaxed),
+            memory_bytes,
         }
     }
 }

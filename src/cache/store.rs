@@ -1,20 +1,21 @@
 //! What a write does to the file, inside its transaction: operations one after the other, and the room they need.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::entry::entry_columns;
+use super::entry::{Read, entry_columns};
 use super::evict::{Evictor, Made, Room};
 use super::fill::Ending;
 use super::invalidate::{Clock, dead, sweep_thrown};
+use super::packing::{Packer, Place};
 use super::remember::Source;
 use super::terms::{Freshness, Life};
 use super::{Conditions, Entry, Etag, Key, Tag, Terms, VALUE_BYTES};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Reader, WriteTx};
+use crate::sqlite::{Reader, WriteTx, give_back};
 
 /// Expired entries deleted by each write: more than one, so that sweeping gains on writing.
 pub(super) const SWEPT: u32 = 8;
@@ -48,6 +49,8 @@ pub struct Put {
     pub terms: Terms,
     pub conditions: Conditions,
     pub(super) chance: u32,
+    /// What the value was compressed to, once that was tried.
+    pub(super) squeezed: OnceLock<Option<Bytes>>,
     /// Of a remembered answer.
     pub(super) source: Option<Arc<Source>>,
     /// It was made under this fill, and is put only if nothing has overtaken that.
@@ -100,7 +103,17 @@ impl Put {
                 .hint("Keep large things in an object store and cache their address."));
         }
         let chance = terms.chance();
-        Ok(Put { key, value, content_type, terms, conditions: Conditions::default(), chance, source: None, fill: None })
+        Ok(Put {
+            key,
+            value,
+            content_type,
+            terms,
+            conditions: Conditions::default(),
+            chance,
+            squeezed: OnceLock::new(),
+            source: None,
+            fill: None,
+        })
     }
 
     pub fn only_if(self, conditions: Conditions) -> Put {
@@ -114,8 +127,8 @@ impl Put {
 }
 
 /// Does operations from the first on until all are done or a commit is needed before there is room for the next.
-pub(super) fn apply(tx: &WriteTx<'_>, evictor: &Evictor, ops: &[Op], now: Millis) -> Result<Step> {
-    let mut run = Run { tx, evictor, now, made: Made::default() };
+pub(super) fn apply(tx: &WriteTx<'_>, evictor: &Evictor, packer: &Packer, ops: &[Op], now: Millis) -> Result<Step> {
+    let mut run = Run { tx, evictor, packer, now, made: Made::default() };
     let mut done = Vec::with_capacity(ops.len());
     for op in ops {
         match run.run(op) {
@@ -132,6 +145,7 @@ pub(super) fn apply(tx: &WriteTx<'_>, evictor: &Evictor, ops: &[Op], now: Millis
 struct Run<'t> {
     tx: &'t WriteTx<'t>,
     evictor: &'t Evictor,
+    packer: &'t Packer,
     now: Millis,
     made: Made,
 }
@@ -139,6 +153,7 @@ struct Run<'t> {
 /// What an entry is written with, beside its life.
 struct Content<'c> {
     value: Option<&'c [u8]>,
+    squeezed: Option<&'c [u8]>,
     content_type: Option<&'c str>,
     tags: &'c [Tag],
     source: Option<&'c Source>,
@@ -163,7 +178,7 @@ impl Run<'_> {
     fn run(&mut self, op: &Op) -> Outcome<Done> {
         match op {
             Op::Get(key) => {
-                let found = find(self.tx, key, self.now)?;
+                let found = find(self.tx, self.packer, key, self.now)?;
                 let found = found.filter(|entry| matches!(entry.life.at(self.now), Freshness::Fresh | Freshness::Stale));
                 found.is_some().then(|| self.evictor.uses().note(key));
                 Ok(Some(Done::Found(found)))
@@ -184,6 +199,7 @@ impl Run<'_> {
         let life = put.terms.begin(self.now, put.chance);
         let content = Content {
             value: put.value.as_deref(),
+            squeezed: put.squeezed.get_or_init(|| self.packer.squeeze(put.value.as_deref()?)).as_deref(),
             content_type: put.content_type.as_deref(),
             tags: put.terms.tags(),
             source: put.source.as_deref(),
@@ -209,7 +225,13 @@ impl Run<'_> {
         let text = sum.to_string();
         let etag = match held {
             None => {
-                let content = Content { value: Some(text.as_bytes()), content_type: Some("text/plain"), tags: terms.tags(), source: None };
+                let content = Content {
+                    value: Some(text.as_bytes()),
+                    squeezed: None,
+                    content_type: Some("text/plain"),
+                    tags: terms.tags(),
+                    source: None,
+                };
                 self.store(key, content, terms.begin(self.now, 0))?
             }
             Some(_) => self.recount(key, text.as_bytes())?,
@@ -219,17 +241,19 @@ impl Run<'_> {
 
     /// Writes a whole entry in the place of what the key held.
     fn store(&mut self, key: &Key, content: Content<'_>, life: Life) -> Outcome<Etag> {
-        let Content { value, content_type, tags, source } = content;
+        let Content { value, squeezed, content_type, tags, source } = content;
         self.tx.execute(SWEEP, params![self.now, SWEPT])?;
-        let size = value.map_or(0, <[u8]>::len);
+        let takes = squeezed.or(value).map_or(0, |bytes| self.packer.packed_len(bytes.len()));
         // An overflow page spends four bytes on the address of the next.
-        let pages = (size as u64).div_ceil(self.tx.page_bounds().0 - 4);
+        let pages = (takes as u64).div_ceil(self.tx.page_bounds().0 - 4);
         if !self.has_room(pages + SPARE_PAGES)? {
             return Ok(None);
         }
         let clock = tick(self.tx)?;
         sweep_thrown(self.tx, &clock, SWEPT)?;
         let etag = Etag { version: clock.version, created_at: self.now };
+        let place = Place { key: key.as_bytes(), etag, size: value.map_or(0, <[u8]>::len) as i64 };
+        let packed = value.map(|value| self.packer.pack(value, squeezed, &place)).transpose()?;
         let Life { expires_at, ends_at, sliding_ms, swr_ms, sie_ms } = life;
         let tags = if tags.is_empty() { None } else { Some(serde_json::json!(tags).to_string()) };
         let written = params![
@@ -242,13 +266,15 @@ impl Run<'_> {
             sliding_ms,
             swr_ms,
             sie_ms,
-            size as i64,
+            place.size,
+            packed.as_ref().map_or(0, |packed| packed.encoding),
             content_type,
             tags,
             source.map(Source::to_bytes),
-            value
+            packed.as_ref().map(|packed| &*packed.bytes)
         ];
         self.tx.execute(PUT, written)?;
+        give_back(self.tx)?;
         Ok(Some(etag))
     }
 
@@ -258,12 +284,14 @@ impl Run<'_> {
             return Ok(None);
         }
         let etag = Etag { version: tick(self.tx)?.version, created_at: self.now };
-        self.tx.execute(RECOUNT, params![key.as_bytes(), etag.version, self.now, text.len() as i64, text])?;
+        let place = Place { key: key.as_bytes(), etag, size: text.len() as i64 };
+        let packed = self.packer.pack(text, None, &place)?;
+        self.tx.execute(RECOUNT, params![place.key, etag.version, self.now, place.size, packed.encoding, &*packed.bytes])?;
         Ok(Some(etag))
     }
 
     fn fresh(&self, key: &Key) -> Result<Option<Entry>> {
-        Ok(find(self.tx, key, self.now)?.filter(|entry| entry.life.at(self.now) == Freshness::Fresh))
+        Ok(find(self.tx, self.packer, key, self.now)?.filter(|entry| entry.life.at(self.now) == Freshness::Fresh))
     }
 
     /// Whether it can be written in this transaction; else, when there is something to evict, in a later one.
@@ -277,9 +305,15 @@ impl Run<'_> {
 }
 
 /// What `key` holds, if it is of use to anybody.
-pub(super) fn find(reader: &Reader<'_>, key: &Key, now: Millis) -> Result<Option<Entry>> {
-    let found = reader.row(FIND, params![key.as_bytes(), now], |row| Ok(if row.get(0)? { None } else { Some(Entry::read(row, 1)?) }))?;
-    Ok(found.flatten())
+pub(super) fn find(reader: &Reader<'_>, packer: &Packer, key: &Key, now: Millis) -> Result<Option<Entry>> {
+    let brief = reader.is_brief();
+    let read = |row: &rusqlite::Row<'_>| if row.get(0)? { Ok(Read::Nothing) } else { Entry::read(row, 1, packer, key, brief) };
+    match reader.row(FIND, params![key.as_bytes(), now], read)? {
+        Some(Read::Entry(entry)) => Ok(Some(entry)),
+        Some(Read::Nothing) | None => Ok(None),
+        // It is read again on a lane.
+        Some(Read::Later) => Err(Error::new(Code::Overloaded, "the value takes too long to unpack for a brief read")),
+    }
 }
 
 /// The clock, one further.
@@ -329,9 +363,10 @@ const TICK: &str = "UPDATE clock SET version = version + 1 WHERE one = 1";
 
 /// Replacing takes the old row away.
 const PUT: &str = "INSERT OR REPLACE INTO entries
-     (version, key, created_at, expires_at, gone_at, ends_at, sliding_ms, swr_ms, sie_ms, size, content_type, tags, source, value)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+     (version, key, created_at, expires_at, gone_at, ends_at, sliding_ms, swr_ms, sie_ms, size, encoding, content_type,
+      tags, source, value)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
-const RECOUNT: &str = "UPDATE entries SET version = ?2, created_at = ?3, size = ?4, value = ?5 WHERE key = ?1";
+const RECOUNT: &str = "UPDATE entries SET version = ?2, created_at = ?3, size = ?4, encoding = ?5, value = ?6 WHERE key = ?1";
 
 const SLIDE: &str = "UPDATE entries SET expires_at = ?3, gone_at = ?4 WHERE version = ?1 AND created_at = ?2 AND expires_at < ?3";

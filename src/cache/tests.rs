@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::evict::Evictor;
+use super::packing::Packer;
 use super::*;
 use crate::clock::Millis;
 use crate::config::{Executor, Level, Sqlite};
@@ -51,7 +52,7 @@ async fn expired_entries_are_swept_by_later_writes_a_few_at_a_time() {
     let count = async || number(&file, "SELECT count(*) FROM entries").await;
     let set = async |from: u32, count: u32, at: Millis| {
         let ops: Vec<_> = (from..from + count).map(|n| Op::Put(put(&n.to_string(), "v", lasting("10")))).collect();
-        file.write(Limits::default(), move |tx| store::apply(tx, &Evictor::default(), &ops, at)).await.unwrap();
+        file.write(Limits::default(), move |tx| store::apply(tx, &Evictor::default(), &Packer::default(), &ops, at)).await.unwrap();
     };
     set(0, 20, 0).await;
     set(100, 1, 9_999).await;
@@ -121,9 +122,11 @@ async fn a_sliding_entry_that_is_read_expires_later_in_the_file_too() {
     let sliding = Terms::new(Wanted { sliding: Some(Seconds::new("sliding", 100).unwrap()), ..Wanted::default() }).unwrap();
     cache.put(put("k", "v", Terms::default()), None).await.unwrap();
     let half_past = now_ms() - 50_000;
-    file.write(Limits::default(), move |tx| store::apply(tx, &Evictor::default(), &[Op::Put(put("k", "v", sliding.clone()))], half_past))
-        .await
-        .unwrap();
+    file.write(Limits::default(), move |tx| {
+        store::apply(tx, &Evictor::default(), &Packer::default(), &[Op::Put(put("k", "v", sliding.clone()))], half_past)
+    })
+    .await
+    .unwrap();
     let expires = async || number(&file, "SELECT expires_at FROM entries").await;
     let (before, gone) = (expires().await, number(&file, "SELECT gone_at FROM entries").await);
     assert_eq!((before, gone), (half_past + 100_000, half_past + 100_000));

@@ -55,8 +55,8 @@ pub struct Load {
     /// How many tenants; load-000001 and on are used again or provisioned
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = within(1, 1_000_000))]
     tenants: u64,
-    /// Operations and their weights: read, page, insert, update, cache-get, cache-set, enqueue, claim; `cache` and
-    /// `queue` stand for usual shares of theirs
+    /// Operations and their weights: read, page, insert, update, cache-get, cache-set, cache-miss, cache-increment,
+    /// enqueue, claim; `cache` and `queue` stand for usual shares of gets and sets, and of theirs
     #[arg(long, value_name = "OP=WEIGHT,…", default_value = "read=80,insert=10,cache=5,queue=5")]
     mix: Mix,
     /// How rows are read and written: sql (POST /v1/sql), hrana (POST /v3/pipeline), or rows (/rest/v1/…)

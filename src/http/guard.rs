@@ -2,8 +2,12 @@
 //! its claim names is looked up, and [`TenantCall::lease`] gives that tenant's triple, no other. [`Operator`] is the only way to the
 //! admin side. [`Caller`] is either, for queues and caches, of which the operator has some too: whose is used, is said by who calls.
 
+mod keeper;
+
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::dev::Payload;
@@ -15,23 +19,25 @@ use uuid::Uuid;
 use super::cors;
 use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_token};
 use crate::error::{Code, Error, Result};
-use crate::rest::Dialect;
 use crate::sql;
 use crate::system::{Mark, Systems};
-use crate::tenant::lease::{Files, lease_of};
-use crate::tenant::registry::{Moment, Registry, Tenant};
-use crate::tenant::{Lease, TenantId, Triples};
+use crate::tenant::lease::Files;
+use crate::tenant::{Lease, TenantId};
+pub use keeper::{Keeper, LetIn};
 
 /// A request of a tenant's, let in.
 pub struct TenantCall {
-    pub claims: Arc<Claims>,
-    pub tenant: Arc<Tenant>,
     pub request_id: Uuid,
-    /// When the tenant was looked up.
-    known: Moment,
-    registry: Arc<Registry>,
-    triples: Arc<Triples>,
-    dialect: Arc<Dialect>,
+    let_in: LetIn,
+    keeper: Rc<Keeper>,
+}
+
+impl Deref for TenantCall {
+    type Target = LetIn;
+
+    fn deref(&self) -> &LetIn {
+        &self.let_in
+    }
 }
 
 /// A request of an operator's.
@@ -65,10 +71,7 @@ type Letting<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
 /// Where a token is asked for a tenant: once for a request, again and again for a socket.
 #[derive(Clone)]
 pub struct Door {
-    verifier: Arc<Verifier>,
-    registry: Arc<Registry>,
-    triples: Arc<Triples>,
-    dialect: Arc<Dialect>,
+    keeper: Rc<Keeper>,
     request_id: Uuid,
     /// Of the page that asks, if one does.
     origin: Option<HeaderValue>,
@@ -76,24 +79,14 @@ pub struct Door {
 
 impl Door {
     pub fn of(request: &HttpRequest) -> Result<Door> {
-        Ok(Door {
-            verifier: part_arc(request)?,
-            registry: part_arc(request)?,
-            triples: part_arc(request)?,
-            dialect: part_arc(request)?,
-            request_id: request_id(request),
-            origin: request.headers().get(ORIGIN).cloned(),
-        })
+        let keeper = request.app_data::<Rc<Keeper>>().ok_or_else(|| Error::internal("a part is not wired", &"Keeper"))?;
+        Ok(Door { keeper: keeper.clone(), request_id: request_id(request), origin: request.headers().get(ORIGIN).cloned() })
     }
 
     pub async fn let_in(&self, token: &str) -> Result<TenantCall> {
-        let claims = self.verifier.verify(token).await?;
-        let id = TenantId::from(claims.tenant);
-        let known = self.registry.moment(id);
-        let tenant = self.registry.active(id).await?;
-        cors::admit(&tenant, self.origin.as_ref())?;
-        let (registry, triples, dialect) = (self.registry.clone(), self.triples.clone(), self.dialect.clone());
-        Ok(TenantCall { claims, tenant, request_id: self.request_id, known, registry, triples, dialect })
+        let let_in = self.keeper.let_in(token).await?;
+        cors::admit(&let_in.tenant, self.origin.as_ref())?;
+        Ok(TenantCall { request_id: self.request_id, let_in, keeper: self.keeper.clone() })
     }
 }
 
@@ -116,7 +109,7 @@ impl TenantCall {
     /// What SQL of the caller's own may do. It goes past the policies, so where there are any it is for those whom they
     /// do not hold back.
     pub fn sql_scopes(&self) -> Result<Scopes> {
-        if self.dialect.schemas.policies().is_empty() || self.claims.role == SERVICE {
+        if self.keeper.dialect.schemas.policies().is_empty() || self.claims.role == SERVICE {
             return Ok(self.claims.scopes);
         }
         Err(Error::forbidden(format!("the role {} may not send SQL: policies say which rows it sees", self.claims.role))
@@ -131,7 +124,7 @@ impl TenantCall {
     /// Keeps the tenant's files open until it is dropped. Taken once the body is there: suspending and deleting
     /// wait for leases, and should not wait for a client that dribbles.
     pub async fn lease(&self) -> Result<Lease> {
-        lease_of(&self.registry, &self.triples, &self.tenant, self.known).await
+        self.keeper.lease(&self.let_in).await
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::guard::{Operator, bearer};
 use crate::auth::{KeyRing, Verifier, missing_token};
+use crate::cache::Memory;
 use crate::config::Durability;
 use crate::error::{Code, Error, Result};
 use crate::queue::Waiters;
@@ -60,7 +61,7 @@ pub async fn jwks(ring: Data<KeyRing>) -> HttpResponse {
 pub async fn metrics(
     request: HttpRequest,
     key: Data<ScrapeKey>,
-    (engine, waiters): (Data<Engine>, Data<Waiters>),
+    (engine, waiters, memory): (Data<Engine>, Data<Waiters>, Data<Memory>),
     triples: Data<Triples>,
     registry: Data<Registry>,
     analytics: Data<Analytics>,
@@ -75,6 +76,7 @@ pub async fn metrics(
     requests.expose(&mut to);
     let state = triples.state();
     let (used, most) = engine.descriptor_use();
+    let cache = memory.counts();
     for (name, help, value) in [
         ("tenantry_triples_live", "Tenants whose files may be open.", state.live as u64),
         ("tenantry_leases", "Requests that hold a tenant's files open.", state.leases),
@@ -84,6 +86,7 @@ pub async fn metrics(
         ("tenantry_readers_active", "Readers in use.", state.readers_active),
         ("tenantry_writes_waiting", "Writes waiting for their file's writer.", state.writes_waiting),
         ("tenantry_claims_waiting", "Claims that wait for a job.", waiters.count() as u64),
+        ("tenantry_cache_memory_bytes", "Cache entries in memory.", cache.memory_bytes),
         ("tenantry_wal_bytes", "Write-ahead logs of the open files.", state.wal_bytes),
         ("tenantry_tenants_failed", "Tenants of which a file could not be opened.", state.failed.len() as u64),
         ("tenantry_descriptors_used", "Descriptors that databases hold.", used),
@@ -98,6 +101,12 @@ pub async fn metrics(
         ("tenantry_triple_evictions_total", "Triples let go for room or idleness.", state.evictions),
         ("tenantry_registry_hits_total", "Tenants found remembered.", hits),
         ("tenantry_registry_misses_total", "Tenants read from app.", misses),
+        ("tenantry_cache_memory_hits_total", "Cache entries found in memory.", cache.memory_hits),
+        ("tenantry_cache_file_hits_total", "Cache entries found in their file.", cache.file_hits),
+        ("tenantry_cache_misses_total", "Cache entries that were not found.", cache.misses),
+        ("tenantry_cache_puts_total", "Cache entries set.", cache.puts),
+        ("tenantry_cache_evictions_total", "Cache entries that had to make room.", cache.evicted),
+        ("tenantry_cache_spared_total", "Cache entries that would have had to, but were read lately.", cache.spared),
         ("tenantry_log_entries_dropped_total", "Entries of performance_logs and error_logs lost to their bound.", analytics.dropped()),
     ] {
         to.one(name, "counter", help, value);

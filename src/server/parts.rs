@@ -1,6 +1,7 @@
 //! Every part of a running server, built in the order of the layers, and closed in the opposite one.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use super::data_dir::DataDir;
 use super::relay::Relay;
 use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
-use crate::cache::Memory;
+use crate::cache::{Memory, Packing};
 use crate::config::{Config, Durability};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
 use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
+use crate::http::guard::Keeper;
 use crate::http::health::{Readiness, ScrapeKey};
 use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
@@ -84,6 +86,7 @@ impl Parts {
         settle_first_operator(&systems, admin_key, &admin_key_path).await?;
 
         let ring = KeyRing::open(layout.keys(), &config.auth)?;
+        let packing = Packing::open(&config.cache, &layout.keys())?;
         let verifier = Arc::new(Verifier::new(&config.auth, ring.clone())?);
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
@@ -161,7 +164,7 @@ impl Parts {
             verifier,
             requests: Arc::default(),
             slow: Arc::new(slow),
-            cache_memory: Memory::new(config.cache.memory_bytes),
+            cache_memory: Memory::over(config.cache.memory_bytes, packing),
             waiting_for_locks: Arc::default(),
             dialect: Arc::new(Dialect {
                 schemas: Schemas::new(policies),
@@ -182,7 +185,9 @@ impl Parts {
 
     /// Gives handlers what they ask for, each part by its type.
     pub fn register(self, app: &mut ServiceConfig) {
-        app.app_data(Data::from(self.engine))
+        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.dialect.clone());
+        app.app_data(Rc::new(keeper))
+            .app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))
             .app_data(Data::from(self.readiness))
             .app_data(Data::from(self.waiters))

@@ -5,7 +5,7 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -47,11 +47,18 @@ pub struct LogLength {
     page_bytes: u64,
     /// The length at which the next checkpoint is tried, in bytes; 0: at the usual one.
     next: AtomicU64,
+    /// The next commit begins it anew, which flushes what the log begins with.
+    begins_anew: AtomicBool,
 }
 
 impl LogLength {
     pub fn of(session: &Session) -> LogLength {
-        LogLength { frames: session.frames.clone(), page_bytes: session.page_bytes, next: AtomicU64::new(0) }
+        LogLength {
+            frames: session.frames.clone(),
+            page_bytes: session.page_bytes,
+            next: AtomicU64::new(0),
+            begins_anew: AtomicBool::new(true),
+        }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -66,23 +73,42 @@ impl LogLength {
         self.frames.store(frames.load(Relaxed), Relaxed);
     }
 
+    pub fn begins_anew(&self) -> bool {
+        self.begins_anew.load(Relaxed)
+    }
+
+    /// After each commit.
+    pub fn went_on(&self) {
+        self.begins_anew.store(false, Relaxed);
+    }
+
+    fn is_copied(&self) {
+        self.next.store(0, Relaxed);
+        self.begins_anew.store(true, Relaxed);
+    }
+
     fn cut(&self) {
         self.frames.store(0, Relaxed);
-        self.next.store(0, Relaxed);
+        self.is_copied();
     }
+}
+
+/// Whether [`after_commit`] has anything to do.
+pub fn is_due(engine: &Engine, open: &Open) -> bool {
+    open.log.bytes() >= open.log.next.load(Relaxed).max(engine.tuning().checkpoint_bytes)
 }
 
 /// After a commit: copies a long log back, so that the next commit begins it anew; past its bound, cuts it.
 pub fn after_commit(engine: &Engine, open: &Open, session: &Session) {
-    let length = open.log.bytes();
-    let tuning = engine.tuning();
-    if length < open.log.next.load(Relaxed).max(tuning.checkpoint_bytes) {
+    let (length, tuning) = (open.log.bytes(), engine.tuning());
+    if !is_due(engine, open) {
         return;
     }
+    let _flushing = engine.flushing();
     engine.counters().checkpoints.fetch_add(1, Relaxed);
     if run(session, "PASSIVE", Duration::ZERO) {
         // The next commit overwrites the log from the start.
-        open.log.next.store(0, Relaxed);
+        open.log.is_copied();
         return;
     }
     if length < tuning.wal_max_bytes {
@@ -123,7 +149,7 @@ pub enum Leave {
 }
 
 /// The last checkpoint, and the end of the file's connections.
-pub fn close(path: &Path, mut open: Arc<Open>, leave: Leave) {
+pub fn close(engine: &Engine, path: &Path, mut open: Arc<Open>, leave: Leave) {
     let began = Instant::now();
     // Nobody is inside; but somebody may be looking at its state this very moment.
     let Open { writer, readers, .. } = loop {
@@ -139,10 +165,24 @@ pub fn close(path: &Path, mut open: Arc<Open>, leave: Leave) {
     };
     drop(readers);
     let session = writer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if run(&session, "TRUNCATE", PATIENCE) && leave == Leave::Nothing {
+    let settled = is_empty(path) || {
+        let _flushing = engine.flushing();
+        run(&session, "TRUNCATE", PATIENCE)
+    };
+    if settled && leave == Leave::Nothing {
         // With the log empty SQLite may remove it as it closes.
         let _ = session.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
+    let _place = engine.opening();
+    drop(session);
+}
+
+/// Whether there is nothing in the file's log, as is so where it was only read.
+fn is_empty(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // A look at the name opens nothing: closing a descriptor of the file would drop SQLite's locks.
+    std::fs::symlink_metadata(log).map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |log| log.len() == 0)
 }
 
 /// Whether the whole log is in the database now.

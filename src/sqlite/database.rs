@@ -31,6 +31,7 @@ use crate::config::{Level, Plan};
 use crate::error::{Code, Error, Result};
 
 use brief::Heavy;
+pub use brief::{BRIEF, BRIEF_LENGTH};
 pub use opening::Open;
 
 /// A file that could not be opened is not tried again for so long.
@@ -234,7 +235,7 @@ impl Database {
         T: Send + 'static,
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
-        let on = Arc::downgrade(&self.opened().await?);
+        let open = self.opened().await?;
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
@@ -251,7 +252,10 @@ impl Database {
                 Ok(())
             }
         };
-        self.enqueue(Work::Grouped(Job { step: Box::new(step), limits, gone, _pass: self.hold()? }))?;
+        self.write_here_or_queue(&open, Job { step: Box::new(step), limits, gone, _pass: self.hold()? })?;
+        let on = Arc::downgrade(&open);
+        // Whoever waits for room to close the file should not wait for this.
+        drop(open);
         self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))), &on)
     }
 

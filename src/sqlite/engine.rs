@@ -2,17 +2,18 @@
 //! watchdog, the one thread that opens the readers' connections, and the budgets of descriptors and page cache.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use rusqlite::ffi;
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::oneshot;
 
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
 use super::executor::{Bounds, Executor, Job, Load, Party};
+use super::few::{Few, Place};
 use super::memory;
 use super::watch::Watchdog;
 use crate::config;
@@ -33,6 +34,10 @@ pub struct Engine {
     system_descriptors: Arc<DescriptorBudget>,
     tuning: Tuning,
     counters: Counters,
+    /// Lanes that flush just now.
+    flushing: AtomicUsize,
+    /// Who opens or closes a file just now.
+    opening: Few,
     /// Files with a log to cut once they are quiet; each at most once.
     idle: Mutex<VecDeque<WhenIdle>>,
 }
@@ -63,15 +68,8 @@ impl Engine {
         let or = |set: usize, derived: usize| if set == 0 { derived } else { set };
         let read_lanes = or(executor.read_lanes, (cores * 4).max(16));
         let write_lanes = or(executor.write_lanes, 16);
-        // Past the soft heap limit SQLite recycles pages of whatever connection before it takes more memory.
-        // Past the hard one a statement gets no more: one that sorts gigabytes fails, the process does not.
-        memory::install();
-        let bytes = |setting: u64| i64::try_from(setting).unwrap_or(i64::MAX);
-        // SAFETY: plain settings, valid at any time.
-        unsafe {
-            ffi::sqlite3_soft_heap_limit64(bytes(sqlite.page_cache_bytes));
-            ffi::sqlite3_hard_heap_limit64(bytes(sqlite.heap_max_bytes));
-        }
+        // At the second one a statement gets no more: one that sorts gigabytes fails, the process does not.
+        memory::limit(sqlite.page_cache_bytes, sqlite.heap_max_bytes);
         let bounds = Bounds {
             lanes: 1,
             waiting: executor.waiting,
@@ -88,7 +86,7 @@ impl Engine {
             system_descriptors: DescriptorBudget::new(u64::MAX),
             tuning: Tuning {
                 busy_timeout_ms: sqlite.busy_timeout_ms,
-                // A connection may use a hundredth of the budget, within reason; the soft heap limit holds the sum.
+                // A connection may use a hundredth of the budget, within reason; the process's bound holds the sum.
                 cache_kib: (sqlite.page_cache_bytes / 100 / 1024).clamp(64, 8 * 1024),
                 statement_memory_bytes: sqlite.statement_memory_bytes,
                 statement_cache: sqlite.statement_cache,
@@ -100,6 +98,8 @@ impl Engine {
                 writes_waiting: executor.waiting_per_tenant,
             },
             counters: Counters::default(),
+            flushing: AtomicUsize::new(0),
+            opening: Few::new(cores),
             idle: Mutex::default(),
         })
     }
@@ -151,6 +151,21 @@ impl Engine {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::new(ask));
     }
 
+    /// To be held while a file is flushed.
+    pub(super) fn flushing(&self) -> Flushing<'_> {
+        self.flushing.fetch_add(1, Relaxed);
+        Flushing(self)
+    }
+
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushing.load(Relaxed) > 0
+    }
+
+    /// To be held while a file is opened or closed.
+    pub(super) fn opening(&self) -> Place<'_> {
+        self.opening.place()
+    }
+
     pub fn tuning(&self) -> &Tuning {
         &self.tuning
     }
@@ -189,6 +204,15 @@ impl Engine {
 
     pub(super) fn scheduler(&self) -> Arc<ScheduledThreadPool> {
         self.scheduler.clone()
+    }
+}
+
+/// Somebody flushes.
+pub(super) struct Flushing<'a>(&'a Engine);
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        self.0.flushing.fetch_sub(1, Relaxed);
     }
 }
 

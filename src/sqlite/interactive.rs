@@ -220,7 +220,6 @@ impl Shared {
         let database = &self.database;
         let settings = Settings { writer: self.begin != Begin::ReadOnly, create: false, ..database.settings() };
         let session = Session::open(database.engine(), database.path(), settings, descriptors)?;
-        session.ours.set(session.our_names()?);
         if !foreign_keys {
             session.conn.execute_batch("PRAGMA foreign_keys=OFF")?;
         }

@@ -1,11 +1,17 @@
-//! A run's memory. SQLite has one bound for the whole process, at which whoever asks next is refused, and that may be a
-//! neighbour. So its allocator is ours: it counts what a thread takes and gives back while a run is [`Bounded`], and
-//! refuses the run that asks for more than its own bound. Outside of a run nothing is counted or refused.
+//! SQLite's memory, within bounds: a run's, and the process's. Its allocator is ours.
+//!
+//! - It counts what a thread takes and gives back while a run is [`Bounded`], and refuses the run that asks for more than
+//!   its own bound. SQLite has one bound for the whole process, at which whoever asks next is refused, and that may be a
+//!   neighbour.
+//! - It keeps the account of the process ([`limit`]). SQLite's own is behind one mutex that every allocation of every
+//!   thread takes, and lanes that open files met in it at nearly each: so that account is off. Ours is a number to which
+//!   a thread adds what it took in steps of [`STEP`]; it is wrong by that much for each thread at most.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Once, OnceLock};
 
 use rusqlite::ffi;
@@ -20,6 +26,14 @@ struct System {
 
 static SYSTEM: OnceLock<System> = OnceLock::new();
 
+/// What a thread takes, or gives back, before it says so, in bytes.
+const STEP: i64 = 64 << 10;
+
+/// What SQLite holds, as far as its threads have said, and the bounds of it in bytes.
+static USED: AtomicI64 = AtomicI64::new(0);
+static SOFT: AtomicI64 = AtomicI64::new(i64::MAX);
+static HARD: AtomicI64 = AtomicI64::new(i64::MAX);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bound {
     None,
@@ -28,13 +42,24 @@ enum Bound {
 }
 
 thread_local! {
+    /// What the thread has not said yet.
+    static UNSAID: Cell<i64> = const { Cell::new(0) };
     static BOUND: Cell<Bound> = const { Cell::new(Bound::None) };
     /// Whether the thread's last bounded run was refused memory.
     static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has SQLite allocate through here. Once, before its first use: later it keeps what it has, and runs are not bounded.
-pub fn install() {
+/// Bounds SQLite's memory in this process, in bytes; 0: no bound. Past `soft` the oldest pages of whatever connection's
+/// cache make room for what is asked for; at `hard` nobody gets more. Before SQLite's first use: later it keeps the
+/// allocator that it has, and nothing is bounded.
+pub fn limit(soft: u64, hard: u64) {
+    let bytes = |setting: u64| i64::try_from(setting).ok().filter(|&bytes| bytes > 0).unwrap_or(i64::MAX);
+    SOFT.store(bytes(soft).min(bytes(hard)), Relaxed);
+    HARD.store(bytes(hard), Relaxed);
+    install();
+}
+
+fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let mut methods = MaybeUninit::<ffi::sqlite3_mem_methods>::uninit();
@@ -51,7 +76,10 @@ pub fn install() {
         let ours = ffi::sqlite3_mem_methods { xMalloc: Some(malloc), xRealloc: Some(realloc), xFree: Some(free), ..methods };
         // SAFETY: it copies the methods, or refuses once it has begun. Ours hand out the system's own blocks, so it does
         // not matter which of the two a block came from.
-        unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const ours) };
+        if unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const ours) } == ffi::SQLITE_OK {
+            // SAFETY: a plain setting, refused as the one before.
+            unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int) };
+        }
     });
 }
 
@@ -107,19 +135,43 @@ unsafe extern "C" fn realloc(block: *mut c_void, bytes: c_int) -> *mut c_void {
 
 /// What the system allocates, `bytes` more than there was: counted if there is room, and if the system has it.
 fn counted(bytes: c_int, allocate: impl FnOnce(&System) -> *mut c_void) -> *mut c_void {
-    let Some(system) = SYSTEM.get().filter(|_| take(bytes)) else { return std::ptr::null_mut() };
+    let Some(system) = SYSTEM.get().filter(|_| there_is_room(bytes) && take(bytes)) else { return std::ptr::null_mut() };
     let block = allocate(system);
     if block.is_null() {
         take(-bytes);
+    } else {
+        account(bytes);
     }
     block
+}
+
+/// Whether the process may take so many bytes more; past the soft bound, caches' pages go first.
+fn there_is_room(bytes: c_int) -> bool {
+    let fits = |bound: &AtomicI64| USED.load(Relaxed).saturating_add(bytes.into()) <= bound.load(Relaxed);
+    if bytes > 0 && !fits(&SOFT) {
+        // SAFETY: SQLite calls it where it allocates, too, past a soft bound of its own.
+        unsafe { ffi::sqlite3_release_memory(bytes) };
+    }
+    bytes <= 0 || fits(&HARD)
+}
+
+/// Adds to what the process holds.
+fn account(bytes: c_int) {
+    let unsaid = UNSAID.get() + i64::from(bytes);
+    if unsaid.abs() < STEP {
+        return UNSAID.set(unsaid);
+    }
+    UNSAID.set(0);
+    USED.fetch_add(unsaid, Relaxed);
 }
 
 unsafe extern "C" fn free(block: *mut c_void) {
     if let Some(system) = SYSTEM.get() {
         // SAFETY: SQLite's own argument, passed on; the block is one of the system's.
         unsafe {
-            take(-(system.size)(block));
+            let bytes = -(system.size)(block);
+            take(bytes);
+            account(bytes);
             (system.free)(block);
         }
     }

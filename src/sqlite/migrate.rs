@@ -201,12 +201,15 @@ pub fn applied(reader: &super::reader::Reader<'_>) -> Result<Vec<Applied>> {
     })
 }
 
-/// A new file with these migrations applied, as bytes: what a tenant's file starts as. Blocking. It is made in
+/// A new file with these migrations applied, as bytes: what a tenant's file starts as; it gives back pages if it `shrinks`. Blocking. It is made in
 /// memory, so that a server starts, and serves what there is, on a disk without room.
-pub fn template(sets: &[Arc<Migrations>]) -> Result<Vec<u8>> {
+pub fn template(sets: &[Arc<Migrations>], shrinks: bool) -> Result<Vec<u8>> {
     let build = || -> Result<Vec<u8>, Failure> {
         let conn = Connection::open_in_memory()?;
         conn.execute_batch("PRAGMA foreign_keys=ON")?;
+        if shrinks {
+            conn.execute_batch(super::session::SHRINKS)?;
+        }
         bring(&conn, sets, Course::Opened, None, &unwatched)?;
         Ok(conn.serialize(rusqlite::MAIN_DB)?.to_vec())
     };

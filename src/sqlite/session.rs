@@ -34,6 +34,9 @@ const SQL_MAX: i32 = 4 << 20;
 /// its virtual machine, so this and [`LENGTH_MAX`] bound how long a statement can go on past its time: some two seconds.
 const PATTERN_MAX: i32 = 128;
 
+/// Has an empty file made so that it can give back pages.
+pub const SHRINKS: &str = "PRAGMA auto_vacuum=INCREMENTAL";
+
 pub struct Session {
     pub(super) conn: Connection,
     pub(super) watch: Arc<Watch>,
@@ -42,11 +45,14 @@ pub struct Session {
     known: RefCell<HashMap<Box<str>, Known>>,
     /// What the transaction wrote so far.
     written: RefCell<Written>,
-    /// Tables and the like under our names, once the file was brought up to date.
-    pub(super) ours: Cell<i64>,
+    /// Tables and the like under our names, from before the first statement that may change that.
+    ours: Cell<Option<i64>>,
     /// A statement that may write was run since this was last set back.
     pub(super) touched: Cell<bool>,
     statements: usize,
+    busy_timeout: Duration,
+    /// Each commit does.
+    pub(super) flushes: bool,
     pub(super) gauge: Gauge,
     pub(super) page_bytes: u64,
     /// The most pages the file may have; of the writer.
@@ -73,6 +79,8 @@ pub struct Settings {
     pub max_bytes: u64,
     pub create: bool,
     pub writer: bool,
+    /// Of a file that is made by this: it gives pages back ([`super::room::give_back`]).
+    pub shrinks: bool,
 }
 
 impl Session {
@@ -82,23 +90,27 @@ impl Session {
         if settings.create {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
+        let _place = engine.opening();
         let conn = Connection::open_with_flags(path, flags)?;
         let tuning = engine.tuning();
         confine(&conn)?;
         conn.busy_timeout(Duration::from_millis(tuning.busy_timeout_ms))?;
+        // A PRAGMA is compiled each time, so there is none for what has a call or is so by itself. `execute_batch` because
+        // assigning some of these returns a row and some none.
         let synchronous = match settings.level {
-            Level::Full => "FULL",
-            Level::Normal => "NORMAL",
-            Level::Off => "OFF",
+            Level::Full => "",
+            Level::Normal => "PRAGMA synchronous=NORMAL;",
+            Level::Off => "PRAGMA synchronous=OFF;",
         };
-        // `execute_batch` because assigning some of these returns a row and some none.
         conn.execute_batch(&format!(
-            "PRAGMA synchronous={synchronous}; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{}; \
-             PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=0;",
+            "{synchronous} PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{}; PRAGMA cell_size_check=ON;",
             tuning.cache_kib
         ))?;
         let (mut page_bytes, mut max_pages) = (0, 0);
         if settings.writer {
+            if settings.shrinks {
+                conn.execute_batch(SHRINKS)?;
+            }
             conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA journal_size_limit={};", tuning.checkpoint_bytes))?;
             // SQLite quietly opens for reading what it could not open for writing, or says so only in its header.
             if conn.is_readonly(rusqlite::MAIN_DB)? {
@@ -130,7 +142,16 @@ impl Session {
         }
         let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
         let resting = Session::resting(conn, watch, sandbox);
-        Ok(Session { statements: tuning.statement_cache, page_bytes, max_pages, frames, _descriptors: Some(descriptors), ..resting })
+        Ok(Session {
+            statements: tuning.statement_cache,
+            busy_timeout: Duration::from_millis(tuning.busy_timeout_ms),
+            flushes: settings.level == Level::Full,
+            page_bytes,
+            max_pages,
+            frames,
+            _descriptors: Some(descriptors),
+            ..resting
+        })
     }
 
     /// One in memory, for tenants' SQL that is compiled and nobody's data.
@@ -148,10 +169,12 @@ impl Session {
             sandbox,
             known: RefCell::default(),
             written: RefCell::default(),
-            ours: Cell::new(0),
+            ours: Cell::new(None),
             touched: Cell::new(false),
             statements: 0,
             gauge: Gauge::default(),
+            busy_timeout: Duration::ZERO,
+            flushes: false,
             page_bytes: 0,
             max_pages: 0,
             frames: Frames::default(),
@@ -176,6 +199,14 @@ impl Session {
         };
         self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LENGTH_MAX)?;
         Ok(outcome)
+    }
+
+    /// Begins to write, unless somebody else does just now.
+    pub(super) fn begin_at_once(&self) -> rusqlite::Result<()> {
+        self.conn.busy_timeout(Duration::ZERO)?;
+        let begun = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]).map(drop));
+        self.conn.busy_timeout(self.busy_timeout)?;
+        begun
     }
 
     /// Runs a statement of our own, from the cache.
@@ -233,8 +264,21 @@ impl Session {
         version
     }
 
+    /// Takes note of our names: to be called before a tenant's statement changes the schema.
+    pub(super) fn note_our_names(&self) -> rusqlite::Result<()> {
+        if self.ours.get().is_none() {
+            self.ours.set(Some(self.our_names()?));
+        }
+        Ok(())
+    }
+
+    /// Whether they are as they were.
+    pub(super) fn has_our_names(&self) -> rusqlite::Result<bool> {
+        Ok(self.ours.get() == Some(self.our_names()?))
+    }
+
     /// Tables, views and triggers under our names.
-    pub(super) fn our_names(&self) -> rusqlite::Result<i64> {
+    fn our_names(&self) -> rusqlite::Result<i64> {
         let ours = "SELECT count(*) FROM main.sqlite_schema WHERE type <> 'index' AND substr(lower(name), 1, 10) = '_tenantry_'";
         self.conn.query_row(ours, [], |row| row.get(0))
     }
@@ -299,7 +343,9 @@ fn small_lookaside(conn: &Connection) {
 /// What no connection may do or be made to do, whoever's SQL it runs.
 pub(super) fn confine(conn: &Connection) -> rusqlite::Result<()> {
     use DbConfig::*;
-    conn.set_db_config(SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    for on in [SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DBCONFIG_ENABLE_FKEY] {
+        conn.set_db_config(on, true)?;
+    }
     for off in [
         SQLITE_DBCONFIG_TRUSTED_SCHEMA,
         SQLITE_DBCONFIG_WRITABLE_SCHEMA,

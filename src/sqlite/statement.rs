@@ -268,6 +268,9 @@ impl<'s> Prepared<'s> {
         let session = self.session;
         let conn = &session.conn;
         session.gather();
+        if self.needs.has(Needs::SCHEMA) {
+            session.note_our_names()?;
+        }
         let confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
         let inserts = self.needs.has(Needs::INSERT);
         let asks_rowid = self.needs.has(Needs::LAST_ROWID);
@@ -344,7 +347,7 @@ fn interrupted(session: &Session) -> Error {
 fn keep_our_names(session: &Session) -> Result<()> {
     let shadowing = "SELECT count(*) FROM temp.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
     let shadowing: i64 = session.conn.query_row(shadowing, [], |row| row.get(0))?;
-    if shadowing == 0 && session.our_names()? == session.ours.get() {
+    if shadowing == 0 && session.has_our_names()? {
         return Ok(());
     }
     Err(Error::new(Code::SqlDenied, "a name that begins with _tenantry_ is not allowed here")

@@ -47,7 +47,7 @@ impl Workpiece {
         // The system's budget: how many there are at once is bounded by who opens them.
         let descriptors =
             engine.descriptors(Party::SYSTEM).take(wanted, &Arc::default()).ok_or_else(|| overloaded("sqlite.descriptors"))?;
-        let settings = Settings { level: Level::Full, sandboxed, max_bytes: 0, create: false, writer };
+        let settings = Settings { level: Level::Full, sandboxed, max_bytes: 0, create: false, writer, shrinks: false };
         let session = Session::open(engine, path, settings, descriptors).map_err(|error| described(path, error))?;
         Ok(Workpiece { engine: engine.clone(), session, access, path: path.to_owned(), until: Instant::now() + time })
     }

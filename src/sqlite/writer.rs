@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::ffi;
 
-use super::database::{Limits, Open};
+use super::database::{BRIEF, BRIEF_LENGTH, Limits, Open};
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
@@ -148,6 +148,29 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
     }
 }
 
+/// Runs one job as a group where that must not take long: it waits for nobody, and a job that is not done within
+/// [`BRIEF`], or fails, is undone and comes back, to be run where there is time and to fail there.
+pub fn run_briefly(engine: &Engine, open: &Open, session: &Session, mut job: Job, fence: &dyn Fn()) -> Option<Job> {
+    if !session.is_clean() || session.begin_at_once().is_err() {
+        return Some(job);
+    }
+    session.touched.set(false);
+    let tx = WriteTx::new(session);
+    let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| (job.step)(Step::Attempt(&tx)))));
+    let done = matches!(ran, Ok(Ok(Ok(())))) && !session.conn.is_autocommit() && !session.has_unmet_foreign_keys();
+    if !done || session.drop_temp().is_err() {
+        roll_back(session);
+        return Some(job);
+    }
+    let (outcome, end) = commit(engine, open, session);
+    if end == End::Failed {
+        fence();
+    }
+    engine.counters().grouped(1);
+    job.settle(outcome);
+    None
+}
+
 /// Commits what the session's transaction holds: the one place where a commit of a file happens, and where
 /// what is to come between a commit and its answer (shipping the log) belongs.
 pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, End) {
@@ -162,8 +185,13 @@ pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, E
     };
     // Not of what comes next.
     drop(session.take_written());
-    match session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([])) {
+    let committed = {
+        let _flushing = session.flushes.then(|| engine.flushing());
+        session.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]))
+    };
+    match committed {
         Ok(_) => {
+            open.log.went_on();
             engine.counters().commits.fetch_add(1, Relaxed);
             open.versions.settle(renamed);
             open.wrote();

@@ -117,6 +117,13 @@ impl Registry {
         *self.epoch(id) == moment.0
     }
 
+    /// The same of one that the caller has remembered: answered like a look at what is remembered here.
+    pub fn still_knows(&self, id: TenantId, moment: Moment) -> bool {
+        let knows = self.unchanged_since(id, moment);
+        self.counts.hits.fetch_add(u64::from(knows), Relaxed);
+        knows
+    }
+
     /// Told after each commit that changed the tenant's row, and after each that may have.
     pub fn changed(&self, id: TenantId) {
         let mut epoch = self.epoch(id);

@@ -61,7 +61,7 @@ pub struct Template {
 impl Template {
     /// Blocking.
     pub fn build(blueprint: &Blueprint) -> Result<Template> {
-        let make = |role: Role| sqlite::template(blueprint.of(role)).map(|bytes| (role, bytes));
+        let make = |role: Role| sqlite::template(blueprint.of(role), role == Role::Cache).map(|bytes| (role, bytes));
         Ok(Template { files: [make(Role::Database)?, make(Role::Cache)?, make(Role::Queue)?] })
     }
 

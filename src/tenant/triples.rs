@@ -9,6 +9,7 @@
 //! - Suspending, deleting and restoring take a [`Fence`] first: nobody new comes in, what runs ends, the files
 //!   are closed.
 
+mod leased;
 mod visit;
 mod watch;
 
@@ -22,10 +23,11 @@ use tokio::sync::{Notify, mpsc};
 
 use super::target::Target;
 use super::{Layout, Role, TenantId};
-use crate::clock::{self, Millis};
+use crate::clock::Millis;
 use crate::config::{Durability, Plan};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Engine, FileState, Gate, Leave, Options, Party, Pass};
+use crate::sqlite::{Database, Engine, Gate, Leave, Options, Party, Pass};
+pub use leased::{Lease, LeasedBefore};
 pub use visit::Visit;
 
 /// How long a request waits for a triple that is being closed.
@@ -44,6 +46,9 @@ pub struct Triple {
     files: [Arc<Database>; 3],
     leases: AtomicU32,
     last_used: AtomicI64,
+    /// When the LRU was last told that it is used, and how many it had let go by then.
+    told: AtomicI64,
+    told_at: AtomicU64,
     /// Descriptors its connections hold, and what the LRU was last told of them.
     held: Arc<AtomicU64>,
     weighed: AtomicU64,
@@ -56,6 +61,7 @@ pub struct Triple {
     held_up: AtomicBool,
     /// Told when it has left the live map.
     gone: Notify,
+    triples: Weak<Triples>,
 }
 
 pub struct Triples {
@@ -71,13 +77,9 @@ pub struct Triples {
     /// Nobody gets a lease any more.
     closing: AtomicBool,
     watch: watch::Watch,
-}
-
-/// The right to use a tenant's files. Cheap; hold it for a request.
-pub struct Lease {
-    triple: Arc<Triple>,
-    triples: Weak<Triples>,
-    _pass: Pass,
+    /// While it lets nobody go, the LRU is told no more often that a triple is used; milliseconds.
+    tell_ms: Millis,
+    me: Weak<Triples>,
 }
 
 /// Nobody uses the tenant's files, and nobody can, until this is dropped.
@@ -129,7 +131,7 @@ impl Triples {
                 }
             })
             .build();
-        let triples = Arc::new(Triples {
+        let triples = Arc::new_cyclic(|me| Triples {
             engine,
             layout,
             durability,
@@ -141,6 +143,8 @@ impl Triples {
             misses: AtomicU64::default(),
             closing: AtomicBool::default(),
             watch: watch::Watch::default(),
+            tell_ms: leased::tell_ms(idle_close),
+            me: me.clone(),
         });
         tokio::task::spawn_local(retire_evicted(Arc::downgrade(&triples), evicted));
         triples
@@ -152,6 +156,7 @@ impl Triples {
             && let Some(pass) = triple.gate.enter()
         {
             self.hits.fetch_add(1, Relaxed);
+            triple.was_told(self.evictions.load(Relaxed));
             return self.granted(triple, pass);
         }
         self.misses.fetch_add(1, Relaxed);
@@ -184,20 +189,6 @@ impl Triples {
                 gone.await;
             }
         }
-    }
-
-    fn granted(self: &Arc<Self>, triple: Arc<Triple>, pass: Pass) -> Result<Lease> {
-        let before = triple.leases.fetch_add(1, Relaxed);
-        triple.last_used.store(clock::now_ms(), Relaxed);
-        let most = triple.plan.concurrent_statements;
-        // Counted in any case: dropping the lease takes it off again.
-        let lease = Lease { triple, triples: Arc::downgrade(self), _pass: pass };
-        if most > 0 && before >= most {
-            return Err(Error::new(Code::TooManyRequests, "too many statements of this tenant at once")
-                .hint("The plan's bound is concurrent_statements.")
-                .retry_after(Duration::from_secs(1)));
-        }
-        Ok(lease)
     }
 
     /// Keeps everybody out: waits `drain` for what runs, then stops it, and closes the files. 409 when somebody
@@ -327,6 +318,9 @@ impl Triples {
             gate,
             leases: AtomicU32::default(),
             last_used: AtomicI64::default(),
+            told: AtomicI64::default(),
+            told_at: AtomicU64::default(),
+            triples: self.me.clone(),
             held,
             weighed: AtomicU64::default(),
             unread: Arc::default(),
@@ -388,56 +382,6 @@ impl Triple {
     async fn close(&self, leave: Leave) {
         for file in &self.files {
             file.close(leave).await;
-        }
-    }
-}
-
-impl Lease {
-    pub fn id(&self) -> TenantId {
-        self.triple.id
-    }
-
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.triple.plan
-    }
-
-    pub fn database(&self) -> &Arc<Database> {
-        self.file(Role::Database)
-    }
-
-    pub fn cache(&self) -> &Arc<Database> {
-        self.file(Role::Cache)
-    }
-
-    pub fn queue(&self) -> &Arc<Database> {
-        self.file(Role::Queue)
-    }
-
-    pub fn file(&self, role: Role) -> &Arc<Database> {
-        &self.triple.files[role as usize]
-    }
-
-    /// Bytes of the tenant's answers that clients have not read yet; outlives the lease, as the answers do.
-    pub fn unread(&self) -> &Arc<AtomicU64> {
-        &self.triple.unread
-    }
-
-    pub fn states(&self) -> [FileState; 3] {
-        self.triple.files.each_ref().map(|file| file.state())
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let triple = &self.triple;
-        triple.leases.fetch_sub(1, Relaxed);
-        // It has opened or closed connections since the LRU last weighed it.
-        if triple.held.load(Relaxed) != triple.weighed.load(Relaxed)
-            && !triple.evicted.load(Relaxed)
-            && !triple.fenced.load(Relaxed)
-            && let Some(triples) = self.triples.upgrade()
-        {
-            triples.lru.insert(triple.id, triple.clone());
         }
     }
 }

@@ -6,11 +6,12 @@ mod damage;
 mod disk;
 mod fill;
 mod increment;
+mod packing;
 mod remember;
 mod terms;
 mod thrown;
 
-use crate::support::{Answer, Server, TenantClient, eventually, json, segment};
+use crate::support::{Answer, Server, TenantClient, check_files, eventually, json, segment};
 
 fn path(key: impl AsRef<[u8]>) -> String {
     format!("/v1/cache/{}", segment(key))
@@ -276,6 +277,31 @@ fn what_is_read_outlives_a_flood_of_what_is_not() {
         (0..400).for_each(|n| set("later", n));
         server.restart();
         assert!((0..10).all(|n| !has(&tenant, &format!("read {n}"))));
+    }
+}
+
+#[test]
+fn a_file_that_holds_little_becomes_short_again() {
+    let mut server = Server::start();
+    let tenant = server.tenant("cache");
+    let file = server.file(&tenant.id, "cache");
+    let bytes = || std::fs::metadata(&file).unwrap().len();
+    // As it was provisioned, and made anew.
+    for _ in 0..2 {
+        (0..30).for_each(|n| put(&tenant, &format!("large {n}"), &noise(100_000)));
+        server.restart();
+        assert!(bytes() > 3_000_000);
+        put(&tenant, "kept", b"v");
+        tenant.delete("/v1/cache?prefix=large").expect(204);
+        (0..40).for_each(|n| put(&tenant, &format!("small {n}"), b"v"));
+        server.stop();
+        assert!(bytes() < 900_000, "{} bytes", bytes());
+        check_files(&server.folder(&tenant.id));
+        server.start_again();
+        assert!(has(&tenant, "kept") && has(&tenant, "small 0") && has(&tenant, "small 39"));
+        server.stop();
+        std::fs::remove_file(&file).unwrap();
+        server.start_again();
     }
 }
 

@@ -96,11 +96,11 @@ impl World {
     }
 
     async fn at(&self, token: &str, now: i64) -> Result<Arc<Claims>, &'static str> {
-        self.verifier.verify_at(token, now).await.map_err(|Refused(why)| why)
+        self.verifier.verified_at(token, &fingerprint(token), now).await.map(|verified| verified.claims).map_err(|Refused(why)| why)
     }
 
     fn remembers(&self, token: &str) -> bool {
-        self.verifier.recall(&Fingerprint::from(Sha256::digest(token)), clock::now_s()).is_some()
+        self.verifier.remembered.get(&fingerprint(token)).is_some_and(|verified| self.verifier.stands(&verified, clock::now_s()))
     }
 
     /// Whether the P-256 token is taken with these changes to its payload.

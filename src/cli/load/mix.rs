@@ -12,13 +12,27 @@ pub enum Op {
     Update,
     CacheGet,
     CacheSet,
+    CacheMiss,
+    CacheIncrement,
     Enqueue,
     Claim,
     Ack,
 }
 
 impl Op {
-    pub const ALL: [Op; 9] = [Op::Read, Op::Page, Op::Insert, Op::Update, Op::CacheGet, Op::CacheSet, Op::Enqueue, Op::Claim, Op::Ack];
+    pub const ALL: [Op; 11] = [
+        Op::Read,
+        Op::Page,
+        Op::Insert,
+        Op::Update,
+        Op::CacheGet,
+        Op::CacheSet,
+        Op::CacheMiss,
+        Op::CacheIncrement,
+        Op::Enqueue,
+        Op::Claim,
+        Op::Ack,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,6 +42,8 @@ impl Op {
             Op::Update => "update",
             Op::CacheGet => "cache-get",
             Op::CacheSet => "cache-set",
+            Op::CacheMiss => "cache-miss",
+            Op::CacheIncrement => "cache-increment",
             Op::Enqueue => "enqueue",
             Op::Claim => "claim",
             Op::Ack => "ack",

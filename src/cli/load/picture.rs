@@ -14,7 +14,8 @@ const FAINT: &str = "#7b8794";
 const GRID: &str = "#e4e7eb";
 
 /// One colour for each operation, apart also for those who tell few colours apart.
-const COLOURS: [&str; 9] = ["#2563eb", "#0891b2", "#ea580c", "#b45309", "#16a34a", "#65a30d", "#9333ea", "#db2777", "#64748b"];
+const COLOURS: [&str; 11] =
+    ["#2563eb", "#0891b2", "#ea580c", "#b45309", "#16a34a", "#65a30d", "#0d9488", "#ca8a04", "#9333ea", "#db2777", "#64748b"];
 
 type Line<'a> = (&'a str, &'a str, Vec<(f64, f64)>);
 

@@ -21,6 +21,9 @@ use super::wire::{self, Wire};
 /// How long a claimed job belongs to its worker: longer than any run, so that none comes back.
 const LEASE_S: u32 = 43_200;
 
+/// How long a counter in the cache is kept: longer than any run, and not for good.
+const COUNTED_S: u32 = 172_800;
+
 /// What all workers of a run share.
 pub struct Shared<'a> {
     pub fleet: &'a Fleet,
@@ -61,8 +64,10 @@ pub struct Worker<'a> {
     connection: usize,
     wire: Wire,
     question: Question,
-    /// By tenant and row: the counter's value, and additions to it that nobody knows of.
-    counters: HashMap<(usize, usize), (u64, u64)>,
+    /// By tenant and row.
+    counters: HashMap<(usize, usize), Counter>,
+    /// By tenant: in its cache.
+    cached_counters: HashMap<usize, Counter>,
     /// Jobs claimed and not acknowledged yet: id and lease token.
     claimed: Vec<(String, String)>,
     /// The next row of its own to be counted up.
@@ -96,6 +101,7 @@ impl<'a> Worker<'a> {
             wire,
             question: Question::new(shared.via),
             counters: HashMap::new(),
+            cached_counters: HashMap::new(),
             claimed: Vec::new(),
             turn: 0,
             asked: Instant::now(),
@@ -113,6 +119,8 @@ impl<'a> Worker<'a> {
             Op::Update => self.update(tenant, began).await,
             Op::CacheGet => self.cache_get(tenant, pick, began).await,
             Op::CacheSet => self.cache_set(tenant, began).await,
+            Op::CacheMiss => self.cache_miss(tenant, pick, began).await,
+            Op::CacheIncrement => self.cache_increment(tenant, began).await,
             Op::Enqueue => self.enqueue(tenant, began).await,
             Op::Claim | Op::Ack => self.claim(tenant, self.shared.batch, began).await,
         };
@@ -169,36 +177,21 @@ impl<'a> Worker<'a> {
         let own = (rows - self.connection).div_ceil(connections);
         let row = 1 + self.connection + connections * (self.turn % own);
         self.turn = self.turn.wrapping_add(1);
-        let (value, unknown) = self.counters.get(&(tenant, row)).copied().unwrap_or_default();
-        if unknown > 0 && self.shared.via == Via::Rows {
+        let before = self.counters.get(&(tenant, row)).copied().unwrap_or_default();
+        if before.unknown > 0 && self.shared.via == Via::Rows {
             // Rows set what follows a value, and nobody knows it of this one.
             return None;
         }
-        self.question.count_up(&self.shared.fleet.tenants[tenant].caller, row, value);
+        self.question.count_up(&self.shared.fleet.tenants[tenant].caller, row, before.value);
         let question = &self.question;
         let mut now = None;
         let verdict = judge(self.wire.call(&question.request).await, 200, |body| {
             now = question.counted(body);
-            match now {
-                Some(now) if (value + 1..=value + 1 + unknown).contains(&now) => Ok(()),
-                _ => Err(format!("row {row} was {value}, so it is {} now, got {}", value + 1, shown(body))),
-            }
+            before.check(now, body)
         });
         let updates = &self.shared.truth.of(tenant).updates;
-        let counter = self.counters.entry((tenant, row)).or_default();
-        note(
-            &verdict,
-            || {
-                // What nobody knew of and is not in there yet may still come.
-                let now = now.unwrap_or(value + 1);
-                *counter = (now, unknown.saturating_sub(now - value - 1));
-                updates.acknowledge(1);
-            },
-            || updates.lose_sight_of(1),
-        );
-        if let Verdict::Missed { sure: false, .. } = verdict {
-            self.counters.entry((tenant, row)).or_default().1 += 1;
-        }
+        self.counters.insert((tenant, row), before.after(&verdict, now));
+        note(&verdict, || updates.acknowledge(1), || updates.lose_sight_of(1));
         self.settle(Op::Update, tenant, began, verdict)
     }
 
@@ -227,6 +220,31 @@ impl<'a> Worker<'a> {
     async fn cache_set(&mut self, tenant: usize, began: Began) -> Option<Duration> {
         let verdict = self.set(tenant, self.connection).await;
         self.settle(Op::CacheSet, tenant, began, verdict)
+    }
+
+    async fn cache_miss(&mut self, tenant: usize, pick: usize, began: Began) -> Option<Duration> {
+        let path = format!("/v1/cache/load-nothing-{}", pick % self.shared.connections);
+        wire::get(&mut self.question.request, &self.shared.fleet.tenants[tenant].caller, &path);
+        let verdict = judge(self.wire.call(&self.question.request).await, 404, |body| {
+            let answer: Value = serde_json::from_slice(body).unwrap_or_default();
+            if answer["code"] == "not_found" { Ok(()) } else { Err(format!("expected not_found, got {}", shown(body))) }
+        });
+        self.settle(Op::CacheMiss, tenant, began, verdict)
+    }
+
+    /// Counts up a key of the connection's own, which this run began.
+    async fn cache_increment(&mut self, tenant: usize, began: Began) -> Option<Duration> {
+        let before = self.cached_counters.get(&tenant).copied().unwrap_or_default();
+        let path = format!("/v1/cache/load-count-{}-{}/increment", self.shared.truth.run, self.connection);
+        let body = format!("{{\"ttl\":{COUNTED_S}}}");
+        wire::post(&mut self.question.request, &self.shared.fleet.tenants[tenant].caller, &path, body.as_bytes());
+        let mut now = None;
+        let verdict = judge(self.wire.call(&self.question.request).await, 200, |body| {
+            now = serde_json::from_slice::<Value>(body).ok().and_then(|answer| answer["value"].as_u64());
+            before.check(now, body)
+        });
+        self.cached_counters.insert(tenant, before.after(&verdict, now));
+        self.settle(Op::CacheIncrement, tenant, began, verdict)
     }
 
     async fn set(&mut self, tenant: usize, key: usize) -> Verdict {
@@ -353,6 +371,34 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// What only one connection counts up: its value, and additions that nobody knows of.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counter {
+    value: u64,
+    unknown: u64,
+}
+
+impl Counter {
+    /// Whether it may be `now`, having been counted up, as the answer in `body` says.
+    fn check(self, now: Option<u64>, body: &[u8]) -> Result<(), String> {
+        let next = self.value + 1;
+        match now {
+            Some(now) if (next..=next + self.unknown).contains(&now) => Ok(()),
+            _ => Err(format!("what was {} is {next} now, got {}", self.value, shown(body))),
+        }
+    }
+
+    /// What it is after an addition that came to this.
+    fn after(self, verdict: &Verdict, now: Option<u64>) -> Counter {
+        match (verdict, now) {
+            // What nobody knew of and is not in there yet may still come.
+            (Verdict::Right, Some(now)) => Counter { value: now, unknown: (self.value + 1 + self.unknown).saturating_sub(now) },
+            (Verdict::Missed { sure: false, .. }, _) => Counter { unknown: self.unknown + 1, ..self },
+            _ => self,
+        }
+    }
+}
+
 fn cache_path(key: usize) -> String {
     format!("/v1/cache/load-{key}")
 }
@@ -374,4 +420,21 @@ struct Job {
 struct Payload {
     tenant: usize,
     stamp: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_may_hold_what_nobody_knows_of_and_never_less_than_what_was_told() {
+        let lost = || Verdict::Missed { miss: Miss::Failed, code: "no_answer".to_owned(), wait: None, sure: false };
+        let refused = Verdict::Missed { miss: Miss::Refused, code: "overloaded".to_owned(), wait: None, sure: true };
+        let counter = Counter::default().after(&Verdict::Right, Some(1)).after(&lost(), None).after(&lost(), None).after(&refused, None);
+        assert_eq!(counter, Counter { value: 1, unknown: 2 });
+        let may_be = |now| counter.check(Some(now), b"").is_ok();
+        assert_eq!([1, 2, 3, 4, 5].map(may_be), [false, true, true, true, false]);
+        assert!(counter.check(None, b"").is_err());
+        assert_eq!(counter.after(&Verdict::Right, Some(3)), Counter { value: 3, unknown: 1 });
+    }
 }

@@ -3,26 +3,36 @@
 //! most [`BRIEF`]; what does not fit is started again on a lane, and its kind goes there directly for a while.
 //!
 //! The writer's connection serves too when no reader is idle: a tenant that is hardly used has no other.
+//!
+//! Brief writes. The same holds of a write whose commit flushes nothing: it takes some microseconds. So it is tried at
+//! once where nobody else writes the file, as a group of one. Not while a lane flushes, since the file system may hold up
+//! whoever writes beside that; and neither the flush that begins a log anew nor a checkpoint is done here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::super::checkpoint;
 use super::super::reader::Reader;
 use super::super::session::Session;
-use super::{Database, Limits};
+use super::super::writer::{self, Job, Work};
+use super::{Database, Limits, Open};
+use crate::config::Level;
 use crate::error::Result;
 
 /// How long an async worker may be kept by one read.
-const BRIEF: Duration = Duration::from_micros(500);
+pub const BRIEF: Duration = Duration::from_micros(500);
 
 /// The largest value in a brief read, in bytes. (A function of which one call takes long on it, such as `instr`, is
 /// not called in a brief read at all.)
-const BRIEF_LENGTH: i32 = 256 << 10;
+pub const BRIEF_LENGTH: i32 = 256 << 10;
 
 /// Reads of a kind that go to a lane at once after one of them was not brief.
 const LANES_FOR: u8 = 200;
+
+/// The kind of all writes.
+const WRITES: u64 = 63;
 
 /// Which kinds of reads were not brief lately: a counter for each of 64 classes of hashes.
 pub struct Heavy([AtomicU8; 64]);
@@ -58,19 +68,54 @@ impl Database {
         T: Send + 'static,
         F: Fn(&Reader<'_>) -> Result<T> + Send + 'static,
     {
-        self.opened().await?;
+        let open = self.opened().await?;
         if self.heavy.may_be_brief(kind)
-            && let Some(outcome) = self.here(&f, kind)
+            && let Some(outcome) = self.here(&open, &f, kind)
         {
             return Ok(outcome);
         }
         self.read(limits, f).await
     }
 
-    /// `None` when it has to be done on a lane: the file is not open, no connection is idle, or it was not brief. An
-    /// error too, so that it is the lane's.
-    fn here<T>(&self, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
-        let open = self.current()?;
+    /// Runs the write now, or queues it.
+    pub(super) fn write_here_or_queue(self: &Arc<Self>, open: &Arc<Open>, job: Job) -> Result<()> {
+        let flushes = match self.options.level {
+            Level::Full => true,
+            Level::Normal => open.log.begins_anew(),
+            Level::Off => false,
+        };
+        if flushes || self.engine.is_flushing() || !self.heavy.may_be_brief(WRITES) || !self.take_queue() {
+            return self.enqueue(Work::Grouped(job));
+        }
+        let left = match open.writer.try_lock() {
+            Ok(session) if self.not_refused().is_ok() => {
+                writer::run_briefly(&self.engine, open, &session, job, &|| self.fail(open)).inspect(|_| self.heavy.was_not_brief(WRITES))
+            }
+            _ => Some(job),
+        };
+        let mut queue = self.queue();
+        if let Some(job) = left {
+            queue.work.push_front(Work::Grouped(job));
+        }
+        if queue.work.is_empty() && !checkpoint::is_due(&self.engine, open) {
+            queue.drained = false;
+            drop(queue);
+            self.list_idle();
+        } else {
+            drop(queue);
+            self.submit_drain();
+        }
+        Ok(())
+    }
+
+    /// Whether nobody else has the queue of writes, or waits in it; then it is the caller's to drain.
+    fn take_queue(&self) -> bool {
+        !std::mem::replace(&mut self.queue().drained, true)
+    }
+
+    /// `None` when it has to be done on a lane: no connection is idle, or it was not brief. An error too, so that it is
+    /// the lane's.
+    fn here<T>(&self, open: &Open, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
         if let Some(reader) = open.readers.idle() {
             return self.on(&reader, f, kind);
         }
@@ -96,7 +141,78 @@ impl Database {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::gate::Gate;
+    use super::super::tests::{Bench, count, insert};
     use super::*;
+    use crate::error::Code;
+
+    /// Whether a write is done on the thread that asks for it.
+    async fn is_done_here(database: &Arc<Database>) -> bool {
+        let here = std::thread::current().id();
+        database
+            .write(Limits::default(), move |tx| {
+                tx.execute("INSERT INTO t(v) VALUES (NULL)", [])?;
+                Ok(std::thread::current().id() == here)
+            })
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_write_that_flushes_nothing_is_done_where_it_is_asked_for() {
+        for (level, expected) in [(Level::Off, [true, true]), (Level::Normal, [false, true]), (Level::Full, [false, false])] {
+            let (bench, gate) = (Bench::new(), Gate::new());
+            let database = bench.database_at(&gate, level);
+            database.ensure_open().await.unwrap();
+            // The first commit of a log flushes what the log begins with.
+            let first = is_done_here(&database).await;
+            // The lane that did it answers before it lets go of the queue.
+            let mut later = false;
+            for _ in 0..1_000 {
+                later |= is_done_here(&database).await;
+            }
+            assert_eq!([first, later], expected, "{level:?}");
+            assert_eq!(count(&database).await, 1_001);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_is_not_done_here_while_others_write_or_flush() {
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        database.ensure_open().await.unwrap();
+        let flushing = bench.engine.flushing();
+        assert!(!is_done_here(&database).await);
+        drop(flushing);
+        let turn = database.turn(Duration::from_secs(5)).await.unwrap();
+        let (behind, ()) = tokio::join!(is_done_here(&database), async {
+            tokio::task::yield_now().await;
+            drop(turn);
+        });
+        assert!(!behind);
+        assert_eq!(count(&database).await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_not_brief_or_fails_is_the_lanes() {
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        let many =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) INSERT INTO t(v) SELECT 'n' || i FROM n";
+        let made = database.write(Limits::default(), move |tx| tx.execute(many, [])).await.unwrap();
+        assert_eq!((made, count(&database).await), (50_000, 50_000));
+        assert!(!is_done_here(&database).await, "such writes go to a lane for a while");
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) INSERT INTO t(v) SELECT 'm' || i FROM n";
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        database.write(Limits::default(), insert("one".to_owned())).await.unwrap();
+        let again = database.write(Limits::default(), insert("one".to_owned())).await.unwrap_err();
+        assert_eq!(again.code(), Code::ConstraintViolation);
+        let limits = Limits { time: Duration::from_millis(50) };
+        let stopped = database.write(limits, move |tx| tx.execute(endless, [])).await.unwrap_err();
+        assert_eq!(stopped.code(), Code::StatementTimeout);
+        assert_eq!(count(&database).await, 1);
+    }
 
     #[test]
     fn a_kind_that_was_not_brief_goes_to_a_lane_for_a_while() {

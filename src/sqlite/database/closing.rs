@@ -42,7 +42,7 @@ impl Database {
         let close = move || {
             let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(open) = open {
-                checkpoint::close(&database.path, open, leave);
+                checkpoint::close(&database.engine, &database.path, open, leave);
                 database.engine.counters().closes.fetch_add(1, Relaxed);
             }
             let _ = closed.send(());

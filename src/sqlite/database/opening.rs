@@ -110,7 +110,7 @@ impl Database {
     /// How the file's connections are set up.
     pub(in crate::sqlite) fn settings(&self) -> Settings {
         let Options { level, max_bytes, sandboxed, create, .. } = self.options;
-        Settings { level, sandboxed, max_bytes, create, writer: true }
+        Settings { level, sandboxed, max_bytes, create, writer: true, shrinks: false }
     }
 
     fn open_here(&self, room: Descriptors) -> Result<Arc<Open>> {
@@ -135,7 +135,9 @@ impl Database {
     /// Opens what is there; with `fresh`, makes it.
     fn open_file(&self, room: Descriptors, fresh: bool) -> Result<Arc<Open>> {
         let create = self.options.create || fresh;
-        match std::fs::symlink_metadata(&self.path) {
+        let found = std::fs::symlink_metadata(&self.path);
+        let shrinks = self.replaceable && found.is_err();
+        match found {
             Ok(found) if !found.is_file() => return Err(fault::unavailable(&self.path, &"it is not a regular file")),
             // SQLite would make a new database of it.
             Ok(found) if !create && found.len() == 0 => return Err(fault::unavailable(&self.path, &"it is empty")),
@@ -144,7 +146,7 @@ impl Database {
             }
             _ => {}
         }
-        let settings = Settings { create, ..self.settings() };
+        let settings = Settings { create, shrinks, ..self.settings() };
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
         let session = Session::open(&self.engine, &self.path, settings, room).map_err(|error| fault::connecting(&self.path, error))?;
         let Options { migrations, keep_before, .. } = &self.options;
@@ -156,7 +158,6 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
-        session.ours.set(session.our_names().map_err(describe)?);
         let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.

@@ -29,16 +29,25 @@ impl Bench {
     }
 
     pub fn database_with(&self, gate: &Arc<Gate>, schema: &str) -> Arc<Database> {
-        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap())
+        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema)]).unwrap(), Level::Full)
+    }
+
+    pub fn database_at(&self, gate: &Arc<Gate>, level: Level) -> Arc<Database> {
+        let set = [("0001_t.up.sql", "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE)")];
+        self.database_of(gate, Migrations::from_files("test", set).unwrap(), level)
     }
 
     pub fn database_with_more(&self, gate: &Arc<Gate>, schema: &str, more: &str) -> Arc<Database> {
-        self.database_of(gate, Migrations::from_files("test", [("0001_t.up.sql", schema), ("0002_more.up.sql", more)]).unwrap())
+        self.database_of(
+            gate,
+            Migrations::from_files("test", [("0001_t.up.sql", schema), ("0002_more.up.sql", more)]).unwrap(),
+            Level::Full,
+        )
     }
 
-    fn database_of(&self, gate: &Arc<Gate>, set: Migrations) -> Arc<Database> {
+    fn database_of(&self, gate: &Arc<Gate>, set: Migrations, level: Level) -> Arc<Database> {
         let options = Options {
-            level: Level::Full,
+            level,
             max_bytes: 0,
             party: Party { id: 7, running_max: 4 },
             migrations: set.into(),

@@ -1,7 +1,7 @@
 //! A disk below the cache files that fails, or has no room: it costs misses. Whatever was acknowledged, the value that was
 //! there before is never answered again.
 
-use super::{has, path, put, put_with};
+use super::{has, noise, path, put, put_with};
 use crate::support::shim::*;
 use crate::support::*;
 
@@ -162,13 +162,15 @@ fn a_full_disk_costs_misses() {
     };
     for tenant in &tenants {
         filled(tenant);
-        (0..20).for_each(|n| put(tenant, &format!("large-{n}"), &[b'v'; 70_000]));
+        (0..20).for_each(|n| put(tenant, &format!("large-{n}"), &noise(70_000)));
+    }
+    for tenant in &tenants {
         fill_up();
         // What the file gives up is room for a new one, until somebody else takes it.
         assert!(never_stale(tenant, "a full disk") > 0);
         fill_up();
         never_stale(tenant, "a disk that stays full");
-        let status = tenant.call("PUT", &path("big")).bytes("text/plain", vec![b'v'; 900_000]).send().status;
+        let status = tenant.call("PUT", &path("big")).bytes("text/plain", noise(900_000)).send().status;
         assert_eq!(status, 204);
     }
     server.kill9();

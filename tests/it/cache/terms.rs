@@ -181,5 +181,12 @@ fn the_cache_says_what_is_in_it_and_what_the_tiers_did() {
     assert_eq!(json!([now["entries"], now["memory_hits"], now["file_hits"], now["misses"], now["evicted"]]), json!([1, 1, 1, 1, 0]));
     assert!(now["bytes"].as_i64() > Some(10_000) && now["memory_bytes"].as_i64() > Some(10_000), "{now}");
     (0..20).for_each(|n| put(&tenant, &n.to_string(), &noise(100_000)));
+    assert_eq!(stats()["puts"], 21);
+    let metrics = server.anyone().get("/metrics").expect(200).text();
+    for (name, at_least) in [("memory_hits", 1), ("file_hits", 1), ("misses", 1), ("puts", 21), ("evictions", 1), ("spared", 0)] {
+        let line = format!("tenantry_cache_{name}_total ");
+        let value: u64 = metrics.lines().find_map(|all| all.strip_prefix(&line)).expect(name).parse().unwrap();
+        assert!(value >= at_least, "{line}{value}");
+    }
     assert!(stats()["evicted"].as_i64() > Some(0), "{}", stats());
 }
