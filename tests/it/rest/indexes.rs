@@ -25,9 +25,10 @@ fn statement(client: &Client, path: &str) -> String {
     told[0]["SQL"].as_str().unwrap().to_owned()
 }
 
-/// Steps of SQLite's virtual machine that `sql` takes to its last row.
-fn steps(conn: &Connection, sql: &str) -> i32 {
+/// Steps of SQLite's virtual machine that `sql` takes to its last row; its last parameter is how many rows.
+fn steps(conn: &Connection, sql: &str, rows: i64) -> i32 {
     let mut statement = conn.prepare(sql).unwrap();
+    statement.raw_bind_parameter(statement.parameter_count(), rows).unwrap();
     let mut rows = statement.raw_query();
     while rows.next().unwrap().is_some() {}
     drop(rows);
@@ -79,12 +80,13 @@ fn an_embed_over_two_hundred_thousand_rows_makes_its_index_and_finds_few() {
     let file = server.file(&tenant.id, "database");
     server.stop();
     let conn = Connection::open(file).unwrap();
-    conn.create_scalar_function("tenantry_json", 1, FunctionFlags::SQLITE_UTF8, |context| context.get::<rusqlite::types::Value>(0))
-        .unwrap();
-    let sql = sql.replace("LIMIT ?", "LIMIT 50 + 0 * ifnull(?").replace("0 * ifnull(?2", "0 * ifnull(?2, 0)");
-    let with = steps(&conn, &sql);
+    // What they give is nobody's here.
+    for ours in ["tenantry_json", "tenantry_object"] {
+        conn.create_scalar_function(ours, -1, FunctionFlags::SQLITE_UTF8, |_| Ok("")).unwrap();
+    }
+    let with = steps(&conn, &sql, 50);
     conn.execute_batch("DROP INDEX _tenantry_fk_children_parent").unwrap();
-    let without = steps(&conn, &sql);
+    let without = steps(&conn, &sql, 50);
     println!("{with} steps with the index, {without} without");
     assert!(with < 100_000 && without > 50 * 200_000, "{with} {without}");
 }
