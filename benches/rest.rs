@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tenantry::auth::Claims;
 use tenantry::auth::scope::Scopes;
 use tenantry::config::{self, Level};
-use tenantry::rest::{self, Caller, Dialect, Functions, Policies, Request, Schemas, Setting, Stencils, Task, Unindexed, Verb};
+use tenantry::rest::{self, Caller, Dialect, Functions, Indexes, Policies, Request, Schemas, Setting, Stencils, Task, Verb};
 use tenantry::sql;
 use tenantry::sqlite::{Database, Engine, Gate, Migrations, Options, Party};
 use uuid::Uuid;
@@ -61,7 +61,7 @@ fn reads(c: &mut Criterion) {
         schemas: Schemas::new(Arc::new(Policies::default())),
         functions: Functions::default(),
         stencils: Stencils::default(),
-        unindexed: Unindexed::Allowed,
+        indexes: Indexes::new(config::UnindexedEmbeds::Allow),
     });
     let claims = Arc::new(Claims {
         tenant: Uuid::nil(),
@@ -74,7 +74,7 @@ fn reads(c: &mut Criterion) {
     });
     let plan = Arc::new(config::Plan::default());
     let run = |query: &str| {
-        let setting = Setting { caller: Caller { claims: claims.clone() }, plan: plan.clone(), dialect: dialect.clone() };
+        let setting = Setting::new(Caller { claims: claims.clone() }, plan.clone(), dialect.clone());
         let task = Task::read(&request(query)).expect("a request");
         runtime.block_on(rest::run(&file, setting, task)).expect("rows").body
     };

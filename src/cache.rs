@@ -7,8 +7,11 @@
 //! - An entry's [`Etag`] is never given to another content, also when the whole file was made anew.
 //! - What was thrown away stays so, also when a power cut takes back the commit that said it: see [`boot`].
 //! - What is thrown away together ([`Thrown`]) costs one row, however many entries it is.
+//! - A file that fails, or whose disk is full, costs what it held and no more: it is made anew, and a write is done in the new
+//!   one. Where that cannot be either, nothing is left of the file, so the write has nothing to overtake: it is answered as
+//!   one that was evicted at once.
 //! - The file stays inside its plan: a write that finds too little room deletes what expires soonest and
-//!   then what was written longest ago, in several small commits, and gives up after [`ROUNDS`] of them. A value that
+//!   then what was written longest ago, but for what was read lately ([`evict`]), in several small commits, and gives up after [`ROUNDS`] of them. A value that
 //!   could never fit evicts nothing.
 //!
 //! A write is a row of [`Op`]s, done one after the other in one transaction, or in several when room has to be made.
@@ -16,6 +19,7 @@
 mod boot;
 mod entry;
 mod etag;
+mod evict;
 mod fill;
 mod invalidate;
 mod key;
@@ -24,6 +28,7 @@ mod remember;
 mod stats;
 mod store;
 mod terms;
+mod uses;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +49,7 @@ pub use terms::{Freshness, Life, SECONDS_MAX, Seconds, TAG_BYTES, TAGS_MAX, Tag,
 use crate::clock::now_ms;
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, Limits, WriteTx};
+use evict::Made;
 use fill::{Ending, Turn};
 
 /// The longest value, in bytes. Larger things belong into an object store, with their address in here.
@@ -61,6 +67,9 @@ const ROUNDS: u32 = 64;
 /// How often a write that the file could not take is tried again while the file is made anew, and after how long.
 const RENEWALS: u32 = 50;
 const RENEWAL: Duration = Duration::from_millis(20);
+
+/// Files that a write may find damaged: the one that was there, and the new one.
+const DAMAGED: u32 = 2;
 
 /// The cache engine over one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Cache<'a> {
@@ -109,10 +118,10 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// Sets a key, if its conditions hold. With the token of a fill only if nothing has overtaken that; the fill is over
-    /// then, in any case. Errors: `precondition_failed`; `lease_lost`; `quota_exceeded` when the plan's bytes leave no
-    /// room after evicting.
-    pub async fn put(&self, mut put: Put, token: Option<Uuid>) -> Result<Etag> {
+    /// Sets a key, if its conditions hold; `None` where it could not be stored, and the key holds nothing now. With the token of
+    /// a fill only if nothing has overtaken that; the fill is over then, in any case. Errors: `precondition_failed`;
+    /// `lease_lost`; `quota_exceeded` when the plan's bytes leave no room after evicting.
+    pub async fn put(&self, mut put: Put, token: Option<Uuid>) -> Result<Option<Etag>> {
         put.fill = match token {
             Some(token) => Some(Arc::new(self.ending(&put.key, token)?)),
             None => None,
@@ -133,9 +142,9 @@ impl<'a> Cache<'a> {
         self.one(Op::Delete { key, conditions }).await.map(drop)
     }
 
-    /// Adds `by` to the number that `key` holds, and returns the sum; a missing key starts at `initial`, under `terms`.
-    /// Errors: `conflict` for what is no number, and for a sum that is no 64-bit integer; `quota_exceeded`.
-    pub async fn increment(&self, key: Key, by: i64, initial: i64, terms: Terms) -> Result<(i64, Etag)> {
+    /// Adds `by` to the number that `key` holds, and returns the sum; a missing key starts at `initial`, under `terms`. Without
+    /// an ETag where it could not be stored. Errors: `conflict` for what is no number, and for a sum that is no 64-bit integer; `quota_exceeded`.
+    pub async fn increment(&self, key: Key, by: i64, initial: i64, terms: Terms) -> Result<(i64, Option<Etag>)> {
         match self.one(Op::Increment { key, by, initial, terms }).await? {
             Done::Counted(value, etag) => Ok((value, etag)),
             other => Err(unexpected(&other)),
@@ -151,27 +160,24 @@ impl<'a> Cache<'a> {
             }
             return Ok(done);
         }
-        let mut renewals = 0;
-        while let Err(error) = self.trust().await {
-            self.renewed(error, &mut renewals).await?;
-        }
         let keys: Arc<[Key]> = ops.iter().filter(|op| !matches!(op, Op::Get(_))).map(|op| op.key().clone()).collect();
         let filled = ops.iter().any(|op| matches!(op, Op::Put(put) if put.fill.is_some()));
         let _overtaken = (!filled).then(|| self.memory.fills().overtake(self.file, &keys));
-        let ops: Arc<[Op]> = ops.into();
+        let _answered = self.memory.forgetting(self.file.serial(), keys.clone());
+        let (ops, shelf): (Arc<[Op]>, _) = (ops.into(), self.memory.shelf(self.file.serial()));
         let (mut done, mut round) = (Vec::with_capacity(ops.len()), 0);
         while done.len() < ops.len() {
-            let (ops, from) = (ops.clone(), done.len());
-            let step = match self.write(&keys, move |tx| store::apply(tx, &ops[from..], now_ms())).await {
-                Ok(step) => step,
-                Err(error) => {
-                    self.renewed(error, &mut renewals).await?;
-                    continue;
-                }
+            let from = done.len();
+            let attempt = async || {
+                let (ops, shelf) = (ops.clone(), shelf.clone());
+                self.write(&keys, move |tx| store::apply(tx, shelf.evictor(), &ops[from..], now_ms())).await
             };
-            if step.evicted > 0 {
-                self.memory.shelf(self.file.serial()).evicted(step.evicted);
-            }
+            let Some(step) = self.persist(attempt).await? else {
+                let now = now_ms();
+                done.extend(ops[from..].iter().map(|op| op.unkept(now)));
+                break;
+            };
+            shelf.made_room(step.made);
             round = if step.done.is_empty() { round + 1 } else { 0 };
             done.extend(step.done);
             if round == ROUNDS {
@@ -184,10 +190,6 @@ impl<'a> Cache<'a> {
 
     /// Throws away everything that is there of it now. Errors: `quota_exceeded` when room for the row cannot be made.
     pub async fn throw(&self, what: Thrown) -> Result<()> {
-        let mut renewals = 0;
-        while let Err(error) = self.trust().await {
-            self.renewed(error, &mut renewals).await?;
-        }
         let fills = self.memory.fills();
         let _overtaken = match &what {
             Thrown::Tag(tag) => fills.overtake_tag(self.file, tag),
@@ -195,24 +197,19 @@ impl<'a> Cache<'a> {
             Thrown::Everything => fills.overtake_prefix(self.file, b""),
         };
         let serial = self.file.serial();
-        let _answered = self.memory.doubting(serial);
+        let (shelf, _answered) = (self.memory.shelf(serial), self.memory.doubting(serial));
         for _ in 0..ROUNDS {
-            let (what, over) = (what.clone(), self.memory.doubting(serial));
-            let job = move |tx: &WriteTx<'_>| {
-                let _ = &over;
-                let mut evicted = 0;
-                invalidate::throw(tx, &what, &mut evicted).map(|done| (done, evicted))
+            let attempt = async || {
+                let (what, shelf, over) = (what.clone(), shelf.clone(), self.memory.doubting(serial));
+                let job = move |tx: &WriteTx<'_>| {
+                    let _ = &over;
+                    let mut made = Made::default();
+                    invalidate::throw(tx, shelf.evictor(), &what, &mut made).map(|done| (done, made))
+                };
+                self.file.write(self.limits, job).await
             };
-            let (done, evicted) = match self.file.write(self.limits, job).await {
-                Ok(step) => step,
-                Err(error) => {
-                    self.renewed(error, &mut renewals).await?;
-                    continue;
-                }
-            };
-            if evicted > 0 {
-                self.memory.shelf(serial).evicted(evicted);
-            }
+            let Some((done, made)) = self.persist(attempt).await? else { return Ok(()) };
+            shelf.made_room(made);
             if done {
                 return Ok(());
             }
@@ -220,10 +217,13 @@ impl<'a> Cache<'a> {
         Err(store::full())
     }
 
-    /// How much there is, and what the tiers did since this process opened the file.
+    /// How much there is, and what the tiers did since this process opened the file. A file that cannot be served has nothing.
     pub async fn stats(&self) -> Result<Stats> {
         let counts = self.memory.shelf(self.file.serial()).counts();
-        self.file.read(self.limits, move |reader| stats::stats(reader, counts)).await
+        self.file.read(self.limits, move |reader| stats::stats(reader, counts)).await.or_else(|error| match error.code() {
+            Code::TenantUnavailable => Ok(Stats { entries: 0, bytes: 0, counts }),
+            _ => Err(error),
+        })
     }
 
     /// What `key` holds, if it is of use to anybody. A file that cannot be served has nothing.
@@ -279,15 +279,34 @@ impl<'a> Cache<'a> {
         Ok(())
     }
 
-    /// After a write failed: whether it is worth trying again, as the file is being made anew. Others may still be in what
-    /// it was.
-    async fn renewed(&self, error: Error, renewals: &mut u32) -> Result<()> {
-        if error.code() != Code::TenantUnavailable || *renewals == RENEWALS {
-            return Err(error);
+    /// Writes until a file has taken it: one that fails is made anew meanwhile, as soon as nobody is in it any more. `None`
+    /// where a new one could not take it either; then none is left, and nothing that was there before is answered again.
+    async fn persist<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<Option<T>> {
+        let (mut damaged, mut renewals) = (0, 0);
+        loop {
+            let outcome = match self.trust().await {
+                Ok(()) => attempt().await,
+                Err(error) => Err(error),
+            };
+            let mut error = match outcome {
+                Ok(value) => return Ok(Some(value)),
+                Err(error) if error.code() != Code::TenantUnavailable => return Err(error),
+                Err(error) => error,
+            };
+            self.memory.shelf(self.file.serial()).distrust();
+            damaged += u32::from(error.is_withheld());
+            if damaged >= DAMAGED {
+                match self.file.give_up().await {
+                    Ok(()) => return Ok(None),
+                    Err(refused) => error = refused,
+                }
+            }
+            if renewals == RENEWALS {
+                return Err(error);
+            }
+            renewals += 1;
+            tokio::time::sleep(RENEWAL).await;
         }
-        *renewals += 1;
-        tokio::time::sleep(RENEWAL).await;
-        Ok(())
     }
 
     /// That it was read moves its expiry. A cache that cannot write that down only loses the entry sooner.
@@ -310,14 +329,12 @@ impl<'a> Cache<'a> {
         self.memory.fills().ending(self.file, key, token)
     }
 
-    /// Memory forgets the keys before the write and before its answer; and with the job, which may outlive whoever asked
-    /// for it.
+    /// Memory forgets the keys before the write, and with the job, which may outlive whoever asked for it.
     async fn write<T: Send + 'static>(
         &self,
         keys: &Arc<[Key]>,
         mut step: impl FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _answered = self.memory.forgetting(self.file.serial(), keys.clone());
         let over = self.memory.forgetting(self.file.serial(), keys.clone());
         let job = move |tx: &WriteTx<'_>| {
             let _ = &over;

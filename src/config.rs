@@ -216,8 +216,18 @@ pub struct Queue {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rest {
-    /// Whether rows may be embedded over a foreign key that no index serves: a whole table is read for each row.
-    pub unindexed_embeds: bool,
+    /// What becomes of an embed over a foreign key that no index serves: a whole table would be read for each row.
+    pub unindexed_embeds: UnindexedEmbeds,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnindexedEmbeds {
+    /// It is answered, however long that takes.
+    Allow,
+    /// The index is made first, unless the table is too large for it to be made between two requests.
+    Index,
+    Refuse,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -416,7 +426,7 @@ impl Default for Queue {
 
 impl Default for Rest {
     fn default() -> Self {
-        Rest { unindexed_embeds: true }
+        Rest { unindexed_embeds: UnindexedEmbeds::Index }
     }
 }
 

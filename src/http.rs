@@ -36,26 +36,44 @@ pub enum Who {
     Operator,
 }
 
+/// Paths that begin so are looked up among themselves, so that no request is held against every route there is.
+const SCOPES: [&str; 6] = ["/v1/cache", "/v1/queues", "/v1/jobs", "/v1/locks", "/rest/v1", "/admin/v1"];
+
+/// Where a path is looked up, and what is left of it there.
+fn scoped(path: &str) -> Option<(usize, &str)> {
+    SCOPES.iter().enumerate().find_map(|(scope, prefix)| {
+        let rest = path.strip_prefix(prefix)?;
+        (rest.is_empty() || rest.starts_with('/')).then_some((scope, rest))
+    })
+}
+
 macro_rules! routes {
     ($($who:ident { $($path:literal [$($method:ident $handler:path),+ $(,)?])+ })+) => {
         pub const ROUTES: &[Route] = &[$($($(Route { method: stringify!($method), path: $path, who: Who::$who },)+)+)+];
 
         /// Puts the table's handlers into an actix application.
         pub fn configure(app: &mut ServiceConfig) {
+            let mut scopes = SCOPES.map(web::scope);
             $($(
                 let methods = concat!($(stringify!($method), ", ",)+);
-                app.service(
-                    web::resource($path)
-                        $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
-                        .default_service(web::to(move |request| reply::method_not_allowed(request, methods))),
-                );
+                let (scope, path) = scoped($path).map_or((None, $path), |(scope, path)| (Some(scope), path));
+                let resource = web::resource(path)
+                    $(.route(web::method(actix_web::http::Method::$method).to($handler)))+
+                    .default_service(web::to(move |request| reply::method_not_allowed(request, methods)));
+                match scope {
+                    Some(scope) => scopes[scope] = std::mem::replace(&mut scopes[scope], web::scope("")).service(resource),
+                    None => drop(app.service(resource)),
+                }
             )+)+
+            for scope in scopes {
+                app.service(scope);
+            }
             app.default_service(web::to(reply::no_such_path));
         }
     };
 }
 
-// The router tries them in this order, so the ones that are called most come first.
+// The router tries those of a scope in this order, so the ones that are called most come first.
 routes! {
     Tenant {
         "/v1/sql" [POST sql::run]

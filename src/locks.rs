@@ -8,6 +8,8 @@
 //!   fence refuses it after having seen a higher one; so a holder that slept past its time does no harm. It is the last
 //!   one and one more, kept with the locks; and never below the clock's milliseconds, so that it rises even when the file
 //!   is put back from an older copy.
+//! - Taking with an [`IdempotencyKey`] takes once: the key, kept with the token in the transaction that takes the lock, finds it
+//!   as long as it is held, and takes no other.
 //! - At most [`LOCKS_MAX`] at a time; those whose time has passed are swept by later ones.
 
 mod name;
@@ -23,7 +25,7 @@ pub use wait::{WAITING_MAX, Waiting, WaitingForLocks};
 
 use crate::clock::{Millis, now_ms, rfc3339};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Limits, Reader, WriteTx};
+use crate::sqlite::{Database, Idempotency, IdempotencyKey, Limits, Reader, WriteTx};
 use wait::Bell;
 
 /// The longest that a lock is held without being extended, in seconds.
@@ -37,6 +39,9 @@ pub const OWNER_BYTES: usize = 255;
 
 /// Locks whose time has passed deleted by each that is taken: more than one, so that sweeping gains.
 const SWEPT: u32 = 8;
+
+/// Beside those of enqueueing.
+const ANSWERS: Idempotency = Idempotency::kept_in("idempotency_keys");
 
 /// The locks in one file. Borrows the file for a call; the file keeps everything there is to know.
 pub struct Locks<'a> {
@@ -54,12 +59,28 @@ pub struct Lock {
     pub until: Millis,
 }
 
+/// An `Idempotency-Key` of a token's subject.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub by: String,
+    pub key: IdempotencyKey,
+}
+
 /// What trying to take a lock came to.
 #[derive(Debug)]
 pub enum Taken {
-    Mine(Uuid, Lock),
+    Mine(Mine),
     /// Somebody else has it.
     Theirs(Lock),
+}
+
+/// A lock that was taken.
+#[derive(Debug)]
+pub struct Mine {
+    pub token: Uuid,
+    pub lock: Lock,
+    /// By an earlier call with the same `Idempotency-Key`.
+    pub replayed: bool,
 }
 
 impl<'a> Locks<'a> {
@@ -68,18 +89,21 @@ impl<'a> Locks<'a> {
         Locks { file, waiting, limits: Limits::default() }
     }
 
-    /// Takes the lock for `held_s` seconds, if nobody has it. Errors: `too_many_requests` past [`LOCKS_MAX`].
-    pub async fn take(&self, name: &LockName, owner: &str, held_s: i64) -> Result<Taken> {
+    /// Takes the lock for `held_s` seconds, if nobody has it, or finds the one that was taken with the same key. Errors: `too_many_requests` past [`LOCKS_MAX`]; `conflict` when the key came with another request,
+    /// `lease_lost` when the lock it took is over.
+    pub async fn take(&self, name: &LockName, owner: &str, held_s: i64, key: Option<Key>) -> Result<Taken> {
         let held_ms = held_ms(held_s)?;
         if owner.len() > OWNER_BYTES {
             return Err(Error::bad_request(format!("an owner has at most {OWNER_BYTES} bytes, this one has {}", owner.len())));
         }
-        // Who only finds it taken, as most who wait do, writes nothing.
-        if let Some(lock) = self.look(name).await? {
+        // Who only finds it taken, as most who wait do, does not keep the file's writer busy.
+        if key.is_none()
+            && let Some(lock) = self.look(name).await?
+        {
             return Ok(Taken::Theirs(lock));
         }
         let (name, owner, token) = (name.clone(), owner.to_owned(), Uuid::new_v4());
-        self.file.write(self.limits, move |tx| take(tx, &name, &owner, token, held_ms, now_ms())).await
+        self.file.write(self.limits, move |tx| take_once(tx, &name, &owner, token, held_ms, key.as_ref(), now_ms())).await
     }
 
     /// Holds the lock for `held_s` seconds from now on. Errors: `lease_lost` when `token` does not hold it (any more).
@@ -113,6 +137,32 @@ fn held_ms(held_s: i64) -> Result<Millis> {
     Err(Error::bad_request(format!("ttl_s is {held_s}, but must lie between 1 and {HELD_MAX_S}")))
 }
 
+fn take_once(
+    tx: &WriteTx<'_>,
+    name: &LockName,
+    owner: &str,
+    token: Uuid,
+    held_ms: Millis,
+    key: Option<&Key>,
+    now: Millis,
+) -> Result<Taken> {
+    let Some(Key { by, key }) = key else { return take(tx, name, owner, token, held_ms, now) };
+    let Some(token) = ANSWERS.answered(tx, by, key)? else {
+        let taken = take(tx, name, owner, token, held_ms, now)?;
+        if let Taken::Mine(mine) = &taken {
+            ANSWERS.keep(tx, by, key, mine.token.as_bytes())?;
+        }
+        return Ok(taken);
+    };
+    let token = Uuid::from_slice(&token).map_err(|error| Error::internal("a token kept for an Idempotency-Key", &error))?;
+    let over = || {
+        Error::new(Code::LeaseLost, format!("the lock {} that this Idempotency-Key took is over", name.as_str()))
+            .hint("Its time has passed, or it was released. Take a new key to take it again.")
+    };
+    let lock = tx.row(HELD_BY, params![name.as_str(), token.as_bytes(), now], lock)?.ok_or_else(over)?;
+    Ok(Taken::Mine(Mine { token, lock, replayed: true }))
+}
+
 fn take(tx: &WriteTx<'_>, name: &LockName, owner: &str, token: Uuid, held_ms: Millis, now: Millis) -> Result<Taken> {
     if let Some(lock) = held(tx, name, now)? {
         return Ok(Taken::Theirs(lock));
@@ -126,7 +176,7 @@ fn take(tx: &WriteTx<'_>, name: &LockName, owner: &str, token: Uuid, held_ms: Mi
     let fence = tx.row(FENCE, [], |row| row.get(0))?.ok_or_else(|| Error::internal("a queue file has no fence", &"no row"))?;
     let lock = Lock { fence, owner: owner.to_owned(), taken_at: now, until: now + held_ms };
     tx.execute(TAKE, params![name.as_str(), token.as_bytes(), fence, owner, now, lock.until])?;
-    Ok(Taken::Mine(token, lock))
+    Ok(Taken::Mine(Mine { token, lock, replayed: false }))
 }
 
 fn extend(tx: &WriteTx<'_>, name: &LockName, token: Uuid, held_ms: Millis, now: Millis) -> Result<Lock> {
@@ -144,8 +194,11 @@ fn release(tx: &WriteTx<'_>, name: &LockName, token: Uuid, now: Millis) -> Resul
 }
 
 fn held(reader: &Reader<'_>, name: &LockName, now: Millis) -> Result<Option<Lock>> {
-    let lock = |row: &rusqlite::Row<'_>| Ok(Lock { fence: row.get(0)?, owner: row.get(1)?, taken_at: row.get(2)?, until: row.get(3)? });
     reader.row(HELD, params![name.as_str(), now], lock)
+}
+
+fn lock(row: &rusqlite::Row<'_>) -> rusqlite::Result<Lock> {
+    Ok(Lock { fence: row.get(0)?, owner: row.get(1)?, taken_at: row.get(2)?, until: row.get(3)? })
 }
 
 fn lost(reader: &Reader<'_>, name: &LockName, now: Millis) -> Result<Error> {
@@ -158,6 +211,8 @@ fn lost(reader: &Reader<'_>, name: &LockName, now: Millis) -> Result<Error> {
 }
 
 const HELD: &str = "SELECT fence, owner, taken_at, until FROM locks WHERE name = ?1 AND until > ?2";
+
+const HELD_BY: &str = "SELECT fence, owner, taken_at, until FROM locks WHERE name = ?1 AND token = ?2 AND until > ?3";
 
 const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM locks LIMIT ?1)";
 

@@ -10,8 +10,8 @@
 //!   many rows as it hands out, plus at most [`STAGED`] that fall due, whose lease ended, that expired and that are
 //!   over their limit, however many jobs wait.
 //! - How many are leased under a limit is counted from the leases themselves, so nothing can leak.
-//! - Finished jobs are history: kept for a while by state ([`kept_ms`]), deleted a few at a time by later enqueues, and
-//!   done ones earlier when the file is full. A part of the file is kept back from enqueueing, so that a full queue can
+//! - Finished jobs are history: kept for a while by state ([`Retention`]), deleted a few at a time by later enqueues and idle
+//!   claims, and done ones earlier when the file is full. A part of the file is kept back from enqueueing, so that a full queue can
 //!   still be worked off.
 //!
 //! Each public method is one transaction or, where it says so, several; the private functions borrow it.
@@ -29,6 +29,7 @@ mod lease;
 mod limit;
 mod look;
 mod name;
+mod pace;
 mod rate;
 mod schedule;
 mod state;
@@ -46,13 +47,14 @@ pub use batch::{BATCH_MAX, Batch, DEPENDS_MAX, Then};
 pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
 pub use control::{Moved, Redrive, STEP_MAX, Settings};
 pub use enqueue::{Enqueued, Outcome};
-pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, kept_ms};
+pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, KEPT_MAX_S, Retention, kept_ms};
 pub use id::JobId;
 pub use inbox::{Letter, Mark, TakenIn};
 pub use job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, DELAY_MAX_S, JobRequest, NewJob, PAYLOAD_BYTES, PRIORITY_MAX};
 pub use lease::{ERROR_BYTES, NOTE_BYTES, Nack, Step};
 pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
 pub use name::QueueName;
+pub use pace::{Paces, PerSecond, Rates};
 pub use schedule::{Misfire, NewSchedule, Schedule};
 pub use state::State;
 pub use wait::{WAITING_MAX, Waiters, Waiting};
@@ -60,7 +62,7 @@ pub use webhook::{Delivery, NewWebhook, Post, Secret, Webhook};
 pub use workflow::{OnFailure, Waits};
 
 use crate::clock::{Millis, now_ms};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, IdempotencyKey, Limits, Reader, WriteTx};
 use crate::system::secret::random;
 use wait::Bell;
@@ -160,10 +162,19 @@ impl<'a> Queue<'a> {
         self.write(move |tx, bell, now| control::cancel(tx, id, bell, now)).await
     }
 
-    /// Changes what a queue lets through; makes the queue if need be.
+    /// Changes what a queue lets through and how long it keeps what has ended; makes the queue if need be. What it keeps no
+    /// longer is deleted in further transactions, and what they leave by later ones.
     pub async fn set(&self, queue: &QueueName, settings: Settings) -> Result<QueueRow> {
-        let queue = queue.clone();
-        self.write(move |tx, bell, now| control::set(tx, &queue, settings, bell, now)).await
+        let name = queue.clone();
+        let row = self.write(move |tx, bell, now| control::set(tx, &name, settings, bell, now)).await?;
+        if settings.retention.is_some() {
+            self.in_steps(control::MOVED_MAX, |most| {
+                let queue = queue.clone();
+                self.write(move |tx, bell, now| control::clear(tx, &queue, most, bell, now))
+            })
+            .await?;
+        }
+        Ok(row)
     }
 
     /// Makes dead jobs ready again, oldest death first, with so many more attempts; in several transactions.
@@ -201,8 +212,9 @@ impl<'a> Queue<'a> {
 
     /// How much there is to do. Errors: `not_found`.
     pub async fn depth(&self, queue: &QueueName) -> Result<Depth> {
-        let queue = queue.clone();
-        self.file.read(self.limits, move |reader| look::depth(reader, &queue, now_ms())).await
+        let (queue, waiters, owner) = (queue.clone(), self.waiters.clone(), self.file.owner());
+        let rates = move |number| waiters.paces().rates(owner, number);
+        self.file.read(self.limits, move |reader| look::depth(reader, &queue, rates)).await
     }
 
     /// The queues by name, `limit` at most, after the name `after`.
@@ -295,13 +307,16 @@ impl<'a> Queue<'a> {
 
     /// Takes in what stands in the outbox behind `mark`, in its order; the database has all that the mark says.
     pub async fn take_in(&self, mark: i64, letters: Vec<Letter>) -> Result<TakenIn> {
-        self.write(move |tx, bell, now| inbox::take_in(tx, mark, &letters, bell, now)).await
+        match self.write(move |tx, bell, now| inbox::take_in(tx, mark, &letters, bell, now)).await {
+            // Not for want of room for a job, which is looked at before, but for a row beside it: all of them wait.
+            Err(error) if error.code() == Code::QuotaExceeded => self.write(move |tx, bell, now| inbox::leave(tx, mark, bell, now)).await,
+            taken => taken,
+        }
     }
 
-    /// Whether a part of the outbox waits for room, and its time to be tried again has come.
-    pub async fn is_behind(&self) -> Result<bool> {
-        let is_due = |reader: &Reader<'_>| Ok(inbox::retry_at(reader)?.is_some_and(|at| at <= now_ms()));
-        self.file.read(self.limits, is_due).await
+    /// When the part of the outbox that waits for room is to be taken in again.
+    pub async fn outbox_retry_at(&self) -> Result<Option<Millis>> {
+        self.file.read(self.limits, inbox::retry_at).await
     }
 
     /// Claims what is to be delivered now, `room` jobs at most; `under_way` is what is being delivered, by queue.
@@ -318,12 +333,8 @@ impl<'a> Queue<'a> {
     /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
         let look = move |reader: &Reader<'_>| {
-            let moments = [
-                schedule::next_at(reader)?,
-                webhook::next_at(reader, &under_way, now_ms())?,
-                inbox::retry_at(reader)?,
-                workflow::next_at(reader, now_ms())?,
-            ];
+            let moments =
+                [schedule::next_at(reader)?, webhook::next_at(reader, &under_way, now_ms())?, workflow::next_at(reader, now_ms())?];
             Ok(moments.into_iter().flatten().min())
         };
         self.file.read(self.limits, look).await
@@ -363,11 +374,19 @@ impl<'a> Queue<'a> {
                 let made = step(tx, &mut bell, now_ms())?;
                 let at = bell.not_held(tx)?.unwrap_or(Millis::MAX);
                 missing.store(at, SeqCst);
-                if at == Millis::MAX { Ok(made) } else { Err(Error::conflict("nobody is sure to look at what this makes ready")) }
+                if at == Millis::MAX {
+                    Ok((made, bell.counted()))
+                } else {
+                    Err(Error::conflict("nobody is sure to look at what this makes ready"))
+                }
             };
             let done = self.file.write(self.limits, attempt).await;
             match to_hold.load(SeqCst) {
-                Millis::MAX => return done,
+                Millis::MAX => {
+                    let (made, counted) = done?;
+                    self.waiters.paces().count(self.file.owner(), counted);
+                    return Ok(made);
+                }
                 at => hold = self.waiters.hold(self.file, at).await?,
             }
         }

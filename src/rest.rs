@@ -17,6 +17,7 @@ mod cursor;
 mod expression;
 mod filter;
 mod function;
+mod indexes;
 mod lexer;
 mod media;
 mod openapi;
@@ -47,7 +48,7 @@ pub use access::Caller;
 pub use batch::Batch;
 pub use call::Call;
 pub use function::Functions;
-pub use plan::Unindexed;
+pub use indexes::Indexes;
 pub use policy::Policies;
 pub use schema::Schemas;
 pub use stencil::Stencils;
@@ -57,6 +58,7 @@ use crate::auth::scope::Scope;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::sqlite::{Database, Limits, Reader, WriteTx};
+use indexes::Lacking;
 use media::Media;
 use outline::Outline;
 use page::Page;
@@ -110,13 +112,20 @@ pub struct Setting {
     pub caller: Caller,
     pub plan: Arc<config::Plan>,
     pub dialect: Arc<Dialect>,
+    lacking: Lacking,
+}
+
+impl Setting {
+    pub fn new(caller: Caller, plan: Arc<config::Plan>, dialect: Arc<Dialect>) -> Setting {
+        Setting { caller, plan, lacking: dialect.indexes.lacking(), dialect }
+    }
 }
 
 /// What all requests share.
 pub struct Dialect {
     pub schemas: Schemas,
     pub functions: Functions,
-    pub unindexed: Unindexed,
+    pub indexes: Indexes,
     pub stencils: Stencils,
 }
 
@@ -219,16 +228,21 @@ where
 {
     setting.caller.claims.require(Scope::SqlRead)?;
     let (limits, serial) = (Limits::of(&setting.plan), database.serial());
-    let looked = move |reader: &Reader<'_>| {
-        reader.snapshot()?;
-        let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
-        f(reader, &schema, &setting).map_err(|error| access::told(&setting.caller, &schema, error))
+    let shared = Arc::new((setting, f));
+    let attempt = async || {
+        let shared = shared.clone();
+        let looked = move |reader: &Reader<'_>| {
+            let (setting, f) = &*shared;
+            reader.snapshot()?;
+            let schema = access::schema(&setting.caller, setting.dialect.schemas.of(serial, reader)?);
+            f(reader, &schema, setting).map_err(|error| access::told(&setting.caller, &schema, error))
+        };
+        match kind {
+            Some(kind) => database.read_brief(limits, kind, looked).await,
+            None => database.read(limits, looked).await,
+        }
     };
-    let outcome = match kind {
-        Some(kind) => database.read_brief(limits, kind, looked).await,
-        None => database.read(limits, looked).await,
-    };
-    outcome.map_err(refusal::translate)
+    indexes::made_for(database, &shared.0, attempt).await.map_err(refusal::translate)
 }
 
 async fn write<F>(database: &Arc<Database>, setting: Setting, f: F) -> Result<Answer>
@@ -238,11 +252,17 @@ where
     setting.caller.claims.require(Scope::SqlRead)?;
     setting.caller.claims.require(Scope::SqlWrite)?;
     let (limits, serial) = (Limits::of(&setting.plan), database.serial());
-    let written = move |tx: &WriteTx<'_>| {
-        let schema = access::schema(&setting.caller, setting.dialect.schemas.within_write(serial, tx)?);
-        f(tx, &schema, &setting).map_err(|error| access::told(&setting.caller, &schema, error))
+    let shared = Arc::new((setting, f));
+    let attempt = async || {
+        let shared = shared.clone();
+        let written = move |tx: &WriteTx<'_>| {
+            let (setting, f) = &*shared;
+            let schema = access::schema(&setting.caller, setting.dialect.schemas.within_write(serial, tx)?);
+            f(tx, &schema, setting).map_err(|error| access::told(&setting.caller, &schema, error))
+        };
+        database.write(limits, written).await
     };
-    database.write(limits, written).await.map_err(refusal::translate)
+    indexes::made_for(database, &shared.0, attempt).await.map_err(refusal::translate)
 }
 
 /// The methods that a function takes, as `Allow` lists them.

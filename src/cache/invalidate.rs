@@ -9,7 +9,8 @@
 
 use rusqlite::params;
 
-use super::store::{Room, room, tick};
+use super::evict::{Evictor, Made, Room};
+use super::store::tick;
 use super::{Namespace, Tag};
 use crate::error::Result;
 use crate::sqlite::{Reader, WriteTx};
@@ -71,13 +72,13 @@ macro_rules! dead {
 pub(super) use dead;
 
 /// True when it is done; false when room has to be made first, which the transaction has begun to do.
-pub(super) fn throw(tx: &WriteTx<'_>, what: &Thrown, evicted: &mut u32) -> Result<bool> {
+pub(super) fn throw(tx: &WriteTx<'_>, evictor: &Evictor, what: &Thrown, made: &mut Made) -> Result<bool> {
     let (kind, name): (i64, &[u8]) = match what {
         Thrown::Tag(tag) => (1, tag.as_str().as_bytes()),
         Thrown::Prefix(prefix) => (2, prefix),
         Thrown::Everything => return everything(tx).map(|()| true),
     };
-    match room(tx, PAGES, evicted)? {
+    match evictor.room(tx, PAGES, made)? {
         Room::Enough => {}
         Room::Evicted => return Ok(false),
         Room::Never => return everything(tx).map(|()| true),

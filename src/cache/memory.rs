@@ -20,6 +20,7 @@ use moka::Equivalent;
 use moka::sync::Cache;
 
 use super::boot::Boot;
+use super::evict::{Evictor, Made};
 use super::fill::Fills;
 use super::{Entry, Key};
 use crate::clock::Millis;
@@ -65,6 +66,8 @@ pub(super) struct Shelf {
     file_hits: AtomicU64,
     misses: AtomicU64,
     evicted: AtomicU64,
+    spared: AtomicU64,
+    evictor: Evictor,
 }
 
 struct Shelves {
@@ -125,6 +128,8 @@ pub struct Counts {
     pub misses: u64,
     /// Entries that had to make room.
     pub evicted: u64,
+    /// Times that an entry would have had to, but was read lately.
+    pub spared: u64,
     /// Bytes of its entries in memory.
     pub memory_bytes: u64,
 }
@@ -157,6 +162,7 @@ impl Memory {
         let valid = held.generation == held.shelf.generation.load(SeqCst) && held.entry.life.gone_at().is_none_or(|at| at > now);
         valid.then(|| {
             held.shelf.memory_hits.fetch_add(1, Relaxed);
+            held.shelf.evictor.uses().note(key);
             held
         })
     }
@@ -171,6 +177,7 @@ impl Memory {
     pub(super) fn fill(&self, file: u64, key: Key, entry: Entry, reading: Reading) -> Arc<Held> {
         let Reading { shelf, generation, epoch } = reading;
         shelf.file_hits.fetch_add(1, Relaxed);
+        shelf.evictor.uses().note(&key);
         let bytes = bytes_of(&key, &entry);
         let held = Arc::new(Held { entry, shelf, generation });
         if held.entry.len() > VALUE_MAX {
@@ -246,12 +253,22 @@ impl Shelf {
         self.trusted.store(true, SeqCst);
     }
 
+    /// The file is being made anew.
+    pub(super) fn distrust(&self) {
+        self.trusted.store(false, SeqCst);
+    }
+
     pub(super) fn missed(&self) {
         self.misses.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn evicted(&self, entries: u32) {
-        self.evicted.fetch_add(entries.into(), Relaxed);
+    pub(super) fn evictor(&self) -> &Evictor {
+        &self.evictor
+    }
+
+    pub(super) fn made_room(&self, made: Made) {
+        self.evicted.fetch_add(made.evicted.into(), Relaxed);
+        self.spared.fetch_add(made.spared.into(), Relaxed);
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -260,6 +277,7 @@ impl Shelf {
             file_hits: self.file_hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
+            spared: self.spared.load(Relaxed),
             memory_bytes: self.bytes.load(Relaxed),
         }
     }

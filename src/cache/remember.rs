@@ -107,7 +107,7 @@ impl Cache<'_> {
             Err(error) => Err(error),
         };
         match kept.map(|mut done| done.pop()) {
-            Ok(Some(Done::Put(etag))) => Some(etag),
+            Ok(Some(Done::Put(etag))) => etag,
             Ok(refused) => {
                 tracing::debug!(?refused, "an answer is not remembered");
                 None

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rusqlite::params;
 
 use super::entry::entry_columns;
+use super::evict::{Evictor, Made, Room};
 use super::fill::Ending;
 use super::invalidate::{Clock, dead, sweep_thrown};
 use super::remember::Source;
@@ -13,14 +14,10 @@ use super::terms::{Freshness, Life};
 use super::{Conditions, Entry, Etag, Key, Tag, Terms, VALUE_BYTES};
 use crate::clock::Millis;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Reader, WriteTx, has_room};
+use crate::sqlite::{Reader, WriteTx};
 
 /// Expired entries deleted by each write: more than one, so that sweeping gains on writing.
 pub(super) const SWEPT: u32 = 8;
-
-/// Entries deleted by one commit that makes room, [`EVICTED_AT_ONCE`] between two looks at the room.
-const EVICTED: u32 = 256;
-const EVICTED_AT_ONCE: u32 = 8;
 
 /// Pages kept free beside a value's own: for its row, its index entry and the splits they may cause.
 pub(super) const SPARE_PAGES: u64 = 16;
@@ -57,14 +54,14 @@ pub struct Put {
     pub(super) fill: Option<Arc<Ending>>,
 }
 
-/// What an operation came to.
+/// What an operation came to. What could not be stored has no ETag.
 #[derive(Debug)]
 pub enum Done {
     Found(Option<Entry>),
-    Put(Etag),
+    Put(Option<Etag>),
     /// Whether or not it was there.
     Deleted,
-    Counted(i64, Etag),
+    Counted(i64, Option<Etag>),
     Refused(Error),
 }
 
@@ -72,16 +69,7 @@ pub enum Done {
 pub(super) struct Step {
     /// Of the first operations; when it is not all, room had to be made, and not enough was made yet.
     pub done: Vec<Done>,
-    pub evicted: u32,
-}
-
-/// Whether something can be written now.
-pub(super) enum Room {
-    Enough,
-    /// Not yet; what was evicted stays evicted.
-    Evicted,
-    /// Nothing is left to evict.
-    Never,
+    pub made: Made,
 }
 
 impl Op {
@@ -90,6 +78,17 @@ impl Op {
             Op::Get(key) | Op::Delete { key, .. } | Op::Increment { key, .. } => key,
             Op::Put(put) => &put.key,
         }
+    }
+
+    /// What it comes to in a cache that has nothing, and keeps nothing.
+    pub(super) fn unkept(&self, now: Millis) -> Done {
+        let outcome = match self {
+            Op::Get(_) => Ok(Done::Found(None)),
+            Op::Put(put) => put.check_fill(now).and_then(|()| put.conditions.check(None)).map(|()| Done::Put(None)),
+            Op::Delete { conditions, .. } => conditions.check(None).map(|()| Done::Deleted),
+            Op::Increment { by, initial, .. } => initial.checked_add(*by).map(|sum| Done::Counted(sum, None)).ok_or_else(overflow),
+        };
+        outcome.unwrap_or_else(Done::Refused)
     }
 }
 
@@ -107,11 +106,16 @@ impl Put {
     pub fn only_if(self, conditions: Conditions) -> Put {
         Put { conditions, ..self }
     }
+
+    /// Whether the fill that it was made under still entitles to it.
+    fn check_fill(&self, now: Millis) -> Result<()> {
+        self.fill.as_ref().map_or(Ok(()), |fill| fill.fill().check(self.terms.tags(), now))
+    }
 }
 
 /// Does operations from the first on until all are done or a commit is needed before there is room for the next.
-pub(super) fn apply(tx: &WriteTx<'_>, ops: &[Op], now: Millis) -> Result<Step> {
-    let mut run = Run { tx, now, evicted: 0 };
+pub(super) fn apply(tx: &WriteTx<'_>, evictor: &Evictor, ops: &[Op], now: Millis) -> Result<Step> {
+    let mut run = Run { tx, evictor, now, made: Made::default() };
     let mut done = Vec::with_capacity(ops.len());
     for op in ops {
         match run.run(op) {
@@ -121,14 +125,15 @@ pub(super) fn apply(tx: &WriteTx<'_>, ops: &[Op], now: Millis) -> Result<Step> {
             Err(Refusal::All(error)) => return Err(error),
         }
     }
-    Ok(Step { done, evicted: run.evicted })
+    Ok(Step { done, made: run.made })
 }
 
 /// Operations at work in one transaction.
 struct Run<'t> {
     tx: &'t WriteTx<'t>,
+    evictor: &'t Evictor,
     now: Millis,
-    evicted: u32,
+    made: Made,
 }
 
 /// What an entry is written with, beside its life.
@@ -159,7 +164,9 @@ impl Run<'_> {
         match op {
             Op::Get(key) => {
                 let found = find(self.tx, key, self.now)?;
-                Ok(Some(Done::Found(found.filter(|entry| matches!(entry.life.at(self.now), Freshness::Fresh | Freshness::Stale)))))
+                let found = found.filter(|entry| matches!(entry.life.at(self.now), Freshness::Fresh | Freshness::Stale));
+                found.is_some().then(|| self.evictor.uses().note(key));
+                Ok(Some(Done::Found(found)))
             }
             Op::Put(put) => self.set(put),
             Op::Delete { key, conditions } => self.delete(key, conditions),
@@ -168,9 +175,7 @@ impl Run<'_> {
     }
 
     fn set(&mut self, put: &Put) -> Outcome<Done> {
-        if let Some(fill) = &put.fill {
-            fill.fill().check(put.terms.tags(), self.now).map_err(Refusal::One)?;
-        }
+        put.check_fill(self.now).map_err(Refusal::One)?;
         if !put.conditions.is_none() {
             // What is known not to exist can still be added.
             let held = self.fresh(&put.key)?.filter(|entry| entry.value.is_some() || put.conditions.if_match.is_some());
@@ -184,7 +189,7 @@ impl Run<'_> {
             source: put.source.as_deref(),
         };
         let etag = self.store(&put.key, content, life)?;
-        Ok(etag.map(Done::Put))
+        Ok(etag.map(|etag| Done::Put(Some(etag))))
     }
 
     fn delete(&mut self, key: &Key, conditions: &Conditions) -> Outcome<Done> {
@@ -209,7 +214,7 @@ impl Run<'_> {
             }
             Some(_) => self.recount(key, text.as_bytes())?,
         };
-        Ok(etag.map(|etag| Done::Counted(sum, etag)))
+        Ok(etag.map(|etag| Done::Counted(sum, Some(etag))))
     }
 
     /// Writes a whole entry in the place of what the key held.
@@ -263,7 +268,7 @@ impl Run<'_> {
 
     /// Whether it can be written in this transaction; else, when there is something to evict, in a later one.
     fn has_room(&mut self, pages: u64) -> Result<bool, Refusal> {
-        match room(self.tx, pages, &mut self.evicted)? {
+        match self.evictor.room(self.tx, pages, &mut self.made)? {
             Room::Enough => Ok(true),
             Room::Evicted => Ok(false),
             Room::Never => Err(Refusal::One(full())),
@@ -275,32 +280,6 @@ impl Run<'_> {
 pub(super) fn find(reader: &Reader<'_>, key: &Key, now: Millis) -> Result<Option<Entry>> {
     let found = reader.row(FIND, params![key.as_bytes(), now], |row| Ok(if row.get(0)? { None } else { Some(Entry::read(row, 1)?) }))?;
     Ok(found.flatten())
-}
-
-/// Looks for room for `pages`, evicting what has to go; `evicted` counts it.
-pub(super) fn room(tx: &WriteTx<'_>, pages: u64, evicted: &mut u32) -> Result<Room> {
-    if tx.page_bounds().1 < pages {
-        return Ok(Room::Never);
-    }
-    let before = *evicted;
-    while !has_room(tx, pages, 0)? {
-        if *evicted - before >= EVICTED {
-            return Ok(Room::Evicted);
-        }
-        match evict(tx, EVICTED_AT_ONCE)? {
-            0 if *evicted == before => return Ok(Room::Never),
-            0 => return Ok(Room::Evicted),
-            gone => *evicted += gone,
-        }
-    }
-    Ok(Room::Enough)
-}
-
-/// Deletes at most `count` entries, those that expire soonest before those written longest ago; how many it were.
-fn evict(tx: &WriteTx<'_>, count: u32) -> Result<u32> {
-    let soonest = tx.execute(SOONEST_GONE, [count])?;
-    let gone = if soonest > 0 { soonest } else { tx.execute(LONGEST_THERE, [count])? };
-    Ok(gone as u32)
 }
 
 /// The clock, one further.
@@ -345,11 +324,6 @@ const DELETE: &str = "DELETE FROM entries WHERE key = ?1";
 
 const SWEEP: &str = "DELETE FROM entries WHERE version IN
      (SELECT version FROM entries WHERE gone_at <= ?1 ORDER BY gone_at LIMIT ?2)";
-
-const SOONEST_GONE: &str = "DELETE FROM entries WHERE version IN
-     (SELECT version FROM entries WHERE gone_at IS NOT NULL ORDER BY gone_at LIMIT ?1)";
-
-const LONGEST_THERE: &str = "DELETE FROM entries WHERE version IN (SELECT version FROM entries ORDER BY version LIMIT ?1)";
 
 const TICK: &str = "UPDATE clock SET version = version + 1 WHERE one = 1";
 

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::evict::Evictor;
 use super::*;
 use crate::clock::Millis;
 use crate::config::{Executor, Level, Sqlite};
@@ -50,7 +51,7 @@ async fn expired_entries_are_swept_by_later_writes_a_few_at_a_time() {
     let count = async || number(&file, "SELECT count(*) FROM entries").await;
     let set = async |from: u32, count: u32, at: Millis| {
         let ops: Vec<_> = (from..from + count).map(|n| Op::Put(put(&n.to_string(), "v", lasting("10")))).collect();
-        file.write(Limits::default(), move |tx| store::apply(tx, &ops, at)).await.unwrap();
+        file.write(Limits::default(), move |tx| store::apply(tx, &Evictor::default(), &ops, at)).await.unwrap();
     };
     set(0, 20, 0).await;
     set(100, 1, 9_999).await;
@@ -70,7 +71,7 @@ async fn an_entry_is_replaced_whole_under_a_new_etag() {
     let second = cache.put(put("k", "two", Terms::default()), None).await.unwrap();
     assert_ne!(first, second);
     let found = cache.get(key("k")).await.unwrap().unwrap();
-    assert_eq!(*found, Entry { value: Some("two".into()), content_type: None, etag: second, life: Life::default(), source: None });
+    assert_eq!(*found, Entry { value: Some("two".into()), content_type: None, etag: second.unwrap(), life: Life::default(), source: None });
     cache.delete(key("k"), Conditions::default()).await.unwrap();
     assert!(cache.get(key("k")).await.unwrap().is_none());
 }
@@ -120,7 +121,9 @@ async fn a_sliding_entry_that_is_read_expires_later_in_the_file_too() {
     let sliding = Terms::new(Wanted { sliding: Some(Seconds::new("sliding", 100).unwrap()), ..Wanted::default() }).unwrap();
     cache.put(put("k", "v", Terms::default()), None).await.unwrap();
     let half_past = now_ms() - 50_000;
-    file.write(Limits::default(), move |tx| store::apply(tx, &[Op::Put(put("k", "v", sliding.clone()))], half_past)).await.unwrap();
+    file.write(Limits::default(), move |tx| store::apply(tx, &Evictor::default(), &[Op::Put(put("k", "v", sliding.clone()))], half_past))
+        .await
+        .unwrap();
     let expires = async || number(&file, "SELECT expires_at FROM entries").await;
     let (before, gone) = (expires().await, number(&file, "SELECT gone_at FROM entries").await);
     assert_eq!((before, gone), (half_past + 100_000, half_past + 100_000));

@@ -21,8 +21,8 @@ use super::guard::Caller;
 use super::unread::{Audience, UnreadAnswers};
 use crate::auth::scope::Scope;
 use crate::cache::{
-    Answer, CONTENT_TYPE_BYTES, Cache, Conditions, Etags, FILL_MAX_S, FillLease, Found, Key, Memory, Namespace, Put, Seconds, Tag, Terms,
-    Wanted,
+    Answer, CONTENT_TYPE_BYTES, Cache, Conditions, Etag, Etags, FILL_MAX_S, FillLease, Found, Key, Memory, Namespace, Put, Seconds, Tag,
+    Terms, Wanted,
 };
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
@@ -91,7 +91,7 @@ struct IncrementReply {
     value: i64,
 }
 
-/// `PUT` with any bytes: 204 and the new `ETag`, whether or not the key was there.
+/// `PUT` with any bytes: 204 and the new `ETag`, whether or not the key was there; or, without one, that it is not stored.
 pub async fn put(call: Caller, request: HttpRequest, query: Query<PutQuery>, memory: Data<Memory>, body: Body) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let key = key(&request, query.0.namespace.as_deref())?;
@@ -103,7 +103,7 @@ pub async fn put(call: Caller, request: HttpRequest, query: Query<PutQuery>, mem
     let put = Put::new(key, value, content_type, terms(&query.0)?)?.only_if(conditions(request.headers()));
     let token = fill_token(&request)?;
     let etag = Cache::new(call.lease().await?.cache(), &memory).put(put, token).await?;
-    Ok(HttpResponse::NoContent().insert_header((ETAG, etag.to_string())).finish())
+    Ok(HttpResponse::NoContent().insert_header(stored(etag)).finish())
 }
 
 /// `GET`: the bytes; 204 for what is known not to exist; 304 to a client that has them; 404 for a miss. With `fill`, a miss
@@ -190,7 +190,7 @@ pub async fn increment(
     let ttl = ttl.map(|ttl| Seconds::new("ttl", ttl)).transpose()?;
     let (key, terms) = (key(&request, query.0.namespace.as_deref())?, Terms::new(Wanted { ttl, ..Wanted::default() })?);
     let (value, etag) = Cache::new(call.lease().await?.cache(), &memory).increment(key, by, initial, terms).await?;
-    Ok(HttpResponse::Ok().insert_header((ETAG, etag.to_string())).json(IncrementReply { value }))
+    Ok(HttpResponse::Ok().insert_header(stored(etag)).json(IncrementReply { value }))
 }
 
 /// `DELETE …/fill`: 204; the next one who asks makes the entry.
@@ -232,6 +232,11 @@ fn status(found: &Found) -> String {
         None => format!("tenantry; hit; detail={tier}"),
         Some(at) => format!("tenantry; hit; ttl={}; detail={tier}", (at - found.at + 999).div_euclid(1_000)),
     }
+}
+
+/// The ETag of what was stored, or that it was not.
+fn stored(etag: Option<Etag>) -> (HeaderName, String) {
+    etag.map_or_else(|| (CACHE_STATUS, "tenantry; detail=not-stored".to_owned()), |etag| (ETAG, etag.to_string()))
 }
 
 fn missed(error: &Error) -> HttpResponse {

@@ -105,6 +105,10 @@ pub async fn metrics(
     for (name, value) in engine.counters().all() {
         to.one(&format!("tenantry_sqlite_{name}_total"), "counter", &format!("SQLite: {} since the start.", name.replace('_', " ")), value);
     }
+    to.family("tenantry_queue_jobs_total", "counter", "Jobs of all queues: added, claimed, done, tries failed, dead.");
+    for (event, count) in waiters.paces().totals() {
+        to.sample("tenantry_queue_jobs_total", &format!("{{event=\"{event}\"}}"), count);
+    }
     let (reads, writes) = engine.load();
     for (lane, load) in [("read", reads), ("write", writes)] {
         to.one(&format!("tenantry_{lane}_lanes"), "gauge", "Threads.", load.lanes);

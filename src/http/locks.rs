@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::extract::Json;
+use super::extract::{Json, idempotency_key};
 use super::guard::Caller;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Error, Result};
-use crate::locks::{Lock, LockName, Locks, Taken, WaitingForLocks};
+use crate::locks::{Key, Lock, LockName, Locks, Mine, Taken, WaitingForLocks};
 
 /// The longest that a request waits for a lock, in seconds.
 const WAIT_MAX_S: u64 = 20;
@@ -53,13 +53,23 @@ struct LockReply<'a> {
 }
 
 /// `POST`: 200 and the lock is the caller's, on the disk; 409 when somebody else has it, and had it for all of `wait_s`.
-pub async fn take(call: Caller, name: Path<String>, waiting: Data<WaitingForLocks>, body: Json<TakeBody>) -> Result<HttpResponse> {
+pub async fn take(
+    call: Caller,
+    request: HttpRequest,
+    name: Path<String>,
+    waiting: Data<WaitingForLocks>,
+    body: Json<TakeBody>,
+) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let (name, TakeBody { ttl_s, wait_s, owner }) = (LockName::parse(&name)?, body.0);
     if wait_s > WAIT_MAX_S {
         return Err(Error::bad_request(format!("wait_s is {wait_s}, but must lie between 0 and {WAIT_MAX_S}")));
     }
     let owner = owner.as_deref().unwrap_or(&call.claims.sub);
+    // How long one waits for it makes no other request of it.
+    let key =
+        idempotency_key(&request, &[b"lock\n", name.as_str().as_bytes(), b"\n", ttl_s.to_string().as_bytes(), b"\n", owner.as_bytes()])?;
+    let key = key.map(|key| Key { by: call.claims.sub.clone(), key });
     let until = Instant::now() + Duration::from_secs(wait_s);
     let mut turn = None;
     loop {
@@ -68,8 +78,14 @@ pub async fn take(call: Caller, name: Path<String>, waiting: Data<WaitingForLock
         if wait_s > 0 && turn.is_none() {
             turn = Some(waiting.join(lease.queue(), &name)?);
         }
-        match Locks::new(lease.queue(), &waiting).take(&name, owner, ttl_s).await? {
-            Taken::Mine(token, lock) => return Ok(HttpResponse::Ok().json(reply(&name, Some(token), &lock))),
+        match Locks::new(lease.queue(), &waiting).take(&name, owner, ttl_s, key.clone()).await? {
+            Taken::Mine(Mine { token, lock, replayed }) => {
+                let mut answer = HttpResponse::Ok();
+                if replayed {
+                    answer.insert_header(("idempotent-replayed", "true"));
+                }
+                return Ok(answer.json(reply(&name, Some(token), &lock)));
+            }
             Taken::Theirs(lock) => {
                 drop(lease);
                 let again = match &turn {

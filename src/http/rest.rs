@@ -97,7 +97,7 @@ async fn run(
 }
 
 fn setting(call: &TenantCall, lease: &Lease, dialect: &Data<Dialect>) -> Setting {
-    Setting { caller: Caller { claims: call.claims.clone() }, plan: lease.plan().clone(), dialect: Arc::clone(dialect) }
+    Setting::new(Caller { claims: call.claims.clone() }, lease.plan().clone(), Arc::clone(dialect))
 }
 
 fn asked<'r>(request: &'r HttpRequest, body: &'r [u8]) -> Request<'r> {

@@ -21,7 +21,7 @@ fn file(dir: &tempfile::TempDir) -> Arc<Database> {
 async fn take_all(file: &Arc<Database>, names: Vec<String>, held_ms: Millis, now: Millis) -> Result<Vec<i64>> {
     let all = move |tx: &WriteTx<'_>| {
         let take = |name: &String| match take(tx, &LockName::parse(name)?, "o", Uuid::new_v4(), held_ms, now)? {
-            Taken::Mine(_, lock) => Ok(lock.fence),
+            Taken::Mine(mine) => Ok(mine.lock.fence),
             Taken::Theirs(lock) => Err(Error::conflict(lock.owner)),
         };
         names.iter().map(take).collect()

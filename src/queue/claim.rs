@@ -8,9 +8,10 @@
 use rusqlite::{Row, params};
 use uuid::Uuid;
 
-use super::history::kept_ms;
+use super::history::{kept_ms, prune};
 use super::job::within;
 use super::limit::{Limits, unblock};
+use super::pace::Event;
 use super::rate::{self, PutOff};
 use super::wait::Bell;
 use super::workflow::Waits;
@@ -148,6 +149,7 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
         } else {
             taking.best(tx, &mut found)?;
         }
+        bell.count(line.queue, Event::Claimed, found.jobs.len() - before);
         // A job's own `timeout_s` may end its lease sooner than the claim asked for.
         if let Some(ends) = found.jobs[before..].iter().map(|job| job.lease_until).min() {
             bell.ring(name, ends, now);
@@ -161,6 +163,8 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
         if found.jobs.is_empty() {
             let next = tx.row(NEXT, [line.queue], |row| Ok([row.get::<_, Option<Millis>>(0)?, row.get(1)?]))?;
             found.next_at = next.into_iter().flatten().flatten().chain(found.next_at).min();
+            // Who finds nothing has the time.
+            prune(tx, line.queue, Uuid::new_v4().as_u128() as u32, bell, now)?;
         }
     }
     if untold {
@@ -179,7 +183,10 @@ fn stage(tx: &WriteTx<'_>, name: &QueueName, line: &Line, bell: &mut Bell, now: 
     if line.any_ended {
         tx.execute(RECORD_ENDED, params![queue, now, STAGED])?;
         let kept = (now + kept_ms(State::Dead), now + kept_ms(State::Cancelled));
-        ended.extend(tx.rows(TAKE_BACK, params![queue, now, STAGED, kept.0, kept.1], moved)?);
+        let taken_back: Vec<Ended> = tx.rows(TAKE_BACK, params![queue, now, STAGED, kept.0, kept.1], moved)?;
+        bell.count(queue, Event::Failed, taken_back.len());
+        bell.count(queue, Event::Dead, taken_back.iter().filter(|job| job.state == State::Dead as i64).count());
+        ended.extend(taken_back);
     }
     // What came back may be too old to be begun again.
     if line.any_expired || line.any_ended {
@@ -408,7 +415,7 @@ mod tests {
             conn.execute_batch(&step.up.sql).unwrap();
         }
         use super::super::enqueue::{DROP, HOLDER, QUEUE};
-        use super::super::history::{CLEAR, GIVE_UP, PRUNE};
+        use super::super::history::{CLEAR, DELETE, GIVE_UP, OVER, PUT_OFF as KEEP_ON, RETENTION};
         use super::super::lease::{FIND, FINISH, LET_GO};
         use super::super::limit::{RUNNING, UNBLOCK};
         use super::super::workflow::{CANCEL, COUNT, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED};
@@ -430,7 +437,7 @@ mod tests {
             PAYLOAD,
         ];
         let following = [CANCEL, COUNT, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED];
-        let others = [QUEUE, HOLDER, DROP, PRUNE, CLEAR, GIVE_UP, FIND, FINISH, LET_GO, UNBLOCK];
+        let others = [QUEUE, HOLDER, DROP, RETENTION, OVER, DELETE, KEEP_ON, CLEAR, GIVE_UP, FIND, FINISH, LET_GO, UNBLOCK];
         for sql in claiming.into_iter().chain(following).chain(others) {
             for step in plan(&conn, sql) {
                 assert!(step == "SCAN CONSTANT ROW" || !step.contains("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");
@@ -440,7 +447,7 @@ mod tests {
         assert!(plan(&conn, STAGE_DUE).iter().any(|step| step.contains("jobs_due (queue=? AND due_at<?)")));
         assert!(plan(&conn, TAKE_BACK).iter().any(|step| step.contains("jobs_running (queue=? AND lease_until<?)")));
         assert!(plan(&conn, NEXT_GROUP).iter().any(|step| step.contains("jobs_grouped (queue=? AND group_key>?)")));
-        assert!(plan(&conn, PRUNE).iter().any(|step| step.contains("jobs_finished (state=? AND queue=? AND keep_until<?)")));
+        assert!(plan(&conn, OVER).iter().any(|step| step.contains("jobs_finished (state=? AND queue=? AND keep_until<?)")));
     }
 
     #[test]

@@ -5,14 +5,14 @@
 use rusqlite::params;
 
 use super::enqueue::{DROP, queue_of};
-use super::history::{give_up, kept_ms};
+use super::history::{DELETE as PURGE_ONE, Retention, give_up, kept_ms};
 use super::id::not_found;
 use super::job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, within};
 use super::limit::unblock;
 use super::look::{QueueRow, queue_row};
 use super::state::Standing;
 use super::wait::Bell;
-use super::{JobId, QueueName, State, workflow};
+use super::{JobId, QueueName, State, history, workflow};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::sqlite::WriteTx;
@@ -30,6 +30,7 @@ pub struct Settings {
     pub paused: Option<bool>,
     /// Nothing is taken in; workers go on.
     pub draining: Option<bool>,
+    pub retention: Option<Retention>,
 }
 
 /// Which dead jobs to bring back.
@@ -69,6 +70,9 @@ pub(super) fn set(tx: &WriteTx<'_>, name: &QueueName, settings: Settings, bell: 
     }
     if let Some(draining) = settings.draining {
         tx.execute(DRAIN, params![queue, draining.then_some(now)])?;
+    }
+    if let Some(retention) = settings.retention {
+        retention.set(tx, queue)?;
     }
     queue_row(tx, name)
 }
@@ -148,7 +152,7 @@ pub(super) fn purge(
     let Some(queue) = number(tx, name)? else { return Ok(0) };
     workflow::tell(tx, bell, now)?;
     let Some(ids) = ids else {
-        let given_up = if state == State::Dead { give_up(tx, queue, Millis::MAX, most as u32, bell, now)? } else { 0 };
+        let given_up = if state == State::Dead { give_up(tx, queue, Millis::MAX, most, bell, now)? } else { 0 };
         return Ok(given_up + tx.execute(PURGE, params![state as i64, queue, (most - given_up) as i64])?);
     };
     let mut moved = 0;
@@ -166,6 +170,13 @@ pub(super) fn purge(
         };
     }
     Ok(moved)
+}
+
+/// Deletes finished jobs whose time is over, `most` at most.
+pub(super) fn clear(tx: &WriteTx<'_>, name: &QueueName, most: usize, bell: &mut Bell, now: Millis) -> Result<usize> {
+    let Some(queue) = number(tx, name)? else { return Ok(0) };
+    workflow::tell(tx, bell, now)?;
+    history::clear(tx, queue, most, bell, now)
 }
 
 fn number(tx: &WriteTx<'_>, name: &QueueName) -> Result<Option<i64>> {
@@ -198,5 +209,3 @@ const PURGE: &str = "DELETE FROM jobs WHERE seq IN
       ORDER BY keep_until LIMIT ?3)";
 
 const PURGING: &str = "SELECT followed FROM jobs WHERE state = ?1 AND queue = ?2 AND seq = ?3 AND created_at = ?4 AND salt = ?5";
-
-const PURGE_ONE: &str = "DELETE FROM jobs WHERE seq = ?1";

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::history::{kept_ms, make_room, prune};
 use super::job::{NewJob, OnConflict, Unique};
 use super::limit::unblock;
+use super::pace::Event;
 use super::state::Standing;
 use super::wait::Bell;
 use super::workflow::{self, Needs, OnFailure};
@@ -181,6 +182,7 @@ impl<'a> Line<'a> {
         };
         let id = self.insert(tx, job, state, run_at, salt)?;
         needs.follow(tx, id.seq())?;
+        self.bell.count(number, Event::Added, 1);
         if state != State::Waiting {
             self.bell.ring(self.name, run_at, now);
         }

@@ -127,6 +127,19 @@ pub(super) fn take_in(tx: &WriteTx<'_>, after: i64, letters: &[Letter], bell: &m
         }
         mark = letter.id;
     }
+    settle(tx, mark, taken, bell, now)
+}
+
+/// Takes nothing in: the file has no room.
+pub(super) fn leave(tx: &WriteTx<'_>, after: i64, bell: &mut Bell, now: Millis) -> Result<TakenIn> {
+    match tx.row(MARK, [], |row| row.get::<_, i64>(0))? {
+        Some(mark) if mark == after => settle(tx, mark, TakenIn::Full, bell, now),
+        _ => Ok(TakenIn::Stale),
+    }
+}
+
+/// Writes over a row that is there, which takes no room.
+fn settle(tx: &WriteTx<'_>, mark: i64, taken: TakenIn, bell: &mut Bell, now: Millis) -> Result<TakenIn> {
     let retry_at = (taken == TakenIn::Full).then_some(now + RETRY_MS);
     if let Some(at) = retry_at {
         bell.look_at(at);

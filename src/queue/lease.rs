@@ -9,6 +9,7 @@ use super::history::kept_ms;
 use super::id::not_found;
 use super::job::{Backoff, DELAY_MAX_S, within};
 use super::limit::unblock;
+use super::pace::Event;
 use super::wait::Bell;
 use super::workflow::{self, STATE};
 use super::{JobId, State};
@@ -74,6 +75,7 @@ pub(super) fn token(id: JobId, text: &str) -> Result<Uuid> {
 pub(super) fn ack(tx: &WriteTx<'_>, id: JobId, token: Uuid, result: Option<&str>, bell: &mut Bell, now: Millis) -> Result<()> {
     let Some(held) = find(tx, id, token, now)? else { return Ok(()) };
     tx.execute(FINISH, params![id.seq(), now, now + kept_ms(State::Done)])?;
+    bell.count(held.queue, Event::Done, 1);
     if let Some(result) = result {
         note(tx, id, None, Some(result))?;
     }
@@ -98,6 +100,8 @@ pub(super) fn nack(tx: &WriteTx<'_>, id: JobId, token: Uuid, nack: &Nack, chance
         None if state == State::Scheduled => backoff(tx, id)?.wait(held.attempt, chance),
         None => 0,
     };
+    bell.count(held.queue, Event::Failed, 1);
+    bell.count(held.queue, Event::Dead, usize::from(state == State::Dead));
     let_go(tx, id, &held, state, delay_ms, bell, now)
 }
 

@@ -6,7 +6,7 @@ use rusqlite::{Row, params, params_from_iter};
 use super::id::not_found;
 use super::state::Standing;
 use super::workflow::Waits;
-use super::{DONE_KEPT_MS, JobId, QueueName, State};
+use super::{JobId, QueueName, Rates, Retention, State};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::sqlite::Reader;
@@ -80,6 +80,7 @@ pub struct QueueRow {
     pub name: String,
     pub paused_at: Option<Millis>,
     pub drain_at: Option<Millis>,
+    pub retention: Retention,
 }
 
 /// How much there is to do in a queue.
@@ -90,7 +91,7 @@ pub struct Depth {
     pub counts: Vec<(State, i64)>,
     /// When the oldest ready job was added.
     pub oldest_ready: Option<Millis>,
-    pub done_last_minute: i64,
+    pub rates: Rates,
 }
 
 /// Where a page ended: what it is ordered by, and the place among equals.
@@ -159,7 +160,8 @@ fn in_order_of_arrival(reader: &Reader<'_>, queue: i64, state: State, limit: i64
     Ok(Page { jobs, next: next.map(|seq| format!("0.{seq}")) })
 }
 
-pub(super) fn depth(reader: &Reader<'_>, name: &QueueName, now: Millis) -> Result<Depth> {
+/// `rates` says how fast the queue with this number is.
+pub(super) fn depth(reader: &Reader<'_>, name: &QueueName, rates: impl FnOnce(i64) -> Rates) -> Result<Depth> {
     reader.snapshot()?;
     let queue = queue_row(reader, name)?;
     let number: i64 = reader.row(NUMBER, [name.as_str()], |row| row.get(0))?.unwrap_or_default();
@@ -184,8 +186,7 @@ pub(super) fn depth(reader: &Reader<'_>, name: &QueueName, now: Millis) -> Resul
         Some(seq) => reader.row(CREATED_AT, [seq], |row| row.get(0))?,
         None => None,
     };
-    let done_last_minute = count(COUNT_DONE_SINCE, Some(now - 60_000 + DONE_KEPT_MS))?.0;
-    Ok(Depth { queue, counts, oldest_ready, done_last_minute })
+    Ok(Depth { queue, counts, oldest_ready, rates: rates(number) })
 }
 
 pub(super) fn queue_row(reader: &Reader<'_>, name: &QueueName) -> Result<QueueRow> {
@@ -199,7 +200,7 @@ pub(super) fn queues(reader: &Reader<'_>, limit: i64, after: &str) -> Result<Vec
 }
 
 fn row_of_queue(row: &Row<'_>) -> rusqlite::Result<QueueRow> {
-    Ok(QueueRow { name: row.get(0)?, paused_at: row.get(1)?, drain_at: row.get(2)? })
+    Ok(QueueRow { name: row.get(0)?, paused_at: row.get(1)?, drain_at: row.get(2)?, retention: Retention::read(row, 3)? })
 }
 
 fn job_row(row: &Row<'_>, now: Millis) -> rusqlite::Result<Job> {
@@ -279,9 +280,10 @@ const ATTEMPTS: &str =
 
 const NUMBER: &str = "SELECT queue FROM queues WHERE name = ?1";
 
-const QUEUE: &str = "SELECT name, paused_at, drain_at FROM queues WHERE name = ?1";
+const QUEUE: &str = "SELECT name, paused_at, drain_at, done_ms, dead_ms, cancelled_ms, expired_ms FROM queues WHERE name = ?1";
 
-const QUEUES: &str = "SELECT name, paused_at, drain_at FROM queues WHERE name > ?1 ORDER BY name LIMIT ?2";
+const QUEUES: &str = "SELECT name, paused_at, drain_at, done_ms, dead_ms, cancelled_ms, expired_ms FROM queues
+     WHERE name > ?1 ORDER BY name LIMIT ?2";
 
 const CREATED_AT: &str = "SELECT created_at FROM jobs WHERE seq = ?1";
 
@@ -304,6 +306,3 @@ const COUNT_RUNNING: &str =
 
 const COUNT_FINISHED: &str = "SELECT count(*), NULL FROM
      (SELECT 1 FROM jobs INDEXED BY jobs_finished WHERE state = ?3 AND keep_until IS NOT NULL AND queue = ?1 LIMIT ?2)";
-
-const COUNT_DONE_SINCE: &str = "SELECT count(*), NULL FROM
-     (SELECT 1 FROM jobs INDEXED BY jobs_finished WHERE state = 10 AND queue = ?1 AND keep_until >= ?3 LIMIT ?2)";

@@ -3,7 +3,6 @@
 use super::*;
 use crate::clock::Millis;
 use crate::config::{Executor, Level, Sqlite};
-use crate::error::Code;
 use crate::sqlite::{Engine, Gate, Options, Party, WriteTx};
 use crate::system::schema;
 
@@ -17,10 +16,15 @@ struct File {
 
 impl File {
     fn new() -> File {
+        File::of(0)
+    }
+
+    /// With a bound, 0 for none.
+    fn of(max_bytes: u64) -> File {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
             level: Level::Off,
-            max_bytes: 0,
+            max_bytes,
             party: Party::SYSTEM,
             migrations: schema().tenant_queue.clone().into(),
             keep_before: None,
@@ -61,6 +65,19 @@ impl File {
     async fn ack(&self, id: JobId, token: Uuid, now: Millis) -> Result<()> {
         let mut bell = self.bell();
         self.db.write(Limits::default(), move |tx| lease::ack(tx, id, token, None, &mut bell, now)).await
+    }
+
+    /// Done, dead, cancelled, expired: in seconds.
+    async fn keep(&self, queue: &'static str, [done_s, dead_s, cancelled_s, expired_s]: [Option<i64>; 4]) {
+        let retention = Some(Retention::new(done_s, dead_s, cancelled_s, expired_s).unwrap());
+        let mut bell = self.bell();
+        let settings = Settings { retention, ..Settings::default() };
+        self.tx(move |tx| control::set(tx, &QueueName::parse(queue)?, settings, &mut bell, T0).map(drop)).await
+    }
+
+    async fn clear(&self, queue: &'static str, now: Millis) -> usize {
+        let mut bell = self.bell();
+        self.tx(move |tx| control::clear(tx, &QueueName::parse(queue)?, STEP_MAX, &mut bell, now)).await
     }
 
     fn bell(&self) -> Bell {
@@ -146,6 +163,85 @@ async fn finished_jobs_are_cleared_away_with_their_bodies_when_their_time_is_ove
     assert_eq!(file.count(10).await, (3, 403));
     file.add("q", 400, 0, 5, T0 + DONE_KEPT_MS).await;
     assert_eq!(file.count(10).await, (0, 800));
+}
+
+#[tokio::test]
+async fn a_queue_keeps_what_has_ended_as_long_as_it_says_also_what_ended_before_it_said_so() {
+    let file = File::new();
+    for queue in ["q", "other"] {
+        file.add(queue, 3, 0, 5, T0).await;
+        for job in file.claim(queue, 2, T0).await {
+            file.ack(job.id, job.lease_token, T0).await.unwrap();
+        }
+    }
+    file.keep("q", [Some(7_200), None, None, None]).await;
+    assert_eq!(file.clear("q", T0 + 7_199_999).await, 0);
+    assert_eq!(file.clear("other", T0 + DONE_KEPT_MS).await, 2, "the other queue said nothing");
+    file.keep("q", [Some(10), Some(0), None, None]).await;
+    assert_eq!(file.clear("q", T0 + 9_999).await, 0);
+    assert_eq!(file.clear("q", T0 + 10_000).await, 2);
+    let died = "UPDATE jobs SET state = 11, keep_until = ?1 WHERE state = 2 AND queue = 1";
+    file.tx(move |tx| tx.execute(died, [T0 + DEAD_KEPT_MS])).await;
+    assert_eq!((file.clear("q", T0 - 1).await, file.clear("q", T0).await), (0, 1));
+    assert_eq!(file.count(2).await, (1, 1), "what has not ended stays");
+}
+
+#[tokio::test]
+async fn a_key_that_is_held_for_a_time_is_held_however_soon_its_job_is_cleared_away() {
+    let file = File::new();
+    file.keep("q", [Some(0), None, None, None]).await;
+    file.ask("q", 1, serde_json::json!({"unique": {"key": "timed", "for_s": 7_200}}), T0).await;
+    file.ask("q", 1, serde_json::json!({"unique": {"key": "kept", "states": ["ready", "done"]}}), T0).await;
+    file.ask("q", 1, serde_json::json!({"unique": {"key": "brief", "for_s": 7_200, "states": ["ready"]}}), T0).await;
+    for job in file.claim("q", 3, T0).await {
+        file.ack(job.id, job.lease_token, T0).await.unwrap();
+    }
+    let there = async || file.tx(|tx| tx.rows("SELECT unique_key FROM jobs", [], |row| row.get::<_, String>(0))).await;
+    // Each is looked at once, and the one whose key is held then comes when that is over.
+    assert_eq!((file.clear("q", T0).await, file.clear("q", T0).await), (3, 0));
+    assert_eq!(there().await, ["timed"]);
+    assert_eq!(file.clear("q", T0 + 7_199_999).await, 0);
+    assert_eq!(file.clear("q", T0 + 7_200_000).await, 1);
+}
+
+#[tokio::test]
+async fn a_claim_that_finds_nothing_clears_history_away_too() {
+    let file = File::new();
+    for queue in ["q", "other"] {
+        file.add(queue, 1, 0, 5, T0).await;
+        let job = file.claim(queue, 1, T0).await.remove(0);
+        file.ack(job.id, job.lease_token, T0).await.unwrap();
+    }
+    // So many that one of them clears each queue, but for one chance in 10^11.
+    for _ in 0..800 {
+        assert!(file.claim("q", 1, T0 + DONE_KEPT_MS).await.is_empty());
+    }
+    assert_eq!(file.count(10).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_file_without_room_for_a_refusal_is_full_and_the_outbox_waits() {
+    let file = File::of(256 << 10);
+    let waiters = Arc::default();
+    let queue = Queue::new(&file.db, &waiters);
+    // A reason that needs a page of its own.
+    let letters = || {
+        let options = format!("{{\"{}\":1}}", "x".repeat(5_000)).into();
+        vec![Letter::new(1, "q".to_owned().into(), Ok(1.into()), rusqlite::types::Value::Text(options))]
+    };
+    let fill = "INSERT INTO idempotency_keys VALUES ('s', ?1, x'', zeroblob(4000), 0)";
+    let mut rows = 0;
+    while file.db.write(Limits::default(), move |tx| tx.execute(fill, [rows])).await.is_ok() {
+        rows += 1;
+    }
+    assert_eq!(queue.take_in(0, letters()).await.unwrap(), TakenIn::Full);
+    let mark = queue.mark().await.unwrap();
+    assert!(mark.at == 0 && mark.is_behind && mark.refused.is_empty(), "{mark:?}");
+    file.tx(|tx| tx.execute("DELETE FROM idempotency_keys", [])).await;
+    assert_eq!(queue.take_in(0, letters()).await.unwrap(), TakenIn::All);
+    let mark = queue.mark().await.unwrap();
+    assert!(mark.at == 1 && !mark.is_behind && mark.refused.len() == 1, "{mark:?}");
+    assert_eq!(queue.take_in(0, letters()).await.unwrap(), TakenIn::Stale);
 }
 
 #[tokio::test]

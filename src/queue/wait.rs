@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::QueueName;
+use super::pace::{Counted, Event, Paces};
 use crate::clock::{Millis, now_ms};
 use crate::error::{Code, Error, Result};
 use crate::sqlite::{Database, WriteTx};
@@ -41,6 +42,7 @@ pub struct Waiters {
     wakeups: Option<Arc<Wakeups>>,
     /// Told when there may be something to do in the server's own file.
     own: Notify,
+    paces: Paces,
 }
 
 #[derive(Default)]
@@ -97,6 +99,11 @@ impl Waiters {
     /// Claims that wait.
     pub fn count(&self) -> usize {
         self.waiting.load(SeqCst)
+    }
+
+    /// How fast jobs come and go.
+    pub fn paces(&self) -> &Paces {
+        &self.paces
     }
 
     /// Until there may be something to do in the server's own file, of which no wake-up is kept.
@@ -206,26 +213,38 @@ impl Drop for Waiting {
 }
 
 /// Rung inside a transaction, heard when it is dropped with the closure that is the transaction: after the commit.
-/// Rings for what was rolled back are heard too, and do no harm.
+/// Rings for what was rolled back are heard too, and do no harm. What it counts is handed out beside what the transaction
+/// made, since of that nothing may be counted that was rolled back.
 pub(super) struct Bell {
     waiters: Arc<Waiters>,
     file: Arc<Database>,
     rung: Vec<(QueueName, Millis, Millis)>,
     /// When the file must be looked into though nobody asks.
     look_at: Millis,
+    counted: Counted,
     /// Let go of after the commit.
     hold: Option<Hold>,
 }
 
 impl Bell {
     pub(super) fn new(waiters: &Arc<Waiters>, file: &Arc<Database>, hold: Option<Hold>) -> Bell {
-        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new(), look_at: Millis::MAX, hold }
+        Bell { waiters: waiters.clone(), file: file.clone(), rung: Vec::new(), look_at: Millis::MAX, counted: Counted::default(), hold }
     }
 
     /// The transaction begins (again).
     pub(super) fn quieten(&mut self) {
         self.rung.clear();
         self.look_at = Millis::MAX;
+        self.counted.clear();
+    }
+
+    /// So often it happened to jobs of this queue.
+    pub(super) fn count(&mut self, queue: i64, event: Event, times: usize) {
+        self.counted.add(queue, event, times);
+    }
+
+    pub(super) fn counted(&mut self) -> Counted {
+        std::mem::take(&mut self.counted)
     }
 
     /// There may be something for `queue` at `at`.

@@ -5,10 +5,10 @@ use rusqlite::types::ValueRef;
 
 use super::media::Media;
 use super::refusal;
-use super::render::{Layout, Member, Writing};
+use super::render::{Layout, Member};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Cells, write_json};
+use crate::sqlite::Cells;
 
 pub struct Body<'p> {
     media: Media,
@@ -49,7 +49,7 @@ impl<'p> Body<'p> {
                     self.out.push(b',');
                 }
                 match (self.layout, cells.iter().next(), self.members.first()) {
-                    (Layout::Bare, Some(value), Some(member)) => self.value(member.writing, value),
+                    (Layout::Bare, Some(value), Some(member)) => member.writing.write(value, &mut self.out),
                     (layout, ..) => self.object(cells, layout == Layout::Object { stripped: true }),
                 }
             }
@@ -80,21 +80,12 @@ impl<'p> Body<'p> {
             }
             self.out.extend_from_slice(member.key.as_bytes());
             let begins = self.out.len();
-            self.value(member.writing, value);
+            member.writing.write(value, &mut self.out);
             if stripped && self.out[begins..] == *b"null" {
                 self.out.truncate(start);
             }
         }
         self.out.push(b'}');
-    }
-
-    fn value(&mut self, writing: Writing, value: ValueRef<'_>) {
-        match (writing, value) {
-            (Writing::AsItIs, ValueRef::Text(json)) => self.out.extend_from_slice(json),
-            (Writing::Boolean, ValueRef::Integer(1)) => self.out.extend_from_slice(b"true"),
-            (Writing::Boolean, ValueRef::Integer(0)) => self.out.extend_from_slice(b"false"),
-            _ => write_json(value, &mut self.out),
-        }
     }
 
     fn line<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {

@@ -94,7 +94,7 @@ impl Call {
         // Materialized: a filter of the caller's is not to run on rows that the function leaves out.
         let sql = format!("WITH r({}) AS MATERIALIZED ({rows}) SELECT * FROM r{}", names.join(","), if many { "" } else { " LIMIT 1" });
         let given = Given { sql, values, many, bare: matches!(self.function.returns, Returns::Values { .. }) };
-        let mut plan = Plan::new(&shape, self.task.query()?, table, setting.dialect.unindexed)?;
+        let mut plan = Plan::new(&shape, self.task.query()?, table, &setting.lacking)?;
         plan.given = Some(given);
         let answer = read::given(reader, &shape, setting, &plan, &self.task)?;
         Ok(Answer { wrote: self.function.is_volatile, ..answer })

@@ -5,6 +5,7 @@ use super::refusal;
 use super::select::{Aggregate, Step};
 use super::value::Kind;
 use crate::error::Result;
+use crate::sqlite::Writing;
 
 #[derive(Clone, Debug)]
 pub struct Expression {
@@ -47,11 +48,20 @@ impl Expression {
         }
     }
 
-    /// As a column that is written by [`super::body`]: itself, unless it is JSON that nobody has looked at.
+    /// As a value that [`Writing`] makes JSON of: itself, unless it is JSON that nobody has looked at.
     pub fn raw(&self) -> String {
         match self.form {
             Form::Value(Kind::Json) => self.json(),
             _ => self.sql.clone(),
+        }
+    }
+
+    /// How what [`Expression::raw`] gives becomes JSON.
+    pub fn writing(&self) -> Writing {
+        match self.form {
+            Form::Document | Form::Value(Kind::Json) => Writing::AsItIs,
+            Form::Value(Kind::Boolean) => Writing::Boolean,
+            Form::Value(_) => Writing::Value,
         }
     }
 
@@ -125,40 +135,18 @@ impl Expression {
     }
 }
 
-/// `{"name":value,…}` of members that are never NULL; without those that are `null` where `stripped`.
-pub fn object(members: Vec<(String, String)>, stripped: bool) -> String {
-    if members.is_empty() {
-        return "'{}'".to_owned();
+/// `{"name":value,…}` of members as `tenantry_object` takes them. In parts where SQLite has a bound on arguments.
+pub fn object(members: &[String]) -> String {
+    const PART: usize = 60;
+    let parts = members.chunks(PART).map(|part| part.join(","));
+    if members.len() <= PART {
+        return format!("tenantry_object({})", parts.collect::<String>());
     }
-    if stripped {
-        let pieces = members.into_iter().map(|(name, json)| format!("coalesce(','||{name}||nullif({json},'null'),'')")).collect();
-        return format!("'{{'||substr({},2)||'}}'", joined(pieces));
-    }
-    let mut pieces = Vec::with_capacity(2 * members.len());
-    for (at, (name, json)) in members.into_iter().enumerate() {
-        pieces.push(format!("{}||{name}", if at == 0 { "'{'" } else { "','" }));
-        pieces.push(json);
-    }
-    pieces.push("'}'".to_owned());
-    joined(pieces)
+    let parts: Vec<_> = parts.map(|part| format!("tenantry_members({part})")).collect();
+    format!("'{{'||substr({},2)||'}}'", parts.join("||"))
 }
 
-/// The pieces one after the other. In groups, so that a wide table's expression is not too deep for SQLite.
-fn joined(pieces: Vec<String>) -> String {
-    const GROUP: usize = 50;
-    if pieces.len() <= GROUP {
-        return pieces.join("||");
-    }
-    let groups: Vec<String> = pieces.chunks(GROUP).map(|group| format!("({})", group.join("||"))).collect();
-    groups.join("||")
-}
-
-/// A member's name with its colon, as SQL: of a name in the schema.
-pub fn member(name: &str) -> String {
-    literal(&member_text(name))
-}
-
-/// The same to be bound: of a name in the request.
+/// A member's name with its colon.
 pub fn member_text(name: &str) -> String {
     format!("{}:", serde_json::Value::from(name))
 }
@@ -180,6 +168,6 @@ pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

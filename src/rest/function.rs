@@ -167,7 +167,7 @@ impl Function {
 fn shape_of(name: &str, columns: Vec<(String, String, Kind)>) -> Arc<Schema> {
     let column = |(name, declared, kind)| {
         let rights = Rights::default();
-        Column { name, declared, kind, not_null: false, default: None, generated: false, rights }
+        Column { name, declared, kind, not_null: false, default: None, generated: false, origin: None, rights }
     };
     let columns = columns.into_iter().map(column).collect();
     let (key, unique, indexes, foreign_keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

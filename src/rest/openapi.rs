@@ -47,7 +47,7 @@ fn property(schema: &Schema, table: &Table, at: usize, column: &Column) -> Value
     if table.key.contains(&at) {
         notes.push("This is a Primary Key.<pk/>".to_owned());
     }
-    for key in table.foreign_keys.iter().filter(|key| key.columns == [at]) {
+    for key in table.foreign_keys.iter().filter(|key| key.columns == [at] && schema.table(key.to).shape != Shape::View) {
         let to = schema.table(key.to);
         let column = &to.columns[key.to_columns[0]].name;
         notes.push(format!("This is a Foreign Key to `{0}.{column}`.<fk table='{0}' column='{column}'/>", to.name));

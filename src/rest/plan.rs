@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use rusqlite::types::Value;
 
-use super::expression::identifier;
+use super::indexes::{Index, Lacking};
 use super::query::{Query, Rows};
 use super::refusal;
 use super::relation::{self, Relation};
@@ -50,13 +50,6 @@ pub struct Node<'q> {
     pub children: Vec<Node<'q>>,
 }
 
-/// Whether an embed may read a whole table for each row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unindexed {
-    Allowed,
-    Refused,
-}
-
 const EVERYTHING: &[Item] = &[Item::Star];
 
 /// A table and how it was come to.
@@ -71,14 +64,14 @@ struct Reached<'q> {
 struct Planner<'q> {
     schema: &'q Schema,
     query: &'q Query,
-    unindexed: Unindexed,
+    lacking: &'q Lacking,
     numbers: usize,
     reached: Vec<Vec<String>>,
 }
 
 impl<'q> Plan<'q> {
-    pub fn new(schema: &'q Schema, query: &'q Query, root: TableId, unindexed: Unindexed) -> Result<Plan<'q>> {
-        let mut planner = Planner { schema, query, unindexed, numbers: 0, reached: Vec::new() };
+    pub fn new(schema: &'q Schema, query: &'q Query, root: TableId, lacking: &'q Lacking) -> Result<Plan<'q>> {
+        let mut planner = Planner { schema, query, lacking, numbers: 0, reached: Vec::new() };
         let items = query.items.as_deref().unwrap_or(EVERYTHING);
         let root = planner.node(Reached { table: root, parent: None, relation: None, embed: None, items }, &mut Vec::new())?;
         // What is said of a table that is not asked for is a mistake of somebody who would wonder about the answer.
@@ -119,24 +112,23 @@ impl<'q> Planner<'q> {
     }
 
     fn is_indexed(&self, relation: &Relation) -> Result<()> {
-        if self.unindexed == Unindexed::Allowed {
+        if self.lacking.is_fine() {
             return Ok(());
         }
         let (reached, columns) = match &relation.junction {
             None => (relation.target, &relation.near),
             Some(junction) => (junction.table, &relation.near),
         };
-        let table = self.schema.table(reached);
         let columns: Vec<usize> = columns.iter().map(|pair| pair.1).collect();
+        let (stored, columns) = self.schema.stored(reached, &columns);
+        let table = self.schema.table(stored);
         if table.is_indexed(&columns) {
             return Ok(());
         }
-        let names: Vec<_> = columns.iter().map(|&column| table.columns[column].name.as_str()).collect();
-        let quoted: Vec<_> = names.iter().map(|name| identifier(name)).collect();
-        let index = identifier(&format!("{}_{}", table.name, names.join("_")));
-        let index = format!("CREATE INDEX {index} ON {} ({})", identifier(&table.name), quoted.join(", "));
+        let names = columns.iter().map(|&column| table.columns[column].name.clone()).collect();
+        let index = Index { table: table.name.clone(), columns: names };
         let (origin, target) = (&self.schema.table(relation.origin).name, &self.schema.table(relation.target).name);
-        Err(refusal::unindexed(origin, target, &index))
+        Err(self.lacking.refuse(origin, target, index, self.schema.find(&table.name).is_some()))
     }
 }
 

@@ -106,11 +106,9 @@ pub fn ambiguous(origin: &str, target: &str, choices: Vec<(String, Value)>) -> E
     ))
 }
 
-/// `index` is the statement that makes the one it lacks.
-pub fn unindexed(origin: &str, target: &str, index: &str) -> Error {
+pub fn unindexed(origin: &str, target: &str) -> Error {
     says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': the foreign key has no index"))
         .details("Without one the whole table is read for each row.".into())
-        .hint(format!("{index}; or have the operator set rest.unindexed_embeds."))
 }
 
 pub fn too_deep(most: usize) -> Error {

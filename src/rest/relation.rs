@@ -1,5 +1,6 @@
 //! A [`Relation`] is the way from one table to another: over a foreign key in one of the two directions, or through
-//! a junction, a table whose primary key holds a foreign key to each of them.
+//! a junction, a table whose primary key holds a foreign key to each of them. Views are tables here, with the keys that
+//! they show of theirs; as a junction, only where there is no table that is one, or where a hint names it.
 
 use serde_json::{Value, json};
 
@@ -56,14 +57,20 @@ impl Relation {
 /// The one relation that `embed` means in a row of `origin`.
 pub fn find(schema: &Schema, origin: TableId, embed: &Embed) -> Result<Relation> {
     let hint = embed.hint.as_deref();
+    let is_view = |id: TableId| schema.table(id).shape == Shape::View;
     let mut found: Vec<Relation> = all(schema, origin).filter(|relation| is_meant(schema, relation, &embed.name, hint)).collect();
+    if found.len() > 1 {
+        let (by_tables, over_views): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|one| one.junction.as_ref().is_none_or(|by| !is_view(by.table)));
+        found = if by_tables.is_empty() { over_views } else { by_tables };
+    }
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => {
-            let is_view = |id: TableId| schema.table(id).shape == Shape::View;
             let error = refusal::no_relation(&schema.table(origin).name, &embed.name, hint);
             let over_view = is_view(origin) || schema.find(&embed.name).is_some_and(is_view);
-            Err(if over_view { error.hint("A view has no foreign keys: embed its table, or join in the view.") } else { error })
+            let shows = "A view has its tables' foreign keys where it shows all of a key's columns as they are, and is no UNION.";
+            Err(if over_view { error.hint(shows) } else { error })
         }
         _ => {
             let choices = found.iter().map(|relation| (hint_for(schema, relation), describe(schema, relation))).collect();
@@ -74,41 +81,38 @@ pub fn find(schema: &Schema, origin: TableId, embed: &Embed) -> Result<Relation>
 
 /// Every relation from `origin`.
 fn all(schema: &Schema, origin: TableId) -> impl Iterator<Item = Relation> {
-    let own = schema.table(origin).foreign_keys.iter().map(move |key| outward(schema, origin, key));
+    let own = schema.table(origin).foreign_keys.iter().map(move |key| outward(origin, key));
     let others = schema.foreign_keys().filter(move |(_, key)| key.to == origin);
     own.chain(others.flat_map(move |(from, key)| {
-        let junctions = schema.table(from).foreign_keys.iter().filter_map(move |far| through(schema, origin, from, key, far));
-        std::iter::once(inward(schema, origin, from, key)).chain(junctions)
+        let junctions = schema.table(from).foreign_keys.iter().filter_map(move |far| through(origin, from, key, far));
+        std::iter::once(inward(origin, from, key)).chain(junctions)
     }))
 }
 
-fn outward(schema: &Schema, origin: TableId, key: &ForeignKey) -> Relation {
-    let one = schema.table(origin).is_unique(&key.columns);
+fn outward(origin: TableId, key: &ForeignKey) -> Relation {
     Relation {
         origin,
         target: key.to,
-        cardinality: if one { Cardinality::OneToOne } else { Cardinality::ManyToOne },
+        cardinality: if key.unique { Cardinality::OneToOne } else { Cardinality::ManyToOne },
         near: pairs(&key.columns, &key.to_columns),
         junction: None,
         names: vec![key.name.clone()],
     }
 }
 
-fn inward(schema: &Schema, origin: TableId, from: TableId, key: &ForeignKey) -> Relation {
-    let one = schema.table(from).is_unique(&key.columns);
+fn inward(origin: TableId, from: TableId, key: &ForeignKey) -> Relation {
     Relation {
         origin,
         target: from,
-        cardinality: if one { Cardinality::OneToOne } else { Cardinality::OneToMany },
+        cardinality: if key.unique { Cardinality::OneToOne } else { Cardinality::OneToMany },
         near: pairs(&key.to_columns, &key.columns),
         junction: None,
         names: vec![key.name.clone()],
     }
 }
 
-fn through(schema: &Schema, origin: TableId, junction: TableId, near: &ForeignKey, far: &ForeignKey) -> Option<Relation> {
-    let primary = &schema.table(junction).key;
-    let is_junction = near.name != far.name && near.columns.iter().chain(&far.columns).all(|column| primary.contains(column));
+fn through(origin: TableId, junction: TableId, near: &ForeignKey, far: &ForeignKey) -> Option<Relation> {
+    let is_junction = near.name != far.name && near.in_key && far.in_key;
     is_junction.then(|| Relation {
         origin,
         target: far.to,
@@ -123,27 +127,26 @@ fn pairs(from: &[usize], to: &[usize]) -> Vec<(usize, usize)> {
     from.iter().copied().zip(to.iter().copied()).collect()
 }
 
-/// A relation is named by its target's table; one to a single row also by its foreign key or that key's only column.
+/// A relation is named by its target; one to a single row of a table also by its foreign key or that key's only column.
 /// A hint tells those of one name apart. A table's relation to itself is towards the many by the table's name, and
 /// towards the one by the key.
 fn is_meant(schema: &Schema, relation: &Relation, name: &str, hint: Option<&str>) -> bool {
-    let by_table = schema.table(relation.target).name == name;
-    let points_out = points_out(schema, relation);
-    let back_to_itself = points_out && relation.origin == relation.target;
+    let target = schema.table(relation.target);
+    let (by_table, is_view) = (target.name == name, target.shape == Shape::View);
+    let own = own_key(schema, relation);
+    let back_to_itself = own.is_some_and(|key| key.reflexive);
     match hint {
-        None => (by_table && !back_to_itself) || (points_out && is_by_key(schema, relation, name)),
+        None => (by_table && !back_to_itself) || (own.is_some() && !is_view && is_by_key(schema, relation, name)),
         Some(hint) => by_table && !back_to_itself && is_by_hint(schema, relation, hint),
     }
 }
 
-/// Whether the foreign key is the origin's.
-fn points_out(schema: &Schema, relation: &Relation) -> bool {
-    relation.junction.is_none()
-        && schema
-            .table(relation.origin)
-            .foreign_keys
-            .iter()
-            .any(|key| key.to == relation.target && key.name == relation.names[0] && pairs(&key.columns, &key.to_columns) == relation.near)
+/// The foreign key, if it is the origin's.
+fn own_key<'s>(schema: &'s Schema, relation: &Relation) -> Option<&'s ForeignKey> {
+    let is_it = |key: &&ForeignKey| {
+        key.to == relation.target && key.name == relation.names[0] && pairs(&key.columns, &key.to_columns) == relation.near
+    };
+    schema.table(relation.origin).foreign_keys.iter().find(is_it).filter(|_| relation.junction.is_none())
 }
 
 fn is_by_key(schema: &Schema, relation: &Relation, name: &str) -> bool {

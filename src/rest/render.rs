@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 
 use super::access::{self, Caller, Command};
 use super::conditions;
-use super::expression::{Expression, Form, identifier, json_path, member, member_text, object};
+use super::expression::{Expression, identifier, json_path, literal, member_text, object};
 use super::page::Page;
 use super::plan::{Given, Node, Plan};
 use super::reading::Reading;
@@ -20,6 +20,7 @@ use super::select::{Aggregate, Field, Item, Path};
 use super::statement::{Binder, Slot, Statement};
 use super::value::Kind;
 use crate::error::Result;
+use crate::sqlite::Writing;
 
 /// How rows are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,25 +137,10 @@ pub struct Member {
     pub writing: Writing,
 }
 
-/// How a column's values become JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writing {
-    /// They are JSON, or NULL.
-    AsItIs,
-    /// 1 is `true`, 0 is `false`.
-    Boolean,
-    Value,
-}
-
 impl Member {
     fn of(output: &Output) -> Member {
         let name = output.name.text().to_owned();
-        let writing = match output.value.form {
-            Form::Document | Form::Value(Kind::Json) => Writing::AsItIs,
-            Form::Value(Kind::Boolean) => Writing::Boolean,
-            Form::Value(_) => Writing::Value,
-        };
-        Member { key: member_text(&name), name, writing }
+        Member { key: member_text(&name), name, writing: output.value.writing() }
     }
 }
 
@@ -262,13 +248,14 @@ impl Renderer<'_> {
 
     fn object(&mut self, outputs: Vec<Output>) -> String {
         let members = outputs.into_iter().map(|output| {
-            let name = match &output.name {
-                Name::OfSchema(name) => member(name),
-                Name::OfRequest(name) => self.binder.bind_common(member_text(name)),
+            let member = output.value.writing().member(&member_text(output.name.text()), self.stripped);
+            let member = match &output.name {
+                Name::OfSchema(_) => literal(&member),
+                Name::OfRequest(_) => self.binder.bind_common(member),
             };
-            (name, output.value.json())
+            format!("{member},{}", output.value.raw())
         });
-        object(members.collect(), self.stripped)
+        object(&members.collect::<Vec<_>>())
     }
 
     fn outputs(&mut self, node: &Node<'_>) -> Result<Vec<Output>> {

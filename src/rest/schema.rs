@@ -3,6 +3,7 @@
 
 mod constraints;
 mod load;
+mod views;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -86,15 +87,32 @@ pub struct Column {
     /// In SQL.
     pub default: Option<String>,
     pub generated: bool,
+    /// Of a view's column, the table's column that it shows.
+    pub origin: Option<(TableId, usize)>,
     pub rights: Rights,
 }
 
+/// Columns whose values are those of another table's: a constraint, or what a view shows of one ([`views`]).
 #[derive(Clone, Debug)]
 pub struct ForeignKey {
     pub name: String,
     pub columns: Vec<usize>,
     pub to: TableId,
     pub to_columns: Vec<usize>,
+    /// No two rows of its table refer to the same.
+    pub unique: bool,
+    /// Its columns are of the primary key.
+    pub in_key: bool,
+    /// Its table refers to itself.
+    pub reflexive: bool,
+}
+
+impl ForeignKey {
+    /// As PostgreSQL calls one that has no name.
+    pub fn default_name(table: &Table, columns: &[usize]) -> String {
+        let columns: Vec<_> = columns.iter().map(|&column| table.columns[column].name.as_str()).collect();
+        format!("{}_{}_fkey", table.name, columns.join("_"))
+    }
 }
 
 impl Schema {
@@ -155,6 +173,15 @@ impl Schema {
     /// The table of this name as SQL takes it, in any case; also one that may not be seen.
     pub fn position(&self, name: &str) -> Option<TableId> {
         self.tables.iter().position(|table| table.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Where these columns are stored: in the table itself; a view's, in the one that it shows.
+    pub fn stored(&self, id: TableId, columns: &[usize]) -> (TableId, Vec<usize>) {
+        let origins: Option<Vec<_>> = columns.iter().map(|&column| self.tables[id].columns[column].origin).collect();
+        match origins.as_deref() {
+            Some([(table, _), ..]) => (*table, origins.iter().flatten().map(|origin| origin.1).collect()),
+            _ => (id, columns.to_vec()),
+        }
     }
 
     /// Every foreign key with the table that has it.

@@ -66,7 +66,7 @@ pub fn rows(tx: &WriteTx<'_>, schema: &Schema, setting: &Setting, task: &Task) -
         return Err(refusal::read_only(table));
     }
     let query = task.query()?;
-    let plan = Plan::new(schema, query, id, setting.dialect.unindexed)?;
+    let plan = Plan::new(schema, query, id, &setting.lacking)?;
     let write = Write { tx, setting, task, query, schema, table, plan: &plan };
     match (task.verb, &task.payload) {
         (Verb::Post, Some(payload)) => write.insert(payload),

@@ -27,7 +27,7 @@ use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
-use crate::rest::{Dialect, Functions, Policies, Schemas, Stencils, Unindexed};
+use crate::rest::{Dialect, Functions, Indexes, Policies, Schemas, Stencils};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -166,7 +166,7 @@ impl Parts {
                 schemas: Schemas::new(policies),
                 functions,
                 stencils: Stencils::default(),
-                unindexed: if config.rest.unindexed_embeds { Unindexed::Allowed } else { Unindexed::Refused },
+                indexes: Indexes::new(config.rest.unindexed_embeds),
             }),
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),

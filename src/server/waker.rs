@@ -6,6 +6,7 @@
 //! requests under way and `queue.deliveries_per_tenant` of one tenant. Tending holds no lease while it waits, so a tenant
 //! is suspended, deleted and closed as if nobody did; what it then misses is done when it is back.
 
+mod failing;
 mod tend;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::queue::{Post, Waiters};
 use crate::system::{App, Systems};
 use crate::tenant::registry::Registry;
 use crate::tenant::{Triples, Wakeups};
+use failing::Failing;
 
 /// Tenants tended to at once; the others' moments wait.
 const TENDED_MAX: usize = 256;
@@ -31,7 +33,7 @@ const TENDED_MAX: usize = 256;
 /// Tenants looked into at once.
 const LOOKS_MAX: usize = 8;
 
-/// Between two attempts that failed.
+/// Between two attempts that failed for no tenant's reason; and between two looks into the outbox of one that is tended to.
 const RETRY: Duration = Duration::from_secs(15);
 
 /// The longest that is slept without a look at the clock, which may be set, or stand still with the machine.
@@ -60,6 +62,7 @@ struct Inner {
     looks: Semaphore,
     requests: Arc<Semaphore>,
     requests_of_one: usize,
+    failing: Failing,
     closing: watch::Sender<bool>,
 }
 
@@ -79,6 +82,7 @@ impl Waker {
                 looks: Semaphore::new(LOOKS_MAX),
                 requests: Arc::new(Semaphore::new(queue.deliveries)),
                 requests_of_one: queue.deliveries_per_tenant,
+                failing: Failing::default(),
                 closing: watch::Sender::new(false),
             }),
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
+use super::key_index;
 use super::written::Judged;
 use crate::error::{Code, Error};
 
@@ -186,6 +187,7 @@ fn verdict(action: &AuthAction<'_>, accessor: Option<&str>) -> Result<Needs, Den
         | CreateTempTrigger { trigger_name: name, table_name }
         | DropTempTrigger { trigger_name: name, table_name } => on_table(name, Needs::WRITE).and(on_table(table_name, Needs::WRITE)),
         CreateTempView { view_name } | DropTempView { view_name } => on_table(view_name, Needs::WRITE),
+        DropIndex { index_name, table_name } if key_index::is_one(index_name) => on_table(table_name, Needs::SCHEMA),
         CreateIndex { index_name: name, table_name }
         | DropIndex { index_name: name, table_name }
         | CreateTrigger { trigger_name: name, table_name }
@@ -212,8 +214,8 @@ fn function(name: &str) -> Result<Needs, Denied> {
             Err(Denied { what: format!("function {name}"), hint: "It reaches outside the database." })
         }
         "count" | "sum" | "total" | "avg" | "min" | "max" | "abs" | "round" | "coalesce" | "ifnull" | "nullif" | "iif" | "typeof"
-        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "changes" | "date"
-        | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
+        | "length" | "json" | "json_valid" | "json_type" | "->" | "->>" | "group_concat" | "tenantry_json" | "tenantry_object"
+        | "changes" | "date" | "time" | "datetime" | "julianday" | "unixepoch" | "strftime" | "random" => Ok(Needs::READ),
         _ => Ok(Needs::READ.with(Needs::COSTLY)),
     }
 }

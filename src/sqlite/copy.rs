@@ -50,6 +50,19 @@ pub fn remove_copy(path: &Path) -> std::io::Result<()> {
     ["", "-wal", "-shm"].iter().try_for_each(|suffix| remove(&with_suffix(path, suffix)))
 }
 
+/// Opens a file and what SQLite keeps beside it, as far as they are there, and closes them again. Nobody has it open.
+pub fn try_to_open(path: &Path) -> std::io::Result<()> {
+    ["", "-wal", "-shm"].iter().try_for_each(|suffix| {
+        let path = with_suffix(path, suffix);
+        match std::fs::symlink_metadata(&path) {
+            Ok(found) if !found.is_file() => Err(std::io::Error::other("not a regular file")),
+            Ok(_) => File::options().read(true).write(true).open(&path).map(drop),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => Ok(()),
+            Err(cause) => Err(cause),
+        }
+    })
+}
+
 /// Puts the content of the file at `from` in the place of the open file's, in one commit. Nobody reads or writes it.
 pub fn restore(from: &Path, to: &mut Connection) -> Result<()> {
     let mut restore = || {

@@ -196,6 +196,7 @@ impl Database {
         F: FnOnce(&Reader<'_>) -> Result<T> + Send + 'static,
     {
         let open = self.opened().await?;
+        let on = Arc::downgrade(&open);
         let pass = self.hold()?;
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
@@ -223,25 +224,28 @@ impl Database {
             let _ = answer.send(outcome);
         };
         self.engine.reads().submit(self.reading_party(), Box::new(job))?;
-        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a read ended early", &"it panicked"))), &on)
     }
 
     /// Runs `f` on the writer, in a group's transaction, and returns after the commit. An `Err`
     /// undoes what `f` did, alone. `f` may run more than once, so it must have no effect beside the
     /// transaction; only what its last run returned counts.
-    pub async fn write<T, F>(self: &Arc<Self>, limits: Limits, mut f: F) -> Result<T>
+    pub async fn write<T, F>(self: &Arc<Self>, limits: Limits, f: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&WriteTx<'_>) -> Result<T> + Send + 'static,
     {
         let open = self.opened().await?;
+        let on = Arc::downgrade(&open);
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
-        let (mut answer, mut value) = (Some(answer), None);
+        let (mut answer, mut value, mut f) = (Some(answer), None, Some(f));
         let step = move |step: Step<'_>| match step {
-            Step::Attempt(tx) => f(tx).map(|made| value = Some(made)),
+            Step::Attempt(tx) => f.as_mut().map_or(Ok(()), |f| f(tx).map(|made| value = Some(made))),
             Step::Settle(outcome) => {
+                // What it holds goes before its caller goes on.
+                drop(f.take());
                 if let Some(answer) = answer.take() {
                     let missing = || Error::internal("a write was settled that never ran", &"no value");
                     let _ = answer.send(outcome.and_then(|()| value.take().ok_or_else(missing)));
@@ -252,7 +256,7 @@ impl Database {
         self.write_here_or_queue(&open, Job { step: Box::new(step), limits, gone, _pass: self.hold()? })?;
         // Whoever waits for room to close the file should not wait for this.
         drop(open);
-        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))), &on)
     }
 
     /// Runs `f` with the writer to itself, outside any group.
@@ -261,13 +265,13 @@ impl Database {
         T: Send + 'static,
         F: FnOnce(&Exclusive<'_>) -> Result<T> + Send + 'static,
     {
-        self.opened().await?;
+        let on = Arc::downgrade(&self.opened().await?);
         let gone = Gone::default();
         let _caller = Caller(gone.clone());
         let (answer, answered) = oneshot::channel();
         let run = move |writer: Result<&Exclusive<'_>>| drop(answer.send(writer.and_then(f)));
         self.enqueue(Work::Alone(Alone { run: Box::new(run), limits, gone, _pass: self.hold()? }))?;
-        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))))
+        self.noted(answered.await.unwrap_or_else(|_| Err(Error::internal("a write ended early", &"it panicked"))), &on)
     }
 
     /// Opens the file if it is not, and with that brings it up to date.
@@ -383,10 +387,13 @@ impl Database {
         if jobs.is_empty() { Taken::Nothing } else { Taken::Group(jobs) }
     }
 
-    /// Damage that a statement meets shows in the file's state; what it does not touch is still served.
-    fn noted<T>(&self, outcome: Result<T>) -> Result<T> {
+    /// Damage that a statement meets shows in the file's state; what it does not touch is still served. A file that is
+    /// made anew since it was open as `on` is not blamed.
+    fn noted<T>(&self, outcome: Result<T>, on: &Weak<Open>) -> Result<T> {
         let outcome = outcome.map_err(|error| self.as_damage(error));
-        if let Err(error) = &outcome {
+        if let Err(error) = &outcome
+            && (!self.replaceable || self.current().is_some_and(|open| Arc::as_ptr(&open) == on.as_ptr()))
+        {
             if error.is_withheld() {
                 self.damaged.store(true, Relaxed);
             }
@@ -398,31 +405,12 @@ impl Database {
     /// The file is closed as soon as its readers have stopped; whoever comes next opens it again.
     pub(super) fn fail(&self, open: &Arc<Open>) {
         self.suspect.store(true, Relaxed);
+        self.spoiled.fetch_or(self.replaceable, Relaxed);
         open.readers.stop(Stop::Closing);
         open.transactions.stop(Stop::Closing);
         let mut current = self.open.write().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, open)) {
             *current = None;
-        }
-    }
-
-    /// The file failed while writes were waiting: none of them has begun.
-    fn refuse_all(&self) {
-        self.settle_waiting(&Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY));
-    }
-
-    fn settle_waiting(&self, error: &Error) {
-        let work = {
-            let mut queue = self.queue();
-            queue.drained = false;
-            std::mem::take(&mut queue.work)
-        };
-        for work in work {
-            match work {
-                Work::Grouped(job) => job.settle(Err(error.clone())),
-                Work::Alone(alone) => (alone.run)(Err(error.clone())),
-                Work::Lent(lent) => lent.refuse(error.clone()),
-            }
         }
     }
 

@@ -4,6 +4,7 @@
 use rusqlite::ffi;
 use serde_json::json;
 
+use super::copy;
 use crate::error::{Code, Error};
 
 /// Whether an error at `COMMIT` leaves open what happened: the log may hold the transaction although SQLite
@@ -22,6 +23,11 @@ pub fn is_broken(error: &rusqlite::Error) -> bool {
         && matches!(primary(error), ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB | ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR)
 }
 
+/// Whether it is that a file which is there could not be opened: a process that has no descriptor left is told the same.
+pub fn may_pass(error: &rusqlite::Error, path: &std::path::Path) -> bool {
+    primary(error) == ffi::SQLITE_CANTOPEN && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
 /// Room below which a disk is taken for full, in bytes.
 const FULL: u64 = 1 << 20;
 
@@ -37,15 +43,57 @@ pub fn is_full(error: &rusqlite::Error) -> bool {
 
 const WHO_KNOWS: &str = "The operator sees the reason in the server's log and under /admin/v1/tenants/{id}.";
 
+/// Whether an error of our own statements tells of the file and the disk below it, and not of what was asked.
+pub fn is_of_the_file(error: &Error) -> bool {
+    let sqlite = error.detail_of("sqlite_code").and_then(serde_json::Value::as_i64).unwrap_or(0) as i32;
+    match error.code() {
+        Code::Unknown => true,
+        Code::SqlError => sqlite == ffi::SQLITE_ERROR,
+        Code::TenantUnavailable => matches!(sqlite, ffi::SQLITE_IOERR | ffi::SQLITE_READONLY),
+        Code::Overloaded => sqlite == ffi::SQLITE_FULL,
+        _ => false,
+    }
+}
+
+/// [`Error::disk_full`], for [`is_of_the_file`] to know.
+pub fn disk_full() -> Error {
+    Error::disk_full().details(details(ffi::SQLITE_FULL))
+}
+
 /// The answer for a file that cannot be opened and brought up to date. What has passed by the next try says so
 /// itself; all else is in the file.
 pub fn opening(path: &std::path::Path, error: rusqlite::Error) -> Error {
     match primary(&error) {
-        ffi::SQLITE_FULL if disk_is_full(path) => Error::disk_full(),
+        ffi::SQLITE_FULL if disk_is_full(path) => disk_full(),
         ffi::SQLITE_FULL | ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_INTERRUPT => error.into(),
         _ if is_out_of_memory(&error) => error.into(),
         _ => unavailable(path, &error),
     }
+}
+
+/// The same where no connection to the file is left. SQLite has one code for a file that is not what it should be
+/// and for a process that has no descriptor left, so the files are tried without it.
+pub fn connecting(path: &std::path::Path, error: rusqlite::Error) -> Error {
+    if primary(&error) != ffi::SQLITE_CANTOPEN {
+        return opening(path, error);
+    }
+    if disk_is_full(path) {
+        return disk_full();
+    }
+    match copy::try_to_open(path) {
+        Err(cause) if !is_out_of_descriptors(&cause) => unavailable(path, &error),
+        tried => {
+            tracing::warn!(path = %path.display(), %error, ?tried, "a database could not be opened this time");
+            Error::new(Code::Overloaded, "the server could not open this database's files just now")
+                .hint("It is at its bound of open files, or was.")
+                .retry_after(std::time::Duration::from_secs(1))
+        }
+    }
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM))
 }
 
 /// The answer for a file that cannot be served; the cause goes to the log and to operators.
@@ -88,7 +136,7 @@ impl From<rusqlite::Error> for Error {
             // For reading only because of what became of the file, not of the connection.
             ffi::SQLITE_CANTOPEN | ffi::SQLITE_IOERR | ffi::SQLITE_READONLY => {
                 tracing::error!(%error, "a database failed");
-                return Error::new(Code::TenantUnavailable, "this database cannot be served right now").hint(WHO_KNOWS);
+                return Error::new(Code::TenantUnavailable, "this database cannot be served right now").details(details).hint(WHO_KNOWS);
             }
             ffi::SQLITE_MISUSE => return Error::internal("SQLite was misused", &error),
             _ => (Code::SqlError, None),

@@ -5,7 +5,7 @@
 
 mod rows;
 
-pub use rows::write_json;
+pub use rows::Writing;
 
 use std::ffi::{c_int, c_void};
 use std::slice;

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use r2d2_sqlite::SqliteConnectionManager;
 
@@ -13,6 +13,7 @@ use super::database::Options;
 use super::descriptors::{Descriptors, READER_DESCRIPTORS};
 use super::engine::Engine;
 use super::executor::Party;
+use super::fault;
 use super::session::{Session, Settings};
 use super::watch::{Stop, Watch};
 use crate::error::{Error, Result};
@@ -21,11 +22,16 @@ use crate::error::{Error, Result};
 /// ever wait for one to be opened.
 const CHECKOUT: Duration = Duration::from_secs(5);
 
+/// How often it looks whether the file can be opened at all: r2d2 goes on trying and does not say.
+const LOOK: Duration = Duration::from_millis(20);
+
 pub struct Readers {
     engine: Arc<Engine>,
     pool: r2d2::Pool<Manager>,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
     prepaid: Arc<Mutex<Option<Descriptors>>>,
+    broken: Arc<Mutex<Option<String>>>,
+    path: PathBuf,
     held: Arc<AtomicU64>,
     party: Party,
 }
@@ -42,13 +48,15 @@ pub struct Manager {
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
     /// Taken from the budget for the first reader, which nobody could give back for who waits.
     prepaid: Arc<Mutex<Option<Descriptors>>>,
+    /// Why the file itself could not be opened the last time. r2d2 goes on trying until it can.
+    broken: Arc<Mutex<Option<String>>>,
     held: Arc<AtomicU64>,
     party: Party,
 }
 
 impl Readers {
     pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, options: &Options) -> Readers {
-        let (open, prepaid) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+        let (open, prepaid, broken) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<_>>::default(), Arc::<Mutex<_>>::default());
         let manager = Manager {
             engine: engine.clone(),
             path: path.to_owned(),
@@ -56,6 +64,7 @@ impl Readers {
             plain: SqliteConnectionManager::file(path),
             open: open.clone(),
             prepaid: prepaid.clone(),
+            broken: broken.clone(),
             held: options.held.clone(),
             party: options.party,
         };
@@ -71,7 +80,16 @@ impl Readers {
             .thread_pool(engine.scheduler())
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager);
-        Readers { engine: engine.clone(), pool, open, prepaid, held: options.held.clone(), party: options.party }
+        Readers {
+            engine: engine.clone(),
+            pool,
+            open,
+            prepaid,
+            broken,
+            path: path.to_owned(),
+            held: options.held.clone(),
+            party: options.party,
+        }
     }
 
     /// A reader, opened if need be and waited for; `None` where there is none and no room for one.
@@ -84,12 +102,24 @@ impl Readers {
             *self.prepaid.lock().unwrap_or_else(PoisonError::into_inner) = Some(room);
         }
         self.engine.counters().waits.fetch_add(1, Relaxed);
-        self.pool.get().map(Some).map_err(|error| {
-            tracing::warn!(%error, "no reader could be opened");
-            Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
-                .hint("The bound is sqlite.descriptors.")
-                .retry_after(Duration::from_secs(1))
-        })
+        let until = Instant::now() + CHECKOUT;
+        loop {
+            match self.pool.get_timeout(LOOK) {
+                Ok(reader) => return Ok(Some(reader)),
+                Err(_) if let Some(cause) = &*self.broken() => return Err(fault::unavailable(&self.path, cause)),
+                Err(error) if Instant::now() >= until => {
+                    tracing::warn!(%error, "no reader could be opened");
+                    return Err(Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
+                        .hint("The bound is sqlite.descriptors.")
+                        .retry_after(Duration::from_secs(1)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn broken(&self) -> MutexGuard<'_, Option<String>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A reader that is open and idle, if there is one.
@@ -131,7 +161,14 @@ impl r2d2::ManageConnection for Manager {
             Some(descriptors) => descriptors,
             None => self.engine.descriptors(self.party).take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
         };
-        let session = Session::open(&self.engine, &self.path, self.settings, descriptors)?;
+        let session = Session::open(&self.engine, &self.path, self.settings, descriptors);
+        let broken = session
+            .as_ref()
+            .err()
+            .filter(|error| fault::is_broken(error) && !fault::may_pass(error, &self.path))
+            .map(rusqlite::Error::to_string);
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        let session = session?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|watch| watch.strong_count() > 0);
         open.push(Arc::downgrade(&session.watch));

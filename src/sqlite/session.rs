@@ -246,9 +246,9 @@ impl Session {
         Ok(self.ours.get() == Some(self.our_names()?))
     }
 
-    /// Tables, indexes, views and triggers under our names.
+    /// Tables, views and triggers under our names.
     fn our_names(&self) -> rusqlite::Result<i64> {
-        let ours = "SELECT count(*) FROM main.sqlite_schema WHERE substr(lower(name), 1, 10) = '_tenantry_'";
+        let ours = "SELECT count(*) FROM main.sqlite_schema WHERE type <> 'index' AND substr(lower(name), 1, 10) = '_tenantry_'";
         self.conn.query_row(ours, [], |row| row.get(0))
     }
 

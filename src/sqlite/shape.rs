@@ -1,6 +1,6 @@
 //! The [`Shape`] of a file: its tables, indexes, views and triggers by their canonical text, which spaces, comments and
 //! case outside quotes do not change. Two files that went the same way have the same shape. What SQLite keeps for
-//! itself and our own record of migrations are not part of it.
+//! itself, our own record of migrations and our indexes of foreign keys are not part of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ impl Shape {
     pub(super) fn of(conn: &Connection) -> rusqlite::Result<Shape> {
         let mut all = conn.prepare(
             "SELECT type || ' ' || name, sql FROM main.sqlite_schema
-             WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_tenantry\\_migration%' ESCAPE '\\'",
+             WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_tenantry\\_migration%' ESCAPE '\\'
+             AND name NOT LIKE '\\_tenantry\\_fk\\_%' ESCAPE '\\'",
         )?;
         let rows = all.query_map([], |row| Ok((row.get(0)?, canonical(&row.get::<_, String>(1)?))))?;
         Ok(Shape(rows.collect::<rusqlite::Result<_>>()?))

@@ -207,7 +207,7 @@ pub fn commit(engine: &Engine, open: &Open, session: &Session) -> (Result<()>, E
         Err(error) => {
             let end = if fault::is_broken(&error) { End::Failed } else { End::Sound };
             roll_back(session);
-            (Err(if fault::is_full(&error) { Error::disk_full() } else { error.into() }), end)
+            (Err(if fault::is_full(&error) { fault::disk_full() } else { error.into() }), end)
         }
     }
 }
@@ -279,7 +279,7 @@ pub fn roll_back(session: &Session) {
     session.gauge.forget();
     drop(session.take_written());
     if !session.conn.is_autocommit()
-        && let Err(error) = session.conn.execute_batch("ROLLBACK")
+        && let Err(error) = session.conn.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([]))
     {
         tracing::error!(%error, "a rollback failed");
     }
@@ -298,7 +298,7 @@ pub fn explain(session: &Session, error: Error) -> Error {
             return Error::new(Code::SqlError, "the statement needs more memory than one may have")
                 .hint("An index to sort by, a LIMIT or smaller steps help. The bound is sqlite.statement_memory_bytes.");
         }
-        Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return Error::disk_full(),
+        Code::QuotaExceeded if session.conn.path().is_some_and(fault::disk_is_full) => return fault::disk_full(),
         _ => return error,
     }
     match session.watch.stopped() {

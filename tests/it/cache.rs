@@ -3,6 +3,7 @@
 mod batch;
 mod conditions;
 mod damage;
+mod disk;
 mod fill;
 mod increment;
 mod remember;
@@ -18,6 +19,17 @@ fn path(key: impl AsRef<[u8]>) -> String {
 #[track_caller]
 fn put(tenant: &TenantClient, key: &str, value: &[u8]) {
     tenant.call("PUT", &path(key)).bytes("application/octet-stream", value).send().expect(204);
+}
+
+/// Bytes that nothing makes shorter.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = len as u64;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    })
+    .take(len)
+    .collect()
 }
 
 /// Sets `key` to a short text under `query`, such as `ttl=5&tags=a`.
@@ -214,22 +226,57 @@ fn a_full_cache_gives_up_what_expires_soonest_and_then_the_oldest() {
     });
     let tenant = server.tenant_on("tiny", "cache");
     put(&tenant, "oldest", b"v");
-    tenant.call("PUT", &format!("{}?ttl=600", path("soon gone"))).bytes("text/plain", vec![1; 64 << 10]).send().expect(204);
+    tenant.call("PUT", &format!("{}?ttl=600", path("soon gone"))).bytes("text/plain", noise(64 << 10)).send().expect(204);
     put(&tenant, "second", b"v");
+    let evicted = || tenant.get("/v1/cache").expect(200).json()["evicted"].as_u64().unwrap();
     let mut n = 0;
-    while has(&tenant, "soon gone") {
-        put(&tenant, &format!("fill {n}"), &vec![1; 64 << 10]);
+    while evicted() == 0 {
+        put(&tenant, &format!("fill {n}"), &noise(64 << 10));
         n += 1;
         assert!(n < 32, "nothing was evicted");
     }
+    assert!(!has(&tenant, "soon gone"));
     assert!(has(&tenant, "oldest") && has(&tenant, "second"), "what expires goes first");
     for n in 0..64 {
-        put(&tenant, &format!("more {n}"), &vec![1; 64 << 10]);
+        put(&tenant, &format!("more {n}"), &noise(64 << 10));
         assert!(has(&tenant, &format!("more {n}")));
     }
     assert!(!has(&tenant, "oldest") && !has(&tenant, "fill 0"));
     let bytes = std::fs::metadata(server.file(&tenant.id, "cache")).unwrap().len();
     assert!(bytes <= 1 << 20, "the file has {bytes} bytes");
+}
+
+#[test]
+fn what_is_read_outlives_a_flood_of_what_is_not() {
+    for memory_bytes in [0, 64 << 20] {
+        let mut server = Server::with(|s| {
+            s.set("plans.tiny.cache_bytes", 1 << 20).set("cache.memory_bytes", memory_bytes);
+        });
+        let tenant = server.tenant_on("tiny", "cache");
+        let set = |name: &str, n: usize| {
+            let lasts = if n % 2 == 0 { "?ttl=3600" } else { "" };
+            let path = format!("{}{lasts}", path(format!("{name} {n}")));
+            tenant.call("PUT", &path).bytes("text/plain", noise(10_000)).send().expect(204);
+        };
+        (0..10).for_each(|n| set("read", n));
+        (0..10).for_each(|n| set("not read", n));
+        for n in 0..400 {
+            set("flood", n);
+            if n % 8 == 0 {
+                assert!((0..10).all(|n| has(&tenant, &format!("read {n}"))), "{n} in");
+            }
+        }
+        let stats = tenant.get("/v1/cache").expect(200).json();
+        assert!(stats["spared"].as_u64() >= Some(10) && stats["evicted"].as_u64() > Some(300), "{stats}");
+        // Nothing is answered from memory then.
+        server.restart();
+        assert!((0..10).all(|n| has(&tenant, &format!("read {n}"))));
+        assert!((0..10).all(|n| !has(&tenant, &format!("not read {n}"))));
+        // Read no more, it goes like all others.
+        (0..400).for_each(|n| set("later", n));
+        server.restart();
+        assert!((0..10).all(|n| !has(&tenant, &format!("read {n}"))));
+    }
 }
 
 #[test]
@@ -239,11 +286,11 @@ fn small_entries_make_room_for_a_large_one_and_one_that_can_never_fit_evicts_not
     });
     let tenant = server.tenant_on("tiny", "cache");
     for n in 0..400 {
-        put(&tenant, &format!("small {n}"), &[1; 2_000]);
+        put(&tenant, &format!("small {n}"), &noise(2_000));
     }
-    tenant.call("PUT", &path("never")).bytes("text/plain", vec![1; 1 << 20]).send().refused(507, "quota_exceeded");
+    tenant.call("PUT", &path("never")).bytes("text/plain", noise(1 << 20)).send().refused(507, "quota_exceeded");
     assert!(has(&tenant, "small 399") && has(&tenant, "small 200"));
-    put(&tenant, "large", &vec![1; 700 << 10]);
+    put(&tenant, "large", &noise(700 << 10));
     assert!(has(&tenant, "large") && !has(&tenant, "small 0"));
 }
 

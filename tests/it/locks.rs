@@ -63,6 +63,40 @@ fn a_lock_ends_by_itself_and_its_token_with_it() {
 }
 
 #[test]
+fn a_lock_whose_answer_was_lost_is_found_again_by_its_key_and_by_nobody_else() {
+    let mut server = Server::start();
+    let tenant = server.tenant("locks");
+    let keyed = |tenant: &TenantClient, name: &str, key: &str, body: Value| {
+        tenant.call("POST", &format!("/v1/locks/{name}")).header("idempotency-key", key).json(&body).send()
+    };
+    let first = keyed(&tenant, "k", "a", json!({ "ttl_s": 600 })).expect(200);
+    assert_eq!(first.header("idempotent-replayed"), None);
+    let lock = first.json();
+    server.kill9();
+    server.start_again();
+    let again = keyed(&tenant, "k", "a", json!({ "ttl_s": 600, "wait_s": 20 })).expect(200);
+    assert_eq!((again.header("idempotent-replayed"), again.json()), (Some("true"), lock.clone()));
+    keyed(&tenant, "k", "b", json!({ "ttl_s": 600 })).refused(409, "conflict");
+    keyed(&tenant, "k", "a", json!({ "ttl_s": 601 })).refused(409, "conflict");
+    keyed(&tenant, "other", "a", json!({ "ttl_s": 600 })).refused(409, "conflict");
+    tenant.get("/v1/locks/other").refused(404, "not_found");
+    // What became of it meanwhile is what is told.
+    let extended = extend(&tenant, "k", &lock, 900).expect(200).json();
+    assert_eq!(keyed(&tenant, "k", "a", json!({ "ttl_s": 600 })).expect(200).json(), extended);
+
+    // A key that found it taken has taken nothing, and takes it once it is free.
+    release(&tenant, "k", &lock).expect(204);
+    keyed(&tenant, "k", "a", json!({ "ttl_s": 600 })).refused(409, "lease_lost");
+    tenant.get("/v1/locks/k").refused(404, "not_found");
+    let next = keyed(&tenant, "k", "b", json!({ "ttl_s": 600 })).expect(200).json();
+    assert!(fence(&next) > fence(&lock));
+    keyed(&tenant, "k", "a", json!({ "ttl_s": 600 })).refused(409, "lease_lost");
+    // Many at once with one key are one.
+    let answers = at_once(8, |_| keyed(&tenant, "crowd", "c", json!({ "ttl_s": 600 })).expect(200).json());
+    assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
+}
+
+#[test]
 fn a_lock_that_is_extended_does_not_end() {
     let server = Server::shared();
     let tenant = server.tenant("locks");

@@ -2,6 +2,7 @@
 
 mod asked;
 mod leak;
+mod views;
 mod world;
 
 use std::sync::OnceLock;

@@ -4,6 +4,7 @@ mod checker;
 mod control;
 mod effect;
 mod enqueue;
+mod failing;
 mod lease;
 mod operator;
 mod outbox;

@@ -45,6 +45,6 @@ pub async fn test(
     }
     let tenant = registry.active(id).await?;
     let lease = triples.into_inner().lease(id, &tenant.plan).await?;
-    let setting = Setting { caller, plan: lease.plan().clone(), dialect: dialect.into_inner() };
+    let setting = Setting::new(caller, lease.plan().clone(), dialect.into_inner());
     Ok(HttpResponse::Ok().json(rest::verdict(lease.database(), setting, table).await?))
 }

@@ -80,12 +80,31 @@ struct BatchReply<'a> {
 #[serde(untagged)]
 enum ResultReply<'a> {
     Entry(EntryReply<'a>),
-    Absent { absent: bool, etag: String, expires_at: Option<String> },
-    Missed { hit: bool },
-    Set { etag: String },
-    Deleted { deleted: bool },
-    Counted { value: i64, etag: String },
-    Refused { error: Body<'a> },
+    Absent {
+        absent: bool,
+        etag: String,
+        expires_at: Option<String>,
+    },
+    Missed {
+        hit: bool,
+    },
+    Set {
+        etag: String,
+    },
+    Unstored {
+        stored: bool,
+    },
+    Deleted {
+        deleted: bool,
+    },
+    Counted {
+        value: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        etag: Option<String>,
+    },
+    Refused {
+        error: Body<'a>,
+    },
 }
 
 #[derive(Serialize)]
@@ -192,9 +211,10 @@ fn result(done: &Done) -> ResultReply<'_> {
     match done {
         Done::Found(None) => ResultReply::Missed { hit: false },
         Done::Found(Some(entry)) => found(entry),
-        Done::Put(etag) => ResultReply::Set { etag: etag.to_string() },
+        Done::Put(Some(etag)) => ResultReply::Set { etag: etag.to_string() },
+        Done::Put(None) => ResultReply::Unstored { stored: false },
         Done::Deleted => ResultReply::Deleted { deleted: true },
-        Done::Counted(value, etag) => ResultReply::Counted { value: *value, etag: etag.to_string() },
+        Done::Counted(value, etag) => ResultReply::Counted { value: *value, etag: etag.map(|etag| etag.to_string()) },
         Done::Refused(error) => ResultReply::Refused { error: error.body() },
     }
 }

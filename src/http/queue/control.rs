@@ -10,13 +10,24 @@ use crate::auth::scope::Scope;
 use crate::error::{Error, Result};
 use crate::http::extract::Json;
 use crate::http::guard::Caller;
-use crate::queue::{JobId, Moved, Queue, QueueName, Redrive, STEP_MAX, Settings, State, Waiters};
+use crate::queue::{JobId, Moved, Queue, QueueName, Redrive, Retention, STEP_MAX, Settings, State, Waiters};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettingsBody {
     paused: Option<bool>,
     draining: Option<bool>,
+    retention: Option<RetentionBody>,
+}
+
+/// What it leaves out is as by default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionBody {
+    done_s: Option<i64>,
+    dead_s: Option<i64>,
+    cancelled_s: Option<i64>,
+    expired_s: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +54,8 @@ struct MovedReply {
 /// `PATCH /v1/queues/{queue}`.
 pub async fn set(call: Caller, queue: Path<String>, body: Json<SettingsBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let settings = Settings { paused: body.0.paused, draining: body.0.draining };
+    let retention = |body: RetentionBody| Retention::new(body.done_s, body.dead_s, body.cancelled_s, body.expired_s);
+    let settings = Settings { paused: body.0.paused, draining: body.0.draining, retention: body.0.retention.map(retention).transpose()? };
     let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse(&queue)?, settings).await?;
     Ok(HttpResponse::Ok().json(QueueReply::of(row)))
 }

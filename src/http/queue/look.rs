@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::http::extract::Query;
 use crate::http::guard::Caller;
 use crate::http::unread::UnreadAnswers;
-use crate::queue::{Attempt, COUNTED, Depth, Job, JobDetail, JobId, Queue, QueueName, QueueRow, State, Waiters, Waits};
+use crate::queue::{Attempt, COUNTED, Depth, Job, JobDetail, JobId, Queue, QueueName, QueueRow, Rates, Retention, State, Waiters, Waits};
 
 const PAGE_MAX: i64 = 1_000;
 
@@ -90,11 +90,23 @@ pub(super) struct QueueReply {
     name: String,
     paused: bool,
     draining: bool,
+    retention: RetentionReply,
+}
+
+#[derive(Serialize)]
+struct RetentionReply {
+    done_s: i64,
+    dead_s: i64,
+    cancelled_s: i64,
+    expired_s: i64,
 }
 
 impl QueueReply {
     pub(super) fn of(row: QueueRow) -> QueueReply {
-        QueueReply { name: row.name, paused: row.paused_at.is_some(), draining: row.drain_at.is_some() }
+        let Retention { done_ms, dead_ms, cancelled_ms, expired_ms } = row.retention;
+        let [done_s, dead_s, cancelled_s, expired_s] = [done_ms, dead_ms, cancelled_ms, expired_ms].map(|ms| ms / 1_000);
+        let retention = RetentionReply { done_s, dead_s, cancelled_s, expired_s };
+        QueueReply { name: row.name, paused: row.paused_at.is_some(), draining: row.drain_at.is_some(), retention }
     }
 }
 
@@ -111,7 +123,7 @@ struct DepthReply {
     /// Every count is exact: none has reached the bound to which is counted.
     exact: bool,
     oldest_ready_ms: Option<i64>,
-    done_last_minute: i64,
+    per_s: Rates,
 }
 
 /// `GET /v1/jobs/{id}`.
@@ -155,13 +167,13 @@ pub async fn queues(call: Caller, query: Query<PageQuery>, waiters: Data<Waiters
 pub async fn depth(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let queue = QueueName::parse(&queue)?;
-    let Depth { queue, counts, oldest_ready, done_last_minute } = Queue::new(call.lease().await?.queue(), &waiters).depth(&queue).await?;
+    let Depth { queue, counts, oldest_ready, rates } = Queue::new(call.lease().await?.queue(), &waiters).depth(&queue).await?;
     Ok(HttpResponse::Ok().json(DepthReply {
         queue: QueueReply::of(queue),
         exact: counts.iter().all(|(_, count)| *count < COUNTED),
         jobs: counts.into_iter().map(|(state, count)| (state.as_str().to_owned(), count.into())).collect(),
         oldest_ready_ms: oldest_ready.map(|at| (now_ms() - at).max(0)),
-        done_last_minute,
+        per_s: rates,
     }))
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::super::access::Command;
-use super::super::schema::{Schema, Shape, Table, TableId};
+use super::super::schema::{ForeignKey, Schema, Shape, Table, TableId};
 use super::place::{Half, Placer, Problem};
 use super::tree::Expr;
 use super::{Grant, Policies, names};
@@ -75,6 +75,13 @@ pub fn seen_by(policies: &Policies, schema: &Schema, role: usize) -> Schema {
     for id in 0..tables.len() {
         let mut keys = std::mem::take(&mut tables[id].foreign_keys);
         keys.retain(|key| readable(&tables, id, &key.columns) && readable(&tables, key.to, &key.to_columns));
+        // What a view's key is called tells of the table that has it.
+        for key in &mut keys {
+            let (stored, columns) = schema.stored(id, &key.columns);
+            if !readable(&tables, stored, &columns) {
+                key.name = ForeignKey::default_name(&tables[id], &key.columns);
+            }
+        }
         tables[id].foreign_keys = keys;
     }
     Schema::of(tables)

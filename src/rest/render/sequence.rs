@@ -50,24 +50,24 @@ impl Renderer<'_> {
         Ok(format!("{sql} {direction} NULLS {}", if term.nulls_first { "FIRST" } else { "LAST" }))
     }
 
-    /// Where the root's rows begin and end.
+    /// Where the root's rows begin and end. A sum, since SQLite compiles a statement whose limit is a parameter anew
+    /// each time that is bound.
     pub(super) fn page(&mut self, page: Page) -> String {
         let mut limit = || self.binder.bind_from(Slot::Limit, Value::Integer(page.limit_bound().unwrap_or(-1)));
         match (page.limit, page.offset) {
             (None, 0) => String::new(),
-            (_, 0) => format!(" LIMIT {}", limit()),
-            _ => format!(" LIMIT {} OFFSET {}", limit(), self.binder.bind_from(Slot::Offset, Value::Integer(page.offset_bound()))),
+            (_, 0) => format!(" LIMIT {}+0", limit()),
+            _ => format!(" LIMIT {}+0 OFFSET {}+0", limit(), self.binder.bind_from(Slot::Offset, Value::Integer(page.offset_bound()))),
         }
     }
 
     /// The same of embedded rows.
-    pub(super) fn part(&mut self, rows: Option<&Rows>) -> String {
+    pub(super) fn part(&self, rows: Option<&Rows>) -> String {
         let (limit, offset) = rows.map_or((None, None), |rows| (rows.limit, rows.offset));
-        let mut bound = |number: i64| self.binder.bind_common(number);
         match (limit, offset.unwrap_or(0)) {
             (None, 0) => String::new(),
-            (limit, 0) => format!(" LIMIT {}", bound(limit.unwrap_or(-1))),
-            (limit, offset) => format!(" LIMIT {} OFFSET {}", bound(limit.unwrap_or(-1)), bound(offset)),
+            (limit, 0) => format!(" LIMIT {}", limit.unwrap_or(-1)),
+            (limit, offset) => format!(" LIMIT {} OFFSET {offset}", limit.unwrap_or(-1)),
         }
     }
 

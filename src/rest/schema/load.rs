@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::super::policy::rules::{Access, Rights};
 use super::super::value::Kind;
 use super::constraints;
-use super::{Column, ForeignKey, Schema, Shape, Table};
+use super::{Column, ForeignKey, Schema, Shape, Table, views};
 use crate::error::{Code, Result};
 use crate::sqlite::Reader;
 
@@ -67,6 +67,8 @@ pub fn schema(reader: &Reader<'_>) -> Result<Schema> {
         let found = resolve(&tables, id, &listed, &names);
         tables[id].foreign_keys = found;
     }
+    views::trace(reader, &mut tables)?;
+    views::inherit(&mut tables);
     Ok(Schema::of(tables))
 }
 
@@ -93,6 +95,7 @@ fn columns(reader: &Reader<'_>, table: &str) -> Result<Option<(Vec<Column>, Vec<
             not_null: row.get::<_, bool>(2)?,
             default: row.get(3)?,
             generated: row.get::<_, i64>(5)? > 1,
+            origin: None,
             rights: Rights::default(),
         })
     });
@@ -155,10 +158,10 @@ fn resolve(tables: &[Table], from: usize, listed: &[Listed], names: &[Option<Str
         if columns.len() != to_columns.len() {
             return None;
         }
-        let spelled: Vec<_> = columns.iter().map(|&column| table.columns[column].name.as_str()).collect();
         let name = names.get(at).filter(|_| named).cloned().flatten();
-        let name = name.unwrap_or_else(|| format!("{}_{}_fkey", table.name, spelled.join("_")));
-        Some(ForeignKey { name, columns, to, to_columns })
+        let name = name.unwrap_or_else(|| ForeignKey::default_name(table, &columns));
+        let in_key = columns.iter().all(|column| table.key.contains(column));
+        Some(ForeignKey { name, unique: table.is_unique(&columns), in_key, reflexive: from == to, columns, to, to_columns })
     });
     keys.collect()
 }

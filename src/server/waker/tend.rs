@@ -62,6 +62,14 @@ impl UnderWay {
     }
 }
 
+/// How it goes with the outbox of the tenant that is tended to.
+struct Relaying {
+    /// When it is relayed again, whether or not anything is known to be there.
+    next_at: Millis,
+    /// It could not be, the last time.
+    failed: bool,
+}
+
 /// Whose queue is tended to.
 #[derive(Clone, Copy)]
 enum Whose {
@@ -74,18 +82,19 @@ impl Inner {
         self.wakeups.begun(due.tenant, due.at);
         let Err(error) = self.tend_until_quiet(Whose::Tenant(due.tenant.into())).await else { return };
         tracing::warn!(tenant = %due.tenant, %error, "what is due for a tenant could not be done; it is tried again");
-        if let Err(error) = self.put_off(due.tenant).await {
+        let until = self.failing.again_at(due.tenant, now_ms());
+        if let Err(error) = self.put_off(due.tenant, until).await {
             tracing::error!(tenant = %due.tenant, %error, "a wake-up could not be put off");
             // Its row is still due: whoever returns is begun again.
             self.pause(RETRY).await;
         }
     }
 
-    async fn put_off(&self, tenant: Uuid) -> Result<()> {
+    async fn put_off(&self, tenant: Uuid, until: Millis) -> Result<()> {
         let closing = self.closing.subscribe();
         while !*closing.borrow() {
             if let Some(resting) = self.wakeups.resting(tenant).await? {
-                if !resting.settle(Some(now_ms() + RETRY.as_millis() as Millis)).await? {
+                if !resting.settle(Some(until)).await? {
                     // Somebody has asked meanwhile, so it is tended to again, but not in one go.
                     self.pause(BREATH).await;
                 }
@@ -126,15 +135,14 @@ impl Inner {
         let mut closing = self.closing.subscribe();
         let (mut listening, mut lingers_until) = (None, Instant::now());
         let (mut pushed, mut permits, mut still_due) = (Vec::new(), Vec::new(), 0);
-        let mut relay_at = Instant::now();
+        let mut relaying = self.relaying(whose);
         while !*closing.borrow() {
             let had_room = !permits.is_empty();
             // The moment may have been left by the relay. While it lasts it may be left again.
-            if Instant::now() >= relay_at {
-                self.relay_first(whose).await;
-                relay_at = Instant::now() + RETRY;
+            if now_ms() >= relaying.next_at {
+                self.relay_first(whose, &mut relaying).await?;
             }
-            let look = self.look(whose, under_way, permits.len(), &pushed, listening.take()).await?;
+            let look = self.look(whose, under_way, permits.len(), &mut relaying, &pushed, listening.take()).await?;
             (pushed, listening) = (look.pushed, look.listening);
             let taken = look.deliveries.len();
             for delivery in look.deliveries {
@@ -158,7 +166,7 @@ impl Inner {
             let until_next = look.next_at.filter(|_| room > 0).unwrap_or(Millis::MAX);
             let is_near = until_next < now_ms() + LINGER.as_millis() as Millis;
             if under_way.queues.is_empty() && !is_near && Instant::now() >= lingers_until {
-                if self.settle(whose).await? {
+                if self.settle(whose, &mut relaying).await? {
                     return Ok(());
                 }
                 continue;
@@ -175,17 +183,31 @@ impl Inner {
         Ok(())
     }
 
-    /// Relays before the look; where that fails, the look goes on, and the tenant is not left before it has been made good.
-    async fn relay_first(&self, whose: Whose) {
-        let relayed = async {
-            let _turn = self.turn().await?;
-            match self.files(whose).await? {
-                Files::Tenant(lease) => self.relay.relay(&lease).await,
-                Files::Operator(_) => Ok(()),
-            }
+    /// What failed a while ago is not tried again because something else is due.
+    fn relaying(&self, whose: Whose) -> Relaying {
+        let failed_until = match whose {
+            Whose::Tenant(id) => self.failing.until(id.uuid()),
+            Whose::Operator => None,
         };
-        if let Err(error) = relayed.await {
-            tracing::warn!(%error, "an outbox could not be relayed; it is tried again");
+        Relaying { next_at: failed_until.unwrap_or(0), failed: failed_until.is_some() }
+    }
+
+    /// Relays before the look.
+    async fn relay_first(&self, whose: Whose, relaying: &mut Relaying) -> Result<()> {
+        let _turn = self.turn().await?;
+        self.relay(whose, &self.files(whose).await?, relaying).await;
+        Ok(())
+    }
+
+    /// Where it fails, what else is to be done is done all the same, and the tenant is not left without a moment at which it
+    /// is made good.
+    async fn relay(&self, whose: Whose, files: &Files, relaying: &mut Relaying) {
+        *relaying = Relaying { next_at: now_ms() + RETRY.as_millis() as Millis, failed: false };
+        if let (Whose::Tenant(id), Files::Tenant(lease)) = (whose, files)
+            && let Err(error) = self.relay.relay(lease).await
+        {
+            tracing::warn!(tenant = %id, %error, "an outbox could not be relayed; it is tried again");
+            *relaying = Relaying { next_at: self.failing.again_at(id.uuid(), now_ms()), failed: true };
         }
     }
 
@@ -195,6 +217,7 @@ impl Inner {
         whose: Whose,
         under_way: &UnderWay,
         room: usize,
+        relaying: &mut Relaying,
         pushed_before: &[QueueName],
         listening: Option<Waiting>,
     ) -> Result<Look> {
@@ -202,10 +225,8 @@ impl Inner {
         let files = self.files(whose).await?;
         let queue = Queue::new(files.queue(), &self.waiters);
         queue.fire().await?;
-        if let Files::Tenant(lease) = &files
-            && queue.is_behind().await?
-        {
-            self.relay.relay(lease).await?;
+        if !relaying.failed && queue.outbox_retry_at().await?.is_some_and(|at| at <= now_ms()) {
+            self.relay(whose, &files, relaying).await;
         }
         let pushed = queue.pushed().await?;
         let listening = match listening {
@@ -217,18 +238,18 @@ impl Inner {
         let deliveries = if room > 0 { queue.deliveries(under_way.by_queue(), room).await? } else { Vec::new() };
         let mut counts = under_way.by_queue();
         deliveries.iter().for_each(|delivery| *counts.entry(delivery.job.queue.clone()).or_default() += 1);
-        let next_at = queue.next_moment(counts).await?;
+        let next_at = next_moment(&queue, counts, relaying).await?;
         Ok(Look { deliveries, next_at, pushed, listening })
     }
 
     /// Leaves the next moment in `app`, or waits for it; false if something has come up.
-    async fn settle(&self, whose: Whose) -> Result<bool> {
-        let next_at = async || Queue::new(self.files(whose).await?.queue(), &self.waiters).next_moment(HashMap::new()).await;
+    async fn settle(&self, whose: Whose, relaying: &mut Relaying) -> Result<bool> {
         let Whose::Tenant(id) = whose else {
             let mut closing = self.closing.subscribe();
-            let next_at = next_at().await?.unwrap_or(Millis::MAX);
+            let files = self.files(whose).await?;
+            let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), HashMap::new(), relaying).await?;
             tokio::select! {
-                () = until(next_at) => {}
+                () = until(next_at.unwrap_or(Millis::MAX)) => {}
                 () = self.waiters.own_news() => {}
                 _ = closing.wait_for(|closing| *closing) => {}
             }
@@ -241,10 +262,16 @@ impl Inner {
         };
         // After the asking is counted: what the relay left before that is what is looked for here.
         let _turn = self.turn().await?;
-        if let Files::Tenant(lease) = self.files(whose).await? {
-            self.relay.relay(&lease).await?;
+        let files = self.files(whose).await?;
+        if !relaying.failed {
+            self.relay(whose, &files, relaying).await;
         }
-        resting.settle(next_at().await?).await
+        let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), HashMap::new(), relaying).await?;
+        let settled = resting.settle(next_at).await?;
+        if settled && !relaying.failed {
+            self.failing.over(id.uuid());
+        }
+        Ok(settled)
     }
 
     /// Makes the request, and writes down what came of it.
@@ -287,6 +314,12 @@ impl Inner {
             Whose::Operator => Ok(Files::Operator(self.systems.clone())),
         }
     }
+}
+
+/// When there is something to do next.
+async fn next_moment(queue: &Queue<'_>, under_way: HashMap<QueueName, usize>, relaying: &Relaying) -> Result<Option<Millis>> {
+    let outbox = if relaying.failed { Some(relaying.next_at) } else { queue.outbox_retry_at().await? };
+    Ok(queue.next_moment(under_way).await?.into_iter().chain(outbox).min())
 }
 
 /// Until something comes for those who listen, at most until `no_longer`; for ever if nobody does.

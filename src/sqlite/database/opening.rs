@@ -119,12 +119,17 @@ impl Database {
         if let Some(open) = self.current() {
             return Ok(open);
         }
-        let busy = || Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY);
-        if self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
-            return Err(busy());
-        }
+        self.is_left()?;
         let fresh = self.make_room_for_a_new_one()?;
-        self.open_file(room, fresh).inspect_err(|error| self.spoil(error))
+        self.open_file(room, fresh).map_err(|error| self.as_unopened(error)).inspect_err(|error| self.spoil(error))
+    }
+
+    /// A file has one writer alive, and is not removed under anybody. Errors: `tenant_unavailable` while somebody is in it.
+    pub(super) fn is_left(&self) -> Result<()> {
+        match self.last.lock().unwrap_or_else(PoisonError::into_inner).strong_count() {
+            0 => Ok(()),
+            _ => Err(Error::new(Code::TenantUnavailable, "this database is being opened again").retry_after(RETRY)),
+        }
     }
 
     /// Opens what is there; with `fresh`, makes it.
@@ -141,7 +146,7 @@ impl Database {
         }
         let settings = Settings { create, ..self.settings() };
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
-        let session = Session::open(&self.engine, &self.path, settings, room).map_err(describe)?;
+        let session = Session::open(&self.engine, &self.path, settings, room).map_err(|error| fault::connecting(&self.path, error))?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
@@ -170,6 +175,8 @@ impl Database {
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });
+        // What a late user says of the file that was here before does not count any more.
+        self.spoiled.store(false, Relaxed);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&open);
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
         if settings.sandboxed && (any_left || !moved.moves.is_empty()) {

@@ -4,6 +4,8 @@
 //! | function | gives |
 //! | --- | --- |
 //! | `tenantry_json(value)` | the value as JSON text; a blob as base64 |
+//! | `tenantry_object(member, value, …)` | a JSON object; a member is [`Writing`]'s letter and the name as JSON with its colon |
+//! | `tenantry_members(member, value, …)` | the same without braces, with a comma before each: a part of one |
 //! | `tenantry_canonical(json)` | the JSON in its one spelling, members sorted; NULL for what is no JSON |
 //! | `tenantry_matches(text, pattern, fold)` | whether the regular expression matches, ignoring case where `fold` |
 //! | `tenantry_contains(json, json)` | whether the first contains the second, as PostgreSQL's `@>` has it |
@@ -25,6 +27,8 @@ const PATTERN_BYTES: usize = 256 << 10;
 pub(super) fn install(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     conn.create_scalar_function("tenantry_json", 1, flags, |context| Ok(json(context.get_raw(0))))?;
+    conn.create_scalar_function("tenantry_object", -1, flags, |context| Ok(text(members(context, b"{", b"}"))))?;
+    conn.create_scalar_function("tenantry_members", -1, flags, |context| Ok(text(members(context, b",", b""))))?;
     conn.create_scalar_function("tenantry_canonical", 1, flags, |context| Ok(document(context, 0).map(|json| json.to_string())))?;
     conn.create_scalar_function("tenantry_matches", 3, flags, matches)?;
     conn.create_scalar_function("tenantry_contains", 2, flags, |context| documents(context, contains))?;
@@ -34,17 +38,94 @@ pub(super) fn install(conn: &Connection) -> rusqlite::Result<()> {
 fn json(value: ValueRef<'_>) -> String {
     let mut out = Vec::with_capacity(24);
     write_json(value, &mut out);
-    String::from_utf8(out).unwrap_or_default()
+    text(out)
+}
+
+fn text(json: Vec<u8>) -> String {
+    String::from_utf8(json).unwrap_or_default()
+}
+
+/// The arguments as members of an object, between `open` and `close`; nothing between them, and no `open` of a part, where
+/// all are left out.
+fn members(context: &Context<'_>, open: &[u8], close: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(open);
+    let empty = out.len();
+    for at in (1..context.len()).step_by(2) {
+        let ValueRef::Text([letter, name @ ..]) = context.get_raw(at - 1) else { continue };
+        let Some((writing, stripped)) = Writing::of(*letter) else { continue };
+        let start = out.len();
+        if start > empty {
+            out.push(b',');
+        }
+        out.extend_from_slice(name);
+        let begins = out.len();
+        writing.write(context.get_raw(at), &mut out);
+        if stripped && out[begins..] == *b"null" {
+            out.truncate(start);
+        }
+    }
+    if close.is_empty() && out.len() == empty {
+        out.clear();
+    }
+    out.extend_from_slice(close);
+    out
+}
+
+/// How a column's values become JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// They are JSON, or NULL.
+    AsItIs,
+    /// 1 is `true`, 0 is `false`.
+    Boolean,
+    Value,
+}
+
+impl Writing {
+    /// Writes one of them.
+    pub fn write(self, value: ValueRef<'_>, out: &mut Vec<u8>) {
+        match (self, value) {
+            (Writing::AsItIs, ValueRef::Text(json)) => out.extend_from_slice(json),
+            (Writing::Boolean, ValueRef::Integer(1)) => out.extend_from_slice(b"true"),
+            (Writing::Boolean, ValueRef::Integer(0)) => out.extend_from_slice(b"false"),
+            _ => write_json(value, out),
+        }
+    }
+
+    /// A member as `tenantry_object` takes it; where `stripped`, one that is left out when it is null.
+    pub fn member(self, name_and_colon: &str, stripped: bool) -> String {
+        let letter = match self {
+            Writing::AsItIs => 'j',
+            Writing::Boolean => 'b',
+            Writing::Value => 'v',
+        };
+        let letter = if stripped { letter.to_ascii_uppercase() } else { letter };
+        format!("{letter}{name_and_colon}")
+    }
+
+    fn of(letter: u8) -> Option<(Writing, bool)> {
+        let writing = match letter.to_ascii_lowercase() {
+            b'j' => Writing::AsItIs,
+            b'b' => Writing::Boolean,
+            b'v' => Writing::Value,
+            _ => return None,
+        };
+        Some((writing, letter.is_ascii_uppercase()))
+    }
 }
 
 /// Writes the value as JSON, as `tenantry_json` gives it.
-pub fn write_json(value: ValueRef<'_>, out: &mut Vec<u8>) {
+fn write_json(value: ValueRef<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     let written = match value {
         ValueRef::Null => serde_json::to_writer(&mut *out, &()),
         ValueRef::Integer(value) => serde_json::to_writer(&mut *out, &value),
         ValueRef::Real(value) => serde_json::to_writer(&mut *out, &value),
-        ValueRef::Text(text) => serde_json::to_writer(&mut *out, &*String::from_utf8_lossy(text)),
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(text) => serde_json::to_writer(&mut *out, text),
+            Err(_) => serde_json::to_writer(&mut *out, &*String::from_utf8_lossy(text)),
+        },
         ValueRef::Blob(bytes) => serde_json::to_writer(&mut *out, &BASE64.encode(bytes)),
     };
     // Neither a number nor a string fails to be written.
@@ -124,6 +205,20 @@ mod tests {
         ] {
             assert_eq!(asked::<String>(&format!("SELECT tenantry_json({sql})")).unwrap(), json, "{sql}");
         }
+    }
+
+    #[test]
+    fn an_object_is_written_at_once_or_in_parts() {
+        let written = |sql: &str| asked::<String>(&format!("SELECT {sql}")).unwrap();
+        let members = r#"'v"a":', 'x', 'b"b":', 1, 'j"c":', '[1]', 'v"d":', NULL"#;
+        assert_eq!(written(&format!("tenantry_object({members})")), r#"{"a":"x","b":true,"c":[1],"d":null}"#);
+        assert_eq!(written(&format!("tenantry_members({members})")), r#","a":"x","b":true,"c":[1],"d":null"#);
+        let stripped = r#"'V"a":', NULL, 'J"b":', 'null', 'B"c":', 0"#;
+        assert_eq!(written(&format!("tenantry_object({stripped})")), r#"{"c":false}"#);
+        assert_eq!(written(r#"tenantry_members('V"a":', NULL)"#), "");
+        assert_eq!(written(r#"tenantry_object('V"a":', NULL)"#), "{}");
+        // Whatever a tenant's own SQL gives it.
+        assert_eq!(written("tenantry_object()||tenantry_object(1)||tenantry_object(NULL,1,'',2,'?',3,x'00',4)"), "{}{}{}");
     }
 
     #[test]

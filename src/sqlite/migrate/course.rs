@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, ffi, params};
 use serde::Serialize;
 
 use super::super::copy::copy;
-use super::super::{fault, versions};
+use super::super::{fault, key_index, versions};
 use super::{Applied, Migration, Migrations, Text};
 use crate::clock;
 use crate::error::{Code, Error, Result};
@@ -176,6 +176,9 @@ fn run(conn: &Connection, sets: &[Arc<Migrations>], course: Course, pending: &[P
     let mut at = None;
     let work = &mut || {
         ensure_tables(conn)?;
+        if !pending.is_empty() {
+            key_index::drop_all(conn)?;
+        }
         for one in pending {
             at = Some(one);
             let began = Instant::now();

@@ -1,6 +1,6 @@
 //! For how long an entry is what: fresh, stale, better than nothing, gone; and how an answer says so.
 
-use super::{has, path, put, put_with};
+use super::{has, noise, path, put, put_with};
 use crate::support::{Answer, Server, TenantClient, eventually, json};
 
 fn status(answer: &Answer) -> String {
@@ -175,11 +175,11 @@ fn the_cache_says_what_is_in_it_and_what_the_tiers_did() {
     let tenant = server.tenant_on("tiny", "cache");
     let stats = || tenant.get("/v1/cache").expect(200).json();
     assert_eq!(stats()["entries"], 0);
-    put(&tenant, "k", &[7; 10_000]);
+    put(&tenant, "k", &noise(10_000));
     assert!(has(&tenant, "k") && has(&tenant, "k") && !has(&tenant, "none"));
     let now = stats();
     assert_eq!(json!([now["entries"], now["memory_hits"], now["file_hits"], now["misses"], now["evicted"]]), json!([1, 1, 1, 1, 0]));
     assert!(now["bytes"].as_i64() > Some(10_000) && now["memory_bytes"].as_i64() > Some(10_000), "{now}");
-    (0..20).for_each(|n| put(&tenant, &n.to_string(), &vec![7; 100_000]));
+    (0..20).for_each(|n| put(&tenant, &n.to_string(), &noise(100_000)));
     assert!(stats()["evicted"].as_i64() > Some(0), "{}", stats());
 }

@@ -23,20 +23,22 @@ fn a_paused_queue_hands_nothing_out_and_a_draining_one_takes_nothing_in() {
     let server = Server::shared();
     let tenant = server.tenant("queue");
     let set = |body: Value| tenant.patch("/v1/queues/q", body).expect(200).json();
+    let retention = json!({ "done_s": 3_600, "dead_s": 1_209_600, "cancelled_s": 86_400, "expired_s": 86_400 });
+    let row = |paused, draining| json!({ "name": "q", "paused": paused, "draining": draining, "retention": retention });
     enqueue(&tenant, "q", json!({ "payload": 1 }));
     enqueue(&tenant, "q", json!({ "payload": 2 }));
     let held = claim(&tenant, "q", 1, 60).remove(0);
-    assert_eq!(set(json!({ "paused": true })), json!({ "name": "q", "paused": true, "draining": false }));
+    assert_eq!(set(json!({ "paused": true })), row(true, false));
     assert!(claim(&tenant, "q", 1, 60).is_empty());
     enqueue(&tenant, "q", json!({ "payload": 3 }));
     ack(&tenant, &held).expect(200);
-    assert_eq!(set(json!({ "paused": false, "draining": true })), json!({ "name": "q", "paused": false, "draining": true }));
+    assert_eq!(set(json!({ "paused": false, "draining": true })), row(false, true));
     tenant.post("/v1/queues/q/jobs", json!({ "payload": 4 })).refused(409, "conflict");
     assert_eq!(claim(&tenant, "q", 10, 60).len(), 2);
     set(json!({ "draining": false }));
     enqueue(&tenant, "q", json!({ "payload": 5 }));
     let rows = tenant.get("/v1/queues").expect(200).json();
-    assert_eq!(rows["queues"], json!([{ "name": "q", "paused": false, "draining": false }]));
+    assert_eq!(rows["queues"], json!([row(false, false)]));
 }
 
 #[test]
@@ -78,8 +80,74 @@ fn depth_says_how_much_there_is_to_do() {
     let depth = tenant.get("/v1/queues/q").expect(200).json();
     let expected =
         json!({ "waiting": 0, "ready": 3, "scheduled": 1, "blocked": 0, "leased": 1, "done": 1, "dead": 0, "cancelled": 0, "expired": 0 });
-    assert_eq!((&depth["jobs"], &depth["exact"], &depth["done_last_minute"]), (&expected, &json!(true), &json!(1)));
+    assert_eq!((&depth["jobs"], &depth["exact"]), (&expected, &json!(true)));
     assert!(depth["oldest_ready_ms"].as_i64().unwrap() >= 0);
+}
+
+#[test]
+fn a_queue_says_how_fast_its_jobs_come_and_go_and_a_restart_forgets_it() {
+    let mut server = Server::start();
+    let tenant = server.tenant("queue");
+    let jobs: Vec<_> = (0..6).map(|n| json!({ "payload": n, "max_attempts": 1 })).collect();
+    tenant.post("/v1/queues/q/jobs", json!({ "jobs": jobs })).expect(200);
+    // What is refused or taken back is nothing that happened.
+    tenant
+        .post("/v1/queues/q/jobs", json!({ "payload": 1, "depends_on": ["019aa3f1-0000-7000-8000-000000000000"] }))
+        .refused(404, "not_found");
+    let claimed = claim(&tenant, "q", 4, 60);
+    ack(&tenant, &claimed[0]).expect(200);
+    ack(&tenant, &claimed[0]).expect(200);
+    let nack = |job: &Value| tenant.post(&format!("/v1/jobs/{}/nack", text(&job["id"])), json!({ "lease_token": job["lease_token"] }));
+    nack(&claimed[1]).expect(200);
+    nack(&claimed[1]).refused(409, "lease_lost");
+    enqueue(&tenant, "other", json!({ "payload": 1 }));
+
+    let depth = tenant.get("/v1/queues/q").expect(200).json();
+    for window in ["1m", "5m", "15m"] {
+        let per_s = &depth["per_s"][window];
+        let one = per_s["done"].as_f64().unwrap();
+        assert!(one > 0.0, "{depth}");
+        let times = ["added", "claimed", "done", "failed", "dead"].map(|event| (per_s[event].as_f64().unwrap() / one).round());
+        assert_eq!(times, [6.0, 4.0, 1.0, 1.0, 1.0], "{window} of {depth}");
+    }
+    let metrics = server.anyone().get("/metrics").expect(200).text();
+    for (event, count) in [("added", 7), ("claimed", 4), ("done", 1), ("failed", 1), ("dead", 1)] {
+        assert!(metrics.contains(&format!("tenantry_queue_jobs_total{{event=\"{event}\"}} {count}\n")), "{event} in {metrics}");
+    }
+    server.restart();
+    assert_eq!(tenant.get("/v1/queues/q").expect(200).json()["per_s"]["15m"]["added"], 0.0);
+}
+
+#[test]
+fn a_queue_keeps_what_has_ended_as_long_as_it_says() {
+    let server = Server::shared();
+    let tenant = server.tenant("queue");
+    let set = |retention: Value| tenant.patch("/v1/queues/q", json!({ "retention": retention }));
+    let kept = || {
+        let jobs = &tenant.get("/v1/queues/q").expect(200).json()["jobs"];
+        ["ready", "done", "dead", "cancelled"].map(|state| jobs[state].as_i64().unwrap())
+    };
+    let (dead, waiting) = (kill(&tenant), enqueue(&tenant, "q", json!({ "payload": 1 })));
+    tenant.post(&format!("/v1/jobs/{waiting}/cancel"), json!({})).expect(200);
+    enqueue(&tenant, "q", json!({ "payload": 2, "unique": { "key": "k", "for_s": 600 } }));
+    ack(&tenant, &claim(&tenant, "q", 1, 60).remove(0)).expect(200);
+    enqueue(&tenant, "q", json!({ "payload": 3 }));
+    ack(&tenant, &claim(&tenant, "q", 1, 60).remove(0)).expect(200);
+    enqueue(&tenant, "q", json!({ "payload": 4 }));
+    assert_eq!(kept(), [1, 2, 1, 1]);
+
+    let said = set(json!({ "done_s": 60, "cancelled_s": 0 })).expect(200).json();
+    let retention = json!({ "done_s": 60, "dead_s": 1_209_600, "cancelled_s": 0, "expired_s": 86_400 });
+    assert_eq!((&said["retention"], kept()), (&retention, [1, 2, 1, 0]));
+    set(json!({ "done_s": 0, "dead_s": 0 })).expect(200);
+    assert_eq!(kept(), [1, 1, 0, 0], "what holds a key for a time is there until then");
+    tenant.get(&format!("/v1/jobs/{dead}")).refused(404, "not_found");
+    tenant.post("/v1/queues/q/jobs", json!({ "payload": 5, "unique": { "key": "k" } })).refused(409, "conflict");
+    tenant.patch("/v1/queues/q", json!({ "paused": false })).expect(200);
+    assert_eq!(tenant.get("/v1/queues/q").expect(200).json()["queue"]["retention"]["dead_s"], 0, "what is not named stays");
+    for wrong in [json!({ "done_s": -1 }), json!({ "dead_s": 31_536_001 }), json!({ "ready_s": 1 }), json!({ "done_s": "1" })] {
+        set(wrong).refused(400, "bad_request");
+    }
 }
 
 #[test]

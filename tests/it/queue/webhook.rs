@@ -60,7 +60,7 @@ impl Target {
         target
     }
 
-    fn answers(&self, answers: &[&str]) {
+    pub fn answers(&self, answers: &[&str]) {
         self.answers.lock().unwrap().extend(answers.iter().map(|answer| (*answer).to_owned()));
     }
 

@@ -25,6 +25,17 @@ struct Case<'f> {
     wanted: Option<&'f str>,
 }
 
+/// On views that show tables' columns.
+#[test]
+fn every_case_of_views_holds() {
+    let with_views = || {
+        let tenant = tenant();
+        tenant.script(include_str!("views.sql"));
+        tenant
+    };
+    assert!(hold(&[("views.txt", include_str!("views.txt"))], with_views) > 20);
+}
+
 #[test]
 fn every_case_holds() {
     assert!(hold(&FILES, tenant) > 100);
