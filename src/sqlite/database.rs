@@ -414,26 +414,6 @@ impl Database {
         }
     }
 
-    /// The file failed while writes were waiting: none of them has begun.
-    fn refuse_all(&self) {
-        self.settle_waiting(&Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY));
-    }
-
-    fn settle_waiting(&self, error: &Error) {
-        let work = {
-            let mut queue = self.queue();
-            queue.drained = false;
-            std::mem::take(&mut queue.work)
-        };
-        for work in work {
-            match work {
-                Work::Grouped(job) => job.settle(Err(error.clone())),
-                Work::Alone(alone) => (alone.run)(Err(error.clone())),
-                Work::Lent(lent) => lent.refuse(error.clone()),
-            }
-        }
-    }
-
     /// Has the engine checkpoint the file once it has been quiet for a while.
     fn list_idle(self: &Arc<Self>) {
         if self.current().is_some_and(|open| open.log.bytes() > 0) && !self.idle_listed.swap(true, Relaxed) {

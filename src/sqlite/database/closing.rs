@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, Leave};
 use super::super::watch::Stop;
+use super::super::writer::Work;
 use super::{Database, RETRY};
 use crate::error::{Code, Error, Result};
 
@@ -49,6 +50,26 @@ impl Database {
         };
         self.engine.writes().submit_reserved(self.writing_party(), Box::new(close));
         let _ = done.await;
+    }
+
+    /// The file failed while writes were waiting: none of them has begun.
+    pub(super) fn refuse_all(&self) {
+        self.settle_waiting(&Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY));
+    }
+
+    pub(super) fn settle_waiting(&self, error: &Error) {
+        let work = {
+            let mut queue = self.queue();
+            queue.drained = false;
+            std::mem::take(&mut queue.work)
+        };
+        for work in work {
+            match work {
+                Work::Grouped(job) => job.settle(Err(error.clone())),
+                Work::Alone(alone) => (alone.run)(Err(error.clone())),
+                Work::Lent(lent) => lent.refuse(error.clone()),
+            }
+        }
     }
 
     pub(in crate::sqlite) fn not_fenced(&self) -> Result<()> {
