@@ -226,7 +226,7 @@ async fn a_file_without_room_for_a_refusal_is_full_and_the_outbox_waits() {
     let queue = Queue::new(&file.db, &waiters);
     // A reason that needs a page of its own.
     let letters = || {
-        let options = format!("{{\"{}\":1}}", "x".repeat(5_000)).into();
+        let options = format!("{{\"{}\":1}}", "x".repeat(5_000));
         vec![Letter::new(1, "q".to_owned().into(), Ok(1.into()), rusqlite::types::Value::Text(options))]
     };
     let fill = "INSERT INTO idempotency_keys VALUES ('s', ?1, x'', zeroblob(4000), 0)";

@@ -254,7 +254,7 @@ fn what_is_read_outlives_a_flood_of_what_is_not() {
         });
         let tenant = server.tenant_on("tiny", "cache");
         let set = |name: &str, n: usize| {
-            let lasts = if n % 2 == 0 { "?ttl=3600" } else { "" };
+            let lasts = if n.is_multiple_of(2) { "?ttl=3600" } else { "" };
             let path = format!("{}{lasts}", path(format!("{name} {n}")));
             tenant.call("PUT", &path).bytes("text/plain", noise(10_000)).send().expect(204);
         };
