@@ -77,6 +77,10 @@ pub fn connecting(path: &std::path::Path, error: rusqlite::Error) -> Error {
     if primary(&error) != ffi::SQLITE_CANTOPEN {
         return opening(path, error);
     }
+    // What follows links would find a file there.
+    if extended(&error) == Some(ffi::SQLITE_CANTOPEN_SYMLINK) {
+        return unavailable(path, &error);
+    }
     if disk_is_full(path) {
         return disk_full();
     }
