@@ -30,7 +30,7 @@ const LEVEL: i32 = 1;
 /// A compressed value is no longer than its plain one less this part of it.
 const SAVED: usize = 8;
 
-/// Plain bytes that are unpacked where a read must be brief.
+/// Plain bytes that are packed or unpacked where it must be brief.
 const BRIEF: i64 = 128 << 10;
 
 /// Bytes of a sealed value beside the value's own.
@@ -128,6 +128,11 @@ impl Packer {
             compressor.as_mut()?.compress(value).ok()
         })?;
         (squeezed.len() <= value.len() - value.len() / SAVED).then(|| squeezed.into())
+    }
+
+    /// Whether packing so many bytes takes long.
+    pub(super) fn is_slow(&self, bytes: usize) -> bool {
+        (self.compress_from.is_some() || self.key.is_some()) && bytes as i64 > BRIEF
     }
 
     /// Bytes that a value will take which has so many as it is, or squeezed.

@@ -128,6 +128,10 @@ impl Put {
 
 /// Does operations from the first on until all are done or a commit is needed before there is room for the next.
 pub(super) fn apply(tx: &WriteTx<'_>, evictor: &Evictor, packer: &Packer, ops: &[Op], now: Millis) -> Result<Step> {
+    let bytes = ops.iter().map(|op| if let Op::Put(put) = op { put.value.as_ref().map_or(0, Bytes::len) } else { 0 }).sum();
+    if tx.is_brief() && packer.is_slow(bytes) {
+        return Err(later());
+    }
     let mut run = Run { tx, evictor, packer, now, made: Made::default() };
     let mut done = Vec::with_capacity(ops.len());
     for op in ops {
@@ -311,8 +315,7 @@ pub(super) fn find(reader: &Reader<'_>, packer: &Packer, key: &Key, now: Millis)
     match reader.row(FIND, params![key.as_bytes(), now], read)? {
         Some(Read::Entry(entry)) => Ok(Some(entry)),
         Some(Read::Nothing) | None => Ok(None),
-        // It is read again on a lane.
-        Some(Read::Later) => Err(Error::new(Code::Overloaded, "the value takes too long to unpack for a brief read")),
+        Some(Read::Later) => Err(later()),
     }
 }
 
@@ -329,6 +332,11 @@ pub(super) fn slide(tx: &WriteTx<'_>, etag: Etag, life: Life) -> Result<()> {
 
 fn number(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// For nobody to see: what is not brief is done again on a lane.
+fn later() -> Error {
+    Error::new(Code::Overloaded, "a value takes too long to pack or unpack where it must be brief")
 }
 
 pub(super) fn full() -> Error {

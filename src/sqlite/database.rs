@@ -243,8 +243,7 @@ impl Database {
         let step = move |step: Step<'_>| match step {
             Step::Attempt(tx) => f.as_mut().map_or(Ok(()), |f| f(tx).map(|made| value = Some(made))),
             Step::Settle(outcome) => {
-                // What it holds goes before its caller goes on.
-                drop(f.take());
+                drop(f.take()); // What it holds goes before its caller goes on.
                 if let Some(answer) = answer.take() {
                     let missing = || Error::internal("a write was settled that never ran", &"no value");
                     let _ = answer.send(outcome.and_then(|()| value.take().ok_or_else(missing)));

@@ -295,12 +295,13 @@ fn a_file_that_holds_little_becomes_short_again() {
         assert!(bytes() > 3_000_000);
         put(&tenant, "kept", b"v");
         tenant.delete("/v1/cache?prefix=large").expect(204);
-        (0..40).for_each(|n| put(&tenant, &format!("small {n}"), b"v"));
+        // Once in 64 writes somebody measures how much is empty.
+        (0..120).for_each(|n| put(&tenant, &format!("small {n}"), b"v"));
         server.stop();
         assert!(bytes() < 900_000, "{} bytes", bytes());
         check_files(&server.folder(&tenant.id));
         server.start_again();
-        assert!(has(&tenant, "kept") && has(&tenant, "small 0") && has(&tenant, "small 39"));
+        assert!(has(&tenant, "kept") && has(&tenant, "small 0") && has(&tenant, "small 119"));
         server.stop();
         std::fs::remove_file(&file).unwrap();
         server.start_again();
