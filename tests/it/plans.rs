@@ -50,8 +50,10 @@ fn a_full_cache_makes_room() {
         c.set("plans.tiny.cache_bytes", 512 << 10);
     });
     let tenant = server.tenant_on("tiny", "full");
+    // Nothing that could be compressed.
+    let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for i in 0..100 {
-        let put = tenant.call("PUT", &format!("/v1/cache/k{i}")).bytes("application/octet-stream", vec![7; 20_000]).send();
+        let put = tenant.call("PUT", &format!("/v1/cache/k{i}")).bytes("application/octet-stream", noise.clone()).send();
         assert!([200, 201, 204].contains(&put.status), "put {i}: {} {}", put.status, put.text());
     }
     tenant.get("/v1/cache/k99").expect(200);

@@ -250,6 +250,7 @@ fn a_cache_file_that_fails_costs_the_entry_and_not_the_write() {
 
     let full = Server::with(|s| {
         s.set("plans.tiny.cache_bytes", 1 << 20);
+        s.set("cache.compress_from_bytes", 0);
     });
     let tenant = full.tenant_on("tiny", "through");
     tenant.script("CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER)");
