@@ -51,7 +51,14 @@ fn a_full_cache_makes_room() {
     });
     let tenant = server.tenant_on("tiny", "full");
     // Nothing that could be compressed.
-    let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 8) as u8
+    });
+    let noise: Vec<u8> = noise.take(20_000).collect();
     for i in 0..100 {
         let put = tenant.call("PUT", &format!("/v1/cache/k{i}")).bytes("application/octet-stream", noise.clone()).send();
         assert!([200, 201, 204].contains(&put.status), "put {i}: {} {}", put.status, put.text());
