@@ -432,7 +432,7 @@ impl Default for Queue {
 
 impl Default for Rest {
     fn default() -> Self {
-        Rest { unindexed_embeds: UnindexedEmbeds::Index }
+        Rest { unindexed_embeds: UnindexedEmbeds::Refuse }
     }
 }
 

@@ -117,6 +117,11 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// What is lacking to the request that is answered so: nothing, where it is explained only.
+    fn lacking(&self, media: Media) -> &Lacking {
+        if matches!(media, Media::Plan { .. }) { &indexes::NOTHING } else { &self.lacking }
+    }
+
     pub fn new(caller: Caller, plan: Arc<config::Plan>, dialect: Arc<Dialect>) -> Setting {
         Setting { caller, plan, lacking: dialect.indexes.lacking(), dialect }
     }

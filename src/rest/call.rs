@@ -135,7 +135,8 @@ impl Call {
         // Materialized: a filter of the caller's is not to run on rows that the function leaves out.
         let most = if returns.is_many() { "" } else { " LIMIT 1" };
         let sql = format!("WITH r({}) AS MATERIALIZED ({rows}) SELECT * FROM r{most}", names.join(","));
-        let plan = Plan { given: Some(Given { sql, values }), ..Plan::new(&shape, self.task.query()?, id, &setting.lacking)? };
+        let plan =
+            Plan { given: Some(Given { sql, values }), ..Plan::new(&shape, self.task.query()?, id, setting.lacking(self.task.media))? };
         use_it(&shape, &plan)
     }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use rusqlite::types::Value;
 
+use super::access::Command;
 use super::indexes::{Index, Lacking};
 use super::query::{Query, Rows};
 use super::refusal;
@@ -116,15 +117,16 @@ impl<'q> Planner<'q> {
             Some(junction) => (junction.table, &relation.near),
         };
         let columns: Vec<usize> = columns.iter().map(|pair| pair.1).collect();
+        let (origin, target) = (&self.schema.table(relation.origin).name, &self.schema.table(relation.target).name);
         let (stored, columns) = self.schema.stored(reached, &columns);
         let table = self.schema.table(stored);
         if table.is_indexed(&columns) {
             return Ok(());
         }
+        let is_known = self.schema.find(&table.name).is_some() && columns.iter().all(|&at| table.columns[at].rights.has(Command::Select));
         let names = columns.iter().map(|&column| table.columns[column].name.clone()).collect();
         let index = Index { table: table.name.clone(), columns: names };
-        let (origin, target) = (&self.schema.table(relation.origin).name, &self.schema.table(relation.target).name);
-        Err(self.lacking.refuse(origin, target, index, self.schema.find(&table.name).is_some()))
+        Err(self.lacking.refuse(origin, target, index, is_known))
     }
 }
 

@@ -33,14 +33,14 @@ pub fn rows(reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting, task: 
     let (caller, dialect) = (&setting.caller, &setting.dialect);
     let table = access::find(caller, schema, &task.table)?;
     access::admit(caller, schema.table(table), Command::Select)?;
-    let count = |most| render::count(schema, caller, &Plan::new(schema, task.query()?, table, &setting.lacking)?, most);
+    let count = |most| render::count(schema, caller, &Plan::new(schema, task.query()?, table, setting.lacking(task.media))?, most);
     if let Some(stencil) = dialect.stencils.find(schema, task)
         // Why a literal cannot be read is said below.
         && let Ok(statement) = stencil.filled(task, caller, &[])
     {
         return page(reader, setting, task, &statement, (task.media.layout(), &stencil.members), None, count);
     }
-    let plan = Plan::new(schema, task.query()?, table, &setting.lacking)?;
+    let plan = Plan::new(schema, task.query()?, table, setting.lacking(task.media))?;
     let Rendered { statement, members, slots } = render::rows(schema, caller, &plan, task.media.layout(), From::Request(task.page))?;
     let known = slots.is_some();
     let stencil = Arc::new(Stencil::new(&statement, members, slots.unwrap_or_default()));

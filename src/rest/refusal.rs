@@ -107,8 +107,8 @@ pub fn ambiguous(origin: &str, target: &str, choices: Vec<(String, Value)>) -> E
 }
 
 pub fn unindexed(origin: &str, target: &str) -> Error {
-    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': the foreign key has no index"))
-        .details("Without one the whole table is read for each row.".into())
+    says("PGRST127", 400, format!("'{target}' cannot be embedded in '{origin}': no index serves the foreign key"))
+        .details("All of its rows would be read for each row.".into())
 }
 
 pub fn too_deep(most: usize) -> Error {

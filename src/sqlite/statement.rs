@@ -11,6 +11,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Batch, CachedStatement, Row, Statement, ToSql, ffi};
 
 use super::authorizer::{Needs, Sandbox};
+use super::key_index;
 use super::reader::Reader;
 use super::session::Session;
 use super::written::Judged;
@@ -270,6 +271,11 @@ impl<'s> Prepared<'s> {
         session.gather();
         if self.needs.has(Needs::SCHEMA) {
             session.note_our_names()?;
+            let altered = self.judged().alters.clone();
+            if let Some(table) = altered {
+                key_index::drop_of(conn, &table)?;
+                session.gather();
+            }
         }
         let confined = session.sandbox.as_ref().map(|sandbox| sandbox.confined());
         let inserts = self.needs.has(Needs::INSERT);

@@ -72,10 +72,13 @@ pub struct Judged {
     /// The functions it calls and, after `pragma `, its pragmas, in lower case.
     pub calls: BTreeSet<Box<str>>,
     pub writes: Written,
+    /// The table that it alters.
+    pub alters: Option<Box<str>>,
 }
 
 impl Judged {
     pub fn add(&mut self, other: Judged) {
+        self.alters = other.alters.or(self.alters.take());
         self.needs = self.needs.with(other.needs);
         self.writes.add(&other.writes);
         self.reads.extend(other.reads);
@@ -101,8 +104,11 @@ impl Judged {
             | DropTable { .. }
             | DropTrigger { .. }
             | DropView { .. }
-            | DropVtable { .. }
-            | AlterTable { .. } => self.writes = Written::everything(),
+            | DropVtable { .. } => self.writes = Written::everything(),
+            AlterTable { table_name, .. } => {
+                self.writes = Written::everything();
+                self.alters = Some(table_name.into());
+            }
             _ => {}
         }
     }

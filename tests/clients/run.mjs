@@ -75,7 +75,7 @@ try {
 /** The address of the server whose tenants have these migrations; it is started for the first suite that wants it. */
 async function server(migrations) {
   if (!servers.has(migrations)) {
-    const env = { ...process.env, TENANTRY_ADMIN_KEY: adminKey, TENANTRY_TELEMETRY__LOG: "warn", TENANTRY_PLANS__DEFAULT__STATEMENT_MS: "3000" };
+    const env = { ...process.env, TENANTRY_ADMIN_KEY: adminKey, TENANTRY_TELEMETRY__LOG: "warn", TENANTRY_PLANS__DEFAULT__STATEMENT_MS: "3000", TENANTRY_REST__UNINDEXED_EMBEDS: "index" };
     if (migrations) env.TENANTRY_TENANTS__MIGRATIONS_DIR = migrations;
     const running = spawn(path.resolve(binary), ["serve", "--data-dir", path.join(folder, `data-${servers.size}`), "--listen", "127.0.0.1:0"], {
       env,

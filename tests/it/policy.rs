@@ -23,7 +23,7 @@ fn server_with(policies: &str) -> (Server, TempDir) {
     std::fs::create_dir(folder.path().join("policies")).unwrap();
     std::fs::write(folder.path().join("policies/app.sql"), policies).unwrap();
     let server = Server::with(|c| {
-        c.set("tenants.migrations_dir", folder.path().display());
+        c.set("tenants.migrations_dir", folder.path().display()).set("rest.unindexed_embeds", "index");
     });
     (server, folder)
 }

@@ -120,6 +120,7 @@ fn how_sqlite_finds_rows_is_told_to_the_service() {
             .header("Accept", &format!("application/vnd.pgrst.plan{form}; for=\"application/json\"; options=verbose;"))
             .send()
     };
+    tenant.get("/rest/v1/projects?select=id,tasks(id)&id=eq.1").expect(200);
     let text = explain(&tenant, "/rest/v1/projects?select=id,tasks(id)&id=eq.1", "+text").expect(200).text();
     assert!(
         text.contains("SEARCH t0 USING INTEGER PRIMARY KEY")

@@ -159,7 +159,7 @@ fn a_callers_filter_does_not_run_on_rows_that_a_function_leaves_out() {
         GRANT EXECUTE ON FUNCTION mine TO authenticated;";
     std::fs::write(folder.path().join("functions/mine.sql"), function).unwrap();
     let server = Server::with(|c| {
-        c.set("tenants.migrations_dir", folder.path().display());
+        c.set("tenants.migrations_dir", folder.path().display()).set("rest.unindexed_embeds", "index");
     });
     let tenant = server.tenant("function");
     tenant.script(include_str!("rows.sql"));

@@ -28,7 +28,7 @@ fn tenant() -> TenantClient {
         write("policies/app.sql", POLICIES);
         write("policies/claims.sql", OF_CLAIMS);
         let server = Server::with(|settings| {
-            settings.set("tenants.migrations_dir", folder.path().display());
+            settings.set("tenants.migrations_dir", folder.path().display()).set("rest.unindexed_embeds", "index");
             settings.set(
                 "auth.issuers",
                 format!(

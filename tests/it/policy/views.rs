@@ -2,7 +2,7 @@
 //! embedded beside its rows is held to its own policies again.
 
 use super::{got, server_with, user};
-use crate::support::{TenantClient, json};
+use crate::support::{Server, TenantClient, json};
 
 const VIEWS: &str = "CREATE VIEW project_names AS SELECT id, name FROM projects; \
     CREATE VIEW task_list AS SELECT id, name, project_id FROM tasks; \
@@ -71,4 +71,25 @@ fn no_relation_leads_to_a_view_or_table_that_no_policy_opens() {
         assert_eq!(got(ann, named), json!([{ "id": 1, "projects": { "name": "Engine" } }]));
         got(tenant, "vault_list?select=id,projects!vault_project_id_fkey(name)");
     });
+}
+
+#[test]
+fn who_lacks_an_index_is_told_of_no_column_that_is_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("0001_app.up.sql"), super::MIGRATION).unwrap();
+    std::fs::create_dir(folder.path().join("policies")).unwrap();
+    let policies = "CREATE POLICY all_rows ON projects FOR SELECT TO authenticated USING (true); \
+        CREATE POLICY all_rows ON tasks FOR SELECT TO authenticated USING (true); GRANT SELECT (id, name) ON tasks TO authenticated; \
+        CREATE POLICY all_rows ON task_list FOR SELECT TO authenticated USING (true);";
+    std::fs::write(folder.path().join("policies/app.sql"), policies).unwrap();
+    let server = Server::with(|with| {
+        with.set("tenants.migrations_dir", folder.path().display());
+    });
+    let tenant = server.tenant("views");
+    tenant.script("CREATE VIEW task_list AS SELECT id, project_id AS project FROM tasks");
+    let ann = user(&server, &tenant, "authenticated", "ann");
+    let path = "/rest/v1/projects?select=id,task_list(id)";
+    let error = ann.get(path).refused(400, "PGRST127");
+    assert!(!error.to_string().contains("project_id"), "{error}");
+    assert!(tenant.get(path).refused(400, "PGRST127").to_string().contains("project_id"));
 }

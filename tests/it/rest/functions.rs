@@ -23,7 +23,7 @@ fn application() -> TempDir {
 
 fn serving(folder: &TempDir) -> Server {
     Server::with(|with| {
-        with.set("tenants.migrations_dir", folder.path().display());
+        with.set("tenants.migrations_dir", folder.path().display()).set("rest.unindexed_embeds", "index");
     })
 }
 

@@ -101,10 +101,14 @@ impl Server {
     }
 
     /// The server that tests share which need no configuration of their own; make tenants of your own on it.
-    /// It is never stopped: it dies with the test process.
+    /// It makes the indexes that embeds want, and is never stopped: it dies with the test process.
     pub fn shared() -> Shared {
         static SHARED: OnceLock<Server> = OnceLock::new();
-        let server = SHARED.get_or_init(Server::start);
+        let server = SHARED.get_or_init(|| {
+            Server::with(|with| {
+                with.set("rest.unindexed_embeds", "index");
+            })
+        });
         Shared { server, logged: server.log().len() }
     }
 
