@@ -270,6 +270,16 @@ pub struct Plan {
     pub cors_origins: Vec<String>,
 }
 
+impl Http {
+    /// How many async workers there are.
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
+            workers => workers,
+        }
+    }
+}
+
 impl Plan {
     /// `result_too_large` unless an answer may have as many rows and bytes.
     pub fn admits(&self, rows: u64, bytes: u64) -> Result<()> {

@@ -115,7 +115,7 @@ impl Server {
         })?;
         let addr = listener.local_addr().map_err(|error| Error::internal("the listener has no address", &error))?;
         let limits = &config.http;
-        let (workers, header_timeout) = (limits.workers, Duration::from_millis(limits.header_timeout_ms));
+        let (workers, header_timeout) = (limits.worker_count(), Duration::from_millis(limits.header_timeout_ms));
         let (keep_alive, connections) = (Duration::from_secs(limits.keep_alive_s), limits.max_connections);
         let grace = config.shutdown.grace_s;
         let parts = Parts::build(config, admin_key).await?;
@@ -130,7 +130,6 @@ impl Server {
         .h1_allow_half_closed(false)
         .on_connect(bound_stall)
         .disable_signals();
-        let workers = if workers == 0 { std::thread::available_parallelism().map_or(2, |cores| cores.get()) } else { workers };
         http = http.workers(workers).max_connections((connections / workers).max(1));
         let http = http.listen(listener).map_err(|error| Error::internal("the listener cannot be used", &error))?.run();
         let handle = http.handle();

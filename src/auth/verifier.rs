@@ -54,6 +54,13 @@ pub struct Verified {
     until: i64,
 }
 
+impl Verified {
+    /// What it counts for where tokens are remembered.
+    pub fn weight(&self) -> u32 {
+        1 + u32::try_from(self.claims.payload.len() / 1024).unwrap_or(u32::MAX - 1)
+    }
+}
+
 impl Verifier {
     /// Reads the files of keys that the configuration names; asks no server.
     pub fn new(config: &config::Auth, ring: Arc<KeyRing>) -> Result<Verifier> {
@@ -75,7 +82,7 @@ impl Verifier {
         let remembered = Cache::builder()
             .max_capacity(config.remembered_tokens)
             // A token counts as one, and a large one for each KiB of it, so the bound is also one on memory.
-            .weigher(|_, token: &Verified| 1 + u32::try_from(token.claims.payload.len() / 1024).unwrap_or(u32::MAX - 1))
+            .weigher(|_, token: &Verified| token.weight())
             .expire_after(UntilItEnds)
             .support_invalidation_closures()
             .build();

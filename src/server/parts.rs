@@ -69,6 +69,8 @@ pub struct Parts {
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
+    /// The weight of tokens that each worker may remember.
+    remembered: u64,
     cors: Arc<Cors>,
     unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
@@ -98,6 +100,7 @@ impl Parts {
         let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
         let declared = policies.clone();
         let functions = engine.blocking(move || load_functions(folder, &known, &declared)).await?;
+        let remembered = config.auth.remembered_tokens / config.http.worker_count() as u64;
         let lists = config.plans.values().map(|plan| &plan.cors_origins);
         let origins = lists.chain([&config.http.cors_origins]).flatten().cloned().collect();
         let registry = Arc::new(Registry::new(systems.app.clone(), &config.plans, config.tenants.remembered));
@@ -179,6 +182,7 @@ impl Parts {
             streams: Streams::new(config.hrana, secret::random()?),
             unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             cors: Arc::new(Cors::new(origins)),
+            remembered,
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
             grace: Duration::from_secs(config.shutdown.background_s),
             _data_dir: Arc::new(data_dir),
@@ -187,7 +191,7 @@ impl Parts {
 
     /// Gives handlers what they ask for, each part by its type.
     pub fn register(self, app: &mut ServiceConfig) {
-        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.dialect.clone());
+        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.dialect.clone(), self.remembered);
         app.app_data(Rc::new(keeper))
             .app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))

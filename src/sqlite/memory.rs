@@ -41,9 +41,18 @@ enum Bound {
     Left(i64),
 }
 
+/// Bytes that a thread took, or gave back, and has not said; it says them when it ends.
+struct Unsaid(Cell<i64>);
+
+impl Drop for Unsaid {
+    fn drop(&mut self) {
+        USED.fetch_add(self.0.get(), Relaxed);
+    }
+}
+
 thread_local! {
     /// What the thread has not said yet.
-    static UNSAID: Cell<i64> = const { Cell::new(0) };
+    static UNSAID: Unsaid = const { Unsaid(Cell::new(0)) };
     static BOUND: Cell<Bound> = const { Cell::new(Bound::None) };
     /// Whether the thread's last bounded run was refused memory.
     static REFUSED: Cell<bool> = const { Cell::new(false) };
@@ -157,12 +166,18 @@ fn there_is_room(bytes: c_int) -> bool {
 
 /// Adds to what the process holds.
 fn account(bytes: c_int) {
-    let unsaid = UNSAID.get() + i64::from(bytes);
-    if unsaid.abs() < STEP {
-        return UNSAID.set(unsaid);
+    let bytes = i64::from(bytes);
+    let add = |unsaid: &Unsaid| {
+        let sum = unsaid.0.get() + bytes;
+        let said = if sum.abs() < STEP { 0 } else { sum };
+        unsaid.0.set(sum - said);
+        said
+    };
+    // A thread that is ending keeps nothing back.
+    let said = UNSAID.try_with(add).unwrap_or(bytes);
+    if said != 0 {
+        USED.fetch_add(said, Relaxed);
     }
-    UNSAID.set(0);
-    USED.fetch_add(unsaid, Relaxed);
 }
 
 unsafe extern "C" fn free(block: *mut c_void) {
@@ -188,5 +203,18 @@ mod tests {
         assert!(take(-30) && take(60) && !take(11));
         let _again = Bounded::to(0);
         assert!(take(c_int::MAX) && !was_refused(), "no bound");
+    }
+
+    #[test]
+    fn a_thread_that_ends_has_said_all_it_gave_back() {
+        const THREADS: i64 = 2_000;
+        let before = USED.load(Relaxed);
+        for _ in 0..THREADS {
+            std::thread::spawn(|| account(1 - STEP as c_int)).join().unwrap();
+        }
+        // Other tests take and give back a little meanwhile.
+        let given_back = before - USED.load(Relaxed);
+        USED.fetch_add(THREADS * (STEP - 1), Relaxed);
+        assert!(given_back > THREADS * STEP / 2, "{given_back}");
     }
 }

@@ -6,9 +6,9 @@
 //! read the row before the change and would remember it after is told apart by an epoch: it notes the epoch
 //! before it reads, and remembers only if no change has come since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use moka::sync::Cache;
 use uuid::Uuid;
@@ -24,6 +24,9 @@ use crate::system::app::{State, TenantRow};
 
 /// Changes are told apart in so many groups of tenants, so that one tenant's change disturbs few other lookups.
 const EPOCHS: usize = 64;
+
+/// Rates that are kept before those that nobody holds are looked for.
+const RATES_MIN: usize = 1_024;
 /// Lookups of one call that a change may spoil; after them the row is used without being remembered.
 const ATTEMPTS: u32 = 8;
 
@@ -57,7 +60,32 @@ pub struct Registry {
     plans: BTreeMap<String, Arc<Plan>>,
     known: Cache<Uuid, Known>,
     epochs: [Mutex<u64>; EPOCHS],
+    rates: Mutex<Rates>,
     counts: Counts,
+}
+
+/// The rates of tenants that somebody holds, here or where callers are remembered: one tenant has one, however often its row was
+/// forgotten here meanwhile.
+#[derive(Default)]
+struct Rates {
+    by_tenant: HashMap<Uuid, Weak<Rate>>,
+    /// At so many those that nobody holds are dropped.
+    sweep_at: usize,
+}
+
+impl Rates {
+    fn of(&mut self, id: Uuid) -> Arc<Rate> {
+        if let Some(rate) = self.by_tenant.get(&id).and_then(Weak::upgrade) {
+            return rate;
+        }
+        if self.by_tenant.len() >= self.sweep_at {
+            self.by_tenant.retain(|_, rate| rate.strong_count() > 0);
+            self.sweep_at = (2 * self.by_tenant.len()).max(RATES_MIN);
+        }
+        let rate = Arc::default();
+        self.by_tenant.insert(id, Arc::downgrade(&rate));
+        rate
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +95,8 @@ pub struct Moment(u64);
 enum Known {
     Tenant(Arc<Tenant>),
     Nobody,
-    /// Changed since: the row is to be read again. How fast the tenant asked stays known.
-    Changed(Arc<Rate>),
+    /// Changed since: the row is to be read again. How fast the tenant asked is held meanwhile.
+    Changed(#[expect(dead_code, reason = "it is held")] Arc<Rate>),
 }
 
 #[derive(Default)]
@@ -87,6 +115,7 @@ impl Registry {
             plans,
             known: Cache::new(remembered.max(1)),
             epochs: std::array::from_fn(|_| Mutex::new(0)),
+            rates: Mutex::default(),
             counts: Counts::default(),
         }
     }
@@ -173,12 +202,8 @@ impl Registry {
     /// Remembers what was read unless a change has come since the epoch was `before`; `Err` has it all the same.
     fn remember(&self, id: TenantId, row: Option<TenantRow>, before: u64) -> Result<Option<Arc<Tenant>>, Option<Arc<Tenant>>> {
         let epoch = self.epoch(id);
-        let rate = match self.known.get(&id.uuid()) {
-            Some(Known::Tenant(tenant)) => tenant.rate.clone(),
-            Some(Known::Changed(rate)) => rate,
-            Some(Known::Nobody) | None => Arc::default(),
-        };
-        let tenant = row.map(|row| Arc::new(self.tenant(row, rate)));
+        let rate = || self.rates.lock().unwrap_or_else(PoisonError::into_inner).of(id.uuid());
+        let tenant = row.map(|row| Arc::new(self.tenant(row, rate())));
         if *epoch != before {
             return Err(tenant);
         }

@@ -88,7 +88,7 @@ impl Database {
             return self.enqueue(Work::Grouped(job));
         }
         let left = match open.writer.try_lock() {
-            Ok(session) if self.not_refused().is_ok() => {
+            Ok(session) if self.not_refused().is_ok() && self.is_open_as(open) => {
                 writer::run_briefly(&self.engine, open, &session, job, &|| self.fail(open)).inspect(|_| self.heavy.was_not_brief(WRITES))
             }
             _ => Some(job),
@@ -113,15 +113,21 @@ impl Database {
         !std::mem::replace(&mut self.queue().drained, true)
     }
 
+    /// Whether the file has not been taken away since it was open as `open`. Asked with the writer held: a commit that fails
+    /// undecided takes the file away before it lets go of the writer.
+    fn is_open_as(&self, open: &Arc<Open>) -> bool {
+        self.current().is_some_and(|now| Arc::ptr_eq(&now, open))
+    }
+
     /// `None` when it has to be done on a lane: no connection is idle, or it was not brief. An error too, so that it is
     /// the lane's.
-    fn here<T>(&self, open: &Open, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
+    fn here<T>(&self, open: &Arc<Open>, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
         if let Some(reader) = open.readers.idle() {
             return self.on(&reader, f, kind);
         }
         let writer = open.writer.try_lock().ok()?;
         // A job that panicked left it in a transaction: the next group ends that.
-        if writer.is_clean() { self.on(&writer, f, kind) } else { None }
+        if writer.is_clean() && self.is_open_as(open) { self.on(&writer, f, kind) } else { None }
     }
 
     fn on<T>(&self, session: &Session, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
@@ -191,6 +197,29 @@ mod tests {
         });
         assert!(!behind);
         assert_eq!(count(&database).await, 2);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_done_here_on_a_file_that_was_taken_away() {
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        database.ensure_open().await.unwrap();
+        let open = database.opened().await.unwrap();
+        let read = |_: &Reader<'_>| Ok(());
+        assert!(database.here(&open, &read, 1).is_some());
+        database.fail(&open);
+        assert!(open.readers.idle().is_none() && database.here(&open, &read, 1).is_none());
+        let wrote = Arc::new(std::sync::atomic::AtomicBool::default());
+        let (noted, here) = (wrote.clone(), std::thread::current().id());
+        let step = move |step: writer::Step<'_>| {
+            if let writer::Step::Attempt(_) = step {
+                noted.fetch_or(std::thread::current().id() == here, Relaxed);
+            }
+            Ok(())
+        };
+        let job = Job { step: Box::new(step), limits: Limits::default(), gone: Default::default(), _pass: database.hold().unwrap() };
+        database.write_here_or_queue(&open, job).unwrap();
+        assert!(!wrote.load(Relaxed));
     }
 
     #[tokio::test]

@@ -136,6 +136,18 @@ async fn what_a_tenant_has_spent_stays_spent_over_a_change_of_plan() {
 }
 
 #[tokio::test]
+async fn a_tenant_that_is_forgotten_while_somebody_holds_it_has_the_same_rate() {
+    let bed = bed(&[]).await;
+    let registry = Registry::new(bed.systems.app.clone(), &BTreeMap::new(), 1);
+    let (held, other) = (bed.tenant("held", "default").await, bed.tenant("other", "default").await);
+    let before = registry.active(held).await.unwrap();
+    registry.known.invalidate(&held.uuid());
+    registry.active(other).await.unwrap();
+    let after = registry.active(held).await.unwrap();
+    assert!(!Arc::ptr_eq(&before, &after) && Arc::ptr_eq(&before.rate, &after.rate));
+}
+
+#[tokio::test]
 async fn a_plan_that_left_the_configuration_has_the_default_s_limits() {
     let bed = bed(&[("default", Plan { burst: 7, ..Plan::default() })]).await;
     let id = bed.tenant("acme", "gone").await;
