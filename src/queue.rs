@@ -45,6 +45,7 @@ use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use uuid::Uuid;
 
 pub use batch::{BATCH_MAX, Batch, DEPENDS_MAX, Then};
+pub use behind::AT_ONCE;
 pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
 pub use control::{Moved, Redrive, STEP_MAX, Settings};
 pub use enqueue::{Enqueued, Outcome};
@@ -335,16 +336,12 @@ impl<'a> Queue<'a> {
         self.write(move |tx, bell, now| webhook::settle(tx, &delivery, &outcome, chance, bell, now)).await
     }
 
-    /// When there is something to fire or to deliver next, though nobody asks; `under_way` as for [`Queue::deliveries`].
-    pub async fn next_moment(&self, under_way: HashMap<QueueName, usize>) -> Result<Option<Millis>> {
+    /// When there is something to do next, though nobody asks; `under_way` as for [`Queue::deliveries`].
+    pub async fn moments(&self, under_way: HashMap<QueueName, usize>) -> Result<Moments> {
         let look = move |reader: &Reader<'_>| {
-            let moments = [
-                schedule::next_at(reader)?,
-                webhook::next_at(reader, &under_way, now_ms())?,
-                behind::next_at(reader, &under_way)?,
-                workflow::next_at(reader, now_ms())?,
-            ];
-            Ok(moments.into_iter().flatten().min())
+            let fire = schedule::next_at(reader)?.into_iter().chain(workflow::next_at(reader, now_ms())?).min();
+            let deliver = webhook::next_at(reader, &under_way, now_ms())?;
+            Ok(Moments { fire, deliver, write: behind::next_at(reader, &under_way)? })
         };
         self.file.read(self.limits, look).await
     }
@@ -399,6 +396,23 @@ impl<'a> Queue<'a> {
                 at => hold = self.waiters.hold(self.file, at).await?,
             }
         }
+    }
+}
+
+/// When there is something to do next; `None` for what waits for something else than time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moments {
+    /// For [`Queue::fire`].
+    pub fire: Option<Millis>,
+    /// For [`Queue::deliveries`].
+    pub deliver: Option<Millis>,
+    /// For [`Queue::writes`].
+    pub write: Option<Millis>,
+}
+
+impl Moments {
+    pub fn first(&self) -> Option<Millis> {
+        [self.fire, self.deliver, self.write].into_iter().flatten().min()
     }
 }
 

@@ -7,10 +7,16 @@
 //! - A cache file that fails costs the setting, never the change: it is made anew, or there is none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fill::Ending;
 use super::{Cache, Conditions, Done, Etag, Key, Op, Put, written};
 use crate::error::{Code, Error, Result};
+
+/// How often the entry of a change that could not set it is deleted, until that is done, and after how long again: each time
+/// so much longer.
+const RETRACTIONS: u32 = 5;
+const RETRACTION: Duration = Duration::from_millis(100);
 
 /// Ends when it is dropped. Keep it for as long as the change may still be made.
 pub struct Change {
@@ -41,19 +47,26 @@ impl Cache<'_> {
             Ok(Done::Refused(error)) | Err(error) => error,
             Ok(other) => return Err(super::unexpected(&other)),
         };
-        if refused.code() == Code::LeaseLost
-            && let Err(error) = self.retract(&change).await
-        {
-            tracing::warn!(%error, "what others set during a change could not be thrown away");
+        // Whatever the reason: others may have set it meanwhile.
+        let mut tries = 1;
+        while let Err(error) = self.retract(&change).await {
+            if tries == RETRACTIONS {
+                tracing::warn!(%error, "what others set during a change could not be thrown away");
+                break;
+            }
+            tokio::time::sleep(RETRACTION * tries).await;
+            tries += 1;
         }
         Err(refused)
     }
 
-    /// The change is made, after the entry that it brings was set: deletes any other.
+    /// The change is made, after the entry that it brings was set: deletes any other, and what cannot be read, which may be one.
     pub async fn confirm(&self, change: &Change, brought: &Put) -> Result<()> {
-        match self.get_if_error(change.key.clone()).await? {
-            Some(found) if found.value != brought.value || found.content_type != brought.content_type => self.retract(change).await,
-            _ => Ok(()),
+        match self.look_up(change.key.clone()).await {
+            Ok(None) => Ok(()),
+            Ok(Some(found)) if found.value == brought.value && found.content_type == brought.content_type => Ok(()),
+            Err(error) if error.code() != Code::TenantUnavailable => Err(error),
+            Ok(Some(_)) | Err(_) => self.retract(change).await,
         }
     }
 

@@ -89,11 +89,13 @@ impl Evictor {
     fn evict(&self, tx: &WriteTx<'_>, made: &mut Made) -> Result<bool> {
         let before = made.evicted;
         let mut hands = *self.hands();
-        let mut again = false;
+        // Spared when the latest lap over all of them began.
+        let mut lap = None;
         while made.evicted == before {
             let candidates = hands.reach(tx)?;
             if candidates.is_empty() {
-                if std::mem::replace(&mut again, true) {
+                // Whoever was spared is there for the next one: only a lap that spared nobody has found nobody.
+                if lap.replace(made.spared) == Some(made.spared) {
                     break;
                 }
                 hands = Hands { until: Clock::read(tx)?.version, ..Hands::default() };

@@ -10,19 +10,24 @@ use crate::config::{Executor, Level, Sqlite};
 use crate::sqlite::{Engine, Gate, Migrations, Options, Party};
 
 pub(super) fn file(dir: &tempfile::TempDir) -> Arc<Database> {
+    file_of(dir, 0, Party::SYSTEM, &Executor::default())
+}
+
+/// One of at most so many bytes.
+pub(super) fn file_of(dir: &tempfile::TempDir, max_bytes: u64, party: Party, executor: &Executor) -> Arc<Database> {
     let schema = ("0001_entries.up.sql", include_str!("../../migrations/tenant/cache/0001_entries.up.sql"));
     let migrations = Migrations::from_files("cache", [schema]).unwrap();
     let options = Options {
         level: Level::Off,
-        max_bytes: 0,
-        party: Party::SYSTEM,
+        max_bytes,
+        party,
         migrations: migrations.into(),
         keep_before: None,
         sandboxed: false,
         create: true,
         held: Arc::default(),
     };
-    Database::new(&Engine::start(&Sqlite::default(), &Executor::default()), &Gate::new(), dir.path().join("cache.sqlite"), options)
+    Database::new(&Engine::start(&Sqlite::default(), executor), &Gate::new(), dir.path().join("cache.sqlite"), options)
 }
 
 pub(super) fn key(name: &str) -> Key {
@@ -61,6 +66,39 @@ async fn expired_entries_are_swept_by_later_writes_a_few_at_a_time() {
     assert_eq!(count().await, 22 - i64::from(store::SWEPT));
     set(102, 2, 10_000).await;
     assert_eq!(count().await, 4);
+}
+
+#[tokio::test]
+async fn a_full_cache_of_which_everything_was_read_makes_room() {
+    let full = async |brim: Option<u32>| {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, memory) = (file_of(&dir, 1 << 20, Party::SYSTEM, &Executor::default()), Memory::new(0));
+        let mut count = 0;
+        while brim.is_none_or(|brim| count < brim) && memory.shelf(file.serial()).counts().evicted == 0 {
+            Cache::new(&file, &memory).put(put(&count.to_string(), &"v".repeat(8_000), Terms::default()), None).await.unwrap();
+            count += 1;
+        }
+        (dir, file, memory, count)
+    };
+    let brim = full(None).await.3 - 1;
+    for throws in [false, true] {
+        let (_dir, file, memory, _) = full(Some(brim)).await;
+        let cache = Cache::new(&file, &memory);
+        let there = async || {
+            let mut there = 0;
+            for n in 0..brim {
+                there += u32::from(cache.get(key(&n.to_string())).await.unwrap().is_some());
+            }
+            there
+        };
+        assert_eq!(there().await, brim, "and all were read");
+        if throws {
+            cache.throw(Thrown::Tag(Tag::parse("of none").unwrap())).await.unwrap();
+        } else {
+            cache.put(put("one more", &"v".repeat(8_000), Terms::default()), None).await.unwrap();
+        }
+        assert!(there().await >= brim / 2, "throws {throws}");
+    }
 }
 
 #[tokio::test]

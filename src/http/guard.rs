@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::cors;
 use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_token};
 use crate::error::{Code, Error, Result};
+use crate::rest::Policies;
 use crate::sql;
 use crate::system::{Mark, Systems};
 use crate::tenant::lease::Files;
@@ -105,15 +106,20 @@ impl FromRequest for TenantCall {
     }
 }
 
+/// Errors: `forbidden` where policies hold the role back.
+pub(super) fn may_send_sql(policies: &Policies, role: &str) -> Result<()> {
+    if policies.is_empty() || role == SERVICE {
+        return Ok(());
+    }
+    Err(Error::forbidden(format!("the role {role} may not send SQL: policies say which rows it sees"))
+        .hint("Its rows are at /rest/v1. SQL is for tokens with the role service."))
+}
+
 impl TenantCall {
     /// What SQL of the caller's own may do. It goes past the policies, so where there are any it is for those whom they
     /// do not hold back.
     pub fn sql_scopes(&self) -> Result<Scopes> {
-        if self.keeper.dialect.schemas.policies().is_empty() || self.claims.role == SERVICE {
-            return Ok(self.claims.scopes);
-        }
-        Err(Error::forbidden(format!("the role {} may not send SQL: policies say which rows it sees", self.claims.role))
-            .hint("Its rows are at /rest/v1. SQL is for tokens with the role service."))
+        may_send_sql(self.keeper.dialect.schemas.policies(), &self.claims.role).map(|()| self.claims.scopes)
     }
 
     /// Who sends SQL; refused like [`TenantCall::sql_scopes`].

@@ -10,22 +10,27 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rusqlite::params;
 use serde_json::value::RawValue;
 
 use super::claim::{Claim, Claimed, claim};
 use super::enqueue::{Enqueued, Outcome};
-use super::job::{ATTEMPTS_MAX, JobRequest, NewJob, OnConflict, Unique, key};
+use super::job::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX, JobRequest, NewJob, OnConflict, Unique, key};
 use super::workflow::OnFailure;
-use super::{Batch, Queue, QueueName, State};
+use super::{Batch, JobId, Queue, QueueName, State};
 use crate::clock::{Millis, now_ms};
 use crate::error::{Error, Result};
 use crate::sqlite::{IdempotencyKey, Reader};
 
 /// Writes of one file worked on at once.
-const AT_ONCE: usize = 4;
+pub const AT_ONCE: usize = 4;
 
 /// How long a write is leased, in milliseconds; after a crash it is tried again when that is over.
 const LEASE_MS: Millis = 60_000;
+
+/// Tries that the queue grants beyond those after which who makes the write gives it up, so that its entry goes with it: time
+/// alone, and a server that dies at it, end it only after so many.
+pub(super) const BEYOND: i64 = ATTEMPTS_MAX - ATTEMPTS_DEFAULT;
 
 /// Files of which it is known whether they hold writes; past that all is forgotten.
 const FILES_MAX: usize = 10_000;
@@ -33,7 +38,6 @@ const FILES_MAX: usize = 10_000;
 impl NewJob {
     /// A write of what `key` names, to be begun after `delay_s`. Errors: `payload_too_large`, `bad_request`.
     pub fn write_behind(key: &str, payload: Box<RawValue>, delay_s: Option<i64>) -> Result<NewJob> {
-        // When to give up says who works on it, so that its entry goes with it: time alone never ends it.
         let request = JobRequest { delay_s, max_attempts: Some(ATTEMPTS_MAX), ..JobRequest::plain(payload) };
         let holding = State::ALL.into_iter().filter(|state| !state.is_finished() || *state == State::Dead);
         let (key, states) = (self::key("key", key.to_owned())?, holding.map(State::bit).sum());
@@ -79,6 +83,26 @@ impl Queue<'_> {
         }
         known.found(serial, false, stamp);
         Ok(None)
+    }
+
+    /// Whether this try of a write was the last one of those that it was given.
+    pub async fn is_last_try(&self, job: &Claimed) -> Result<bool> {
+        let seq = job.id.seq();
+        let granted: Option<i64> = self.file.read(self.limits, move |reader| reader.row(GRANTED, [seq], |row| row.get(0))).await?;
+        Ok(granted.is_some_and(|granted| job.attempt >= granted - BEYOND))
+    }
+
+    /// Dead writes with their payloads: those of `ids` that are, or the `most` that [`Queue::redrive`] brings back first.
+    pub async fn dead_writes(&self, ids: Option<Vec<JobId>>, most: usize) -> Result<Vec<(JobId, Vec<u8>)>> {
+        let dead = |row: &rusqlite::Row<'_>| Ok((JobId::of(row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?));
+        let look = move |reader: &Reader<'_>| match ids {
+            None => reader.rows(DEAD, [most as i64], dead),
+            Some(ids) => {
+                let found = ids.iter().map(|id| reader.row(DEAD_ONE, params![id.seq(), id.created_at(), id.salt()], dead));
+                found.filter_map(Result::transpose).collect()
+            }
+        };
+        self.file.read(self.limits, look).await
     }
 
     /// Claims what is to be written now, `room` jobs at most; `under_way` as for [`Queue::deliveries`].
@@ -161,6 +185,18 @@ impl Files {
 pub(super) const PENDING: &str =
     "SELECT b.payload FROM queues q CROSS JOIN jobs j INDEXED BY jobs_unique CROSS JOIN job_bodies b ON b.seq = j.seq
      WHERE q.name = '_behind' AND j.queue = q.queue AND j.unique_key = ?1 AND j.state < 10";
+
+/// In the order in which they are redriven.
+pub(super) const DEAD: &str = "SELECT j.created_at, j.seq, j.salt, b.payload
+     FROM queues q CROSS JOIN jobs j INDEXED BY jobs_finished CROSS JOIN job_bodies b ON b.seq = j.seq
+     WHERE q.name = '_behind' AND j.state = 11 AND j.queue = q.queue AND j.keep_until IS NOT NULL
+       AND j.seq NOT IN (SELECT seq FROM job_endings) ORDER BY j.keep_until LIMIT ?1";
+
+const DEAD_ONE: &str = "SELECT j.created_at, j.seq, j.salt, b.payload
+     FROM jobs j CROSS JOIN queues q ON q.queue = j.queue CROSS JOIN job_bodies b ON b.seq = j.seq
+     WHERE j.seq = ?1 AND j.created_at = ?2 AND j.salt = ?3 AND j.state = 11 AND q.name = '_behind'";
+
+const GRANTED: &str = "SELECT max_attempts FROM jobs WHERE seq = ?1";
 
 /// The first moment, if there is one: each is the first of one partial index. What waits for another job waits for a leased one, or
 /// for an end of which it is still to be told.

@@ -414,7 +414,7 @@ mod tests {
         for step in schema().tenant_queue.iter().flat_map(|set| &set.steps) {
             conn.execute_batch(&step.up.sql).unwrap();
         }
-        use super::super::behind::{MOMENTS, PENDING};
+        use super::super::behind::{DEAD, MOMENTS, PENDING};
         use super::super::enqueue::{DROP, HOLDER, QUEUE};
         use super::super::history::{CLEAR, DELETE, GIVE_UP, OVER, PUT_OFF as KEEP_ON, RETENTION};
         use super::super::lease::{FIND, FINISH, LET_GO};
@@ -441,7 +441,7 @@ mod tests {
         ];
         let following = [CANCEL, COUNT, FOLLOWED_BY, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED];
         let others =
-            [QUEUE, HOLDER, DROP, RETENTION, OVER, DELETE, KEEP_ON, CLEAR, GIVE_UP, FIND, FINISH, LET_GO, UNBLOCK, MOMENTS, PENDING];
+            [QUEUE, HOLDER, DROP, RETENTION, OVER, DELETE, KEEP_ON, CLEAR, GIVE_UP, FIND, FINISH, LET_GO, UNBLOCK, MOMENTS, PENDING, DEAD];
         for sql in claiming.into_iter().chain(following).chain(others) {
             for step in plan(&conn, sql) {
                 assert!(step == "SCAN CONSTANT ROW" || !step.contains("SCAN") && !step.contains("TEMP B-TREE"), "{step} in {sql}");

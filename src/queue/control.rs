@@ -4,6 +4,7 @@
 
 use rusqlite::params;
 
+use super::behind::BEYOND;
 use super::enqueue::{DROP, queue_of};
 use super::history::{DELETE as PURGE_ONE, Retention, give_up, kept_ms};
 use super::id::not_found;
@@ -50,8 +51,17 @@ impl Redrive {
         Ok(Redrive { ids, attempts, max: usize::try_from(max).unwrap_or(MOVED_MAX) })
     }
 
-    pub(super) fn max(&self) -> usize {
+    pub fn max(&self) -> usize {
         self.max
+    }
+
+    pub fn ids(&self) -> Option<&[JobId]> {
+        self.ids.as_deref()
+    }
+
+    /// Of these only.
+    pub fn only(&self, ids: Vec<JobId>) -> Redrive {
+        Redrive { ids: Some(ids), ..*self }
     }
 }
 
@@ -119,12 +129,13 @@ pub(super) fn cancel(tx: &WriteTx<'_>, id: JobId, bell: &mut Bell, now: Millis) 
 
 pub(super) fn redrive(tx: &WriteTx<'_>, name: &QueueName, redrive: &Redrive, most: usize, bell: &mut Bell, now: Millis) -> Result<usize> {
     let Some(queue) = number(tx, name)? else { return Ok(0) };
+    let attempts = redrive.attempts + if name.is_behind() { BEYOND } else { 0 };
     let moved = match &redrive.ids {
-        None => tx.execute(REDRIVE, params![queue, now, redrive.attempts, most as i64])?,
+        None => tx.execute(REDRIVE, params![queue, now, attempts, most as i64])?,
         Some(ids) => {
             let mut moved = 0;
             for id in ids.iter().take(most) {
-                moved += tx.execute(REDRIVE_ONE, params![queue, now, redrive.attempts, id.seq(), id.created_at(), id.salt()])?;
+                moved += tx.execute(REDRIVE_ONE, params![queue, now, attempts, id.seq(), id.created_at(), id.salt()])?;
             }
             moved
         }

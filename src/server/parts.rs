@@ -144,6 +144,7 @@ impl Parts {
             post: post.clone(),
             relay: relay.clone(),
             systems: systems.clone(),
+            policies: policies.clone(),
         };
         let waker = Waker::new(parts, &config.queue);
         let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run()), tokio::spawn(relay.clone().run())];

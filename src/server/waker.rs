@@ -3,10 +3,12 @@
 //! The operator's own queue, which is open anyway, is tended to all the time.
 //!
 //! Bounds: [`TENDED_MAX`] tenants tended to at once, [`LOOKS_MAX`] of them with their files in use, `queue.deliveries`
-//! requests and writes under way and `queue.deliveries_per_tenant` of one tenant. Tending holds no lease while it waits, so a tenant
+//! requests under way and `queue.deliveries_per_tenant` of one tenant; and apart from those, since whom a request waits for is
+//! not ours, [`WRITES_MAX`] writes. Tending holds no lease while it waits, so a tenant
 //! is suspended, deleted and closed as if nobody did; what it then misses is done when it is back.
 
 mod failing;
+mod permits;
 mod tend;
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use crate::clock::{Millis, now_ms};
 use crate::config;
 use crate::error::Result;
 use crate::queue::{Post, Waiters};
+use crate::rest::Policies;
 use crate::system::{App, Systems};
 use crate::tenant::registry::Registry;
 use crate::tenant::{Triples, Wakeups};
@@ -33,6 +36,9 @@ const TENDED_MAX: usize = 256;
 
 /// Tenants looked into at once.
 const LOOKS_MAX: usize = 8;
+
+/// Writes behind caches under way at once, over all tenants.
+const WRITES_MAX: usize = 64;
 
 /// Between two attempts that failed for no tenant's reason; and between two looks into the outbox of one that is tended to.
 const RETRY: Duration = Duration::from_secs(15);
@@ -51,6 +57,7 @@ pub struct Parts {
     pub post: Arc<Post>,
     pub relay: Relay,
     pub systems: Arc<Systems>,
+    pub policies: Arc<Policies>,
 }
 
 /// A handle; clones are the same.
@@ -64,6 +71,7 @@ struct Inner {
     looks: Semaphore,
     requests: Arc<Semaphore>,
     requests_of_one: usize,
+    writes: Arc<Semaphore>,
     failing: Failing,
     closing: watch::Sender<bool>,
 }
@@ -84,6 +92,7 @@ impl Waker {
                 looks: Semaphore::new(LOOKS_MAX),
                 requests: Arc::new(Semaphore::new(queue.deliveries)),
                 requests_of_one: queue.deliveries_per_tenant,
+                writes: Arc::new(Semaphore::new(WRITES_MAX)),
                 failing: Failing::default(),
                 closing: watch::Sender::new(false),
             }),

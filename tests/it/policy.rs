@@ -1,6 +1,7 @@
 //! Policies, seen from outside: who sees and writes which rows of an application whose policies are a folder of SQL.
 
 mod asked;
+mod behind;
 mod checked;
 mod issuers;
 mod leak;

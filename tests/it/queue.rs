@@ -10,7 +10,7 @@ mod operator;
 mod outbox;
 mod schedule;
 mod wait;
-mod webhook;
+pub mod webhook;
 mod workflow;
 
 use std::collections::HashSet;

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::super::extract::{JsonBytes, Query, idempotency_key, parse};
-use super::super::guard::TenantCall;
+use super::super::guard::{TenantCall, may_send_sql};
 use super::super::queue::{effect, enqueued};
 use super::super::unread::{Audience, UnreadAnswers};
 use super::entry::EntryBody;
@@ -25,11 +25,15 @@ use super::{CACHE_STATUS, KeyQuery, namespace, segment};
 use crate::auth::scope::{Scope, Scopes};
 use crate::cache::{Cache, Key, Memory, Put};
 use crate::error::{Code, Error, Result};
-use crate::queue::{ATTEMPTS_DEFAULT, Claimed, ERROR_BYTES, Nack, NewJob, Queue, QueueName, Waiters};
+use crate::queue::{Claimed, ERROR_BYTES, Moved, Nack, NewJob, Queue, QueueName, Redrive, Waiters};
+use crate::rest::Policies;
 use crate::sql::once::{self, Once};
 use crate::sql::{Caller, STATEMENTS_MAX, Statement};
 use crate::sqlite::Database;
 use crate::tenant::Lease;
+
+/// Dead writes that are brought back in one step: so many payloads are in memory then.
+const REDRIVEN: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +56,9 @@ struct Write {
     namespace: Option<String>,
     key: String,
     subject: String,
+    /// Without one it is no role's that policies let through.
+    #[serde(default)]
+    role: String,
     scopes: Scopes,
     statements: Box<RawValue>,
     entry: Box<RawValue>,
@@ -78,7 +85,8 @@ pub async fn put(
     let idempotency_key = idempotency_key(&request, &[b"behind", key.as_bytes(), b"\n", &body.bytes])?;
     let put = entry.put(key.clone())?;
     let AsSent { statements, entry } = parse(&body.bytes)?;
-    let write = Write { namespace, key: name, subject: subject.clone(), scopes, statements, entry };
+    let role = call.claims.role.clone();
+    let write = Write { namespace, key: name, subject: subject.clone(), role, scopes, statements, entry };
     let payload = serde_json::value::to_raw_value(&write).map_err(|error| Error::internal("a write cannot be spelled out", &error))?;
     let job = NewJob::write_behind(&name_of(&key), payload, delay_s)?;
     let lease = call.lease().await?;
@@ -122,31 +130,36 @@ pub(super) fn answer(of: &impl Audience, unread: &UnreadAnswers, put: Put) -> Re
     Ok(answer.insert_header((CONTENT_TYPE, content_type)).insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff")).body(unread.hold(of, value)?))
 }
 
-/// Makes a write that was claimed. What cannot be done now is tried again later, [`ATTEMPTS_DEFAULT`] times; what never can be is
-/// dead at once.
-pub async fn write(lease: &Lease, memory: &Arc<Memory>, waiters: &Arc<Waiters>, job: Claimed) -> Result<()> {
+/// Makes a write that was claimed. What cannot be done now is tried again later, as often as it was given tries; what never can
+/// be is dead at once.
+pub async fn write(lease: &Lease, memory: &Arc<Memory>, waiters: &Arc<Waiters>, policies: &Policies, job: Claimed) -> Result<()> {
     let (queue, cache) = (Queue::new(lease.queue(), waiters), Cache::new(lease.cache(), memory));
-    let token = job.lease_token.to_string();
-    let write = Write::read(&job.payload)?;
-    let put = write.put()?;
+    let (write, key) = match Write::read(&job.payload).and_then(|write| write.key().map(|key| (write, key))) {
+        Ok(read) => read,
+        // Nobody can say whose entry it brought.
+        Err(error) => return come_to_nothing(lease, &queue, &job, &error).await,
+    };
     // The database's old truth may not be filled in while it changes.
-    let change = cache.begin_late_change(put.key.clone());
+    let change = cache.begin_late_change(key);
     let once = Once { job: job.id.into(), until: job.lease_until };
-    let applied = match write.statements() {
-        Ok(statements) => once::apply(lease.database(), lease.plan(), write.caller(), statements, once).await,
+    let applied = match write.admitted(policies) {
+        Ok((put, statements)) => {
+            let applied = once::apply(lease.database(), lease.plan(), write.caller(), statements, once).await;
+            applied.map(|applied| applied.map(|applied| (applied, put)))
+        }
         Err(error) => Err(error),
     };
     let outcome = match applied {
         // Somebody else has it by now.
         Ok(None) => return Ok(()),
-        Ok(Some(applied)) => cache.confirm(&change, &put).await.map(|()| applied),
-        Err(error) if is_for_good(&error) || job.attempt % ATTEMPTS_DEFAULT == 0 => {
+        Ok(Some((applied, put))) => cache.confirm(&change, &put).await.map(|()| applied),
+        Err(error) if is_for_good(&error) || queue.is_last_try(&job).await? => {
             cache.retract(&change).await?;
-            tracing::warn!(tenant = %lease.id(), job = %uuid::Uuid::from(job.id), %error, "a write behind a cache came to nothing");
-            return settled(queue.nack(job.id, &token, failed(&error, true)?).await.map(drop));
+            return come_to_nothing(lease, &queue, &job, &error).await;
         }
         Err(error) => Err(error),
     };
+    let token = job.lease_token.to_string();
     match outcome {
         Ok(applied) => {
             settled(queue.ack(job.id, &token, None).await)?;
@@ -156,18 +169,56 @@ pub async fn write(lease: &Lease, memory: &Arc<Memory>, waiters: &Arc<Waiters>, 
     }
 }
 
+async fn come_to_nothing(lease: &Lease, queue: &Queue<'_>, job: &Claimed, error: &Error) -> Result<()> {
+    tracing::warn!(tenant = %lease.id(), job = %uuid::Uuid::from(job.id), %error, "a write behind a cache came to nothing");
+    settled(queue.nack(job.id, &job.lease_token.to_string(), failed(error, true)?).await.map(drop))
+}
+
+/// Brings dead writes back. The entries of their keys go first, and nobody fills them: from then on the jobs are what those hold.
+pub(in crate::http) async fn redrive(queue: &Queue<'_>, cache: &Cache<'_>, redrive: Redrive) -> Result<Moved> {
+    let mut left = redrive.ids().map(<[_]>::to_vec);
+    let mut moved = 0;
+    while moved < redrive.max() {
+        let ids: Option<Vec<_>> = left.as_mut().map(|left| left.drain(..left.len().min(REDRIVEN)).collect());
+        if ids.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Moved { moved, more: false });
+        }
+        let mut dead = queue.dead_writes(ids, REDRIVEN).await?;
+        dead.truncate(redrive.max() - moved);
+        let mut changes = Vec::with_capacity(dead.len());
+        for (_, payload) in &dead {
+            // One that cannot be read is brought back to die again.
+            if let Ok(key) = Write::read(payload).and_then(|write| write.key()) {
+                changes.push(cache.begin_change(key).await?);
+            }
+        }
+        let ids: Vec<_> = dead.into_iter().map(|(id, _)| id).collect();
+        let now = if ids.is_empty() { 0 } else { queue.redrive(&QueueName::behind(), redrive.only(ids)).await?.moved };
+        if now == 0 && left.is_none() {
+            return Ok(Moved { moved, more: false });
+        }
+        moved += now;
+    }
+    Ok(Moved { moved, more: true })
+}
+
 impl Write {
     fn read(payload: &[u8]) -> Result<Write> {
         serde_json::from_slice(payload).map_err(|error| Error::internal("a write is not what it was", &error))
     }
 
-    fn put(&self) -> Result<Put> {
-        let key = namespace(self.namespace.as_deref())?.key(self.key.as_bytes())?;
-        parse::<EntryBody>(self.entry.get().as_bytes())?.put(key)
+    fn key(&self) -> Result<Key> {
+        namespace(self.namespace.as_deref())?.key(self.key.as_bytes())
     }
 
-    fn statements(&self) -> Result<Vec<Statement>> {
-        parse(self.statements.get().as_bytes())
+    fn put(&self) -> Result<Put> {
+        parse::<EntryBody>(self.entry.get().as_bytes())?.put(self.key()?)
+    }
+
+    /// What it brings and what it does, if who sent it still may: policies may have come since.
+    fn admitted(&self, policies: &Policies) -> Result<(Put, Vec<Statement>)> {
+        may_send_sql(policies, &self.role)?;
+        Ok((self.put()?, parse(self.statements.get().as_bytes())?))
     }
 
     fn caller(&self) -> Caller {

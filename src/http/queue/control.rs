@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::lease::{JobReply, JobStep};
 use super::look::QueueReply;
 use crate::auth::scope::Scope;
+use crate::cache::{Cache, Memory};
 use crate::error::{Error, Result};
+use crate::http::cache::behind;
 use crate::http::extract::Json;
 use crate::http::guard::Caller;
 use crate::queue::{JobId, Moved, Queue, QueueName, Redrive, Retention, STEP_MAX, Settings, State, Waiters};
@@ -70,17 +72,35 @@ pub async fn cancel(call: Caller, id: Path<String>, waiters: Data<Waiters>) -> R
 }
 
 /// `POST /v1/queues/{queue}/redrive`.
-pub async fn redrive(call: Caller, queue: Path<String>, body: Json<RedriveBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
+pub async fn redrive(
+    call: Caller,
+    queue: Path<String>,
+    body: Json<RedriveBody>,
+    waiters: Data<Waiters>,
+    memory: Data<Memory>,
+) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let redrive = Redrive::new(ids(body.0.ids)?, body.0.attempts, body.0.max)?;
-    Ok(moved(Queue::new(call.lease().await?.queue(), &waiters).redrive(&QueueName::parse(&queue)?, redrive).await?))
+    let (queue, redrive) = (QueueName::parse(&queue)?, Redrive::new(ids(body.0.ids)?, body.0.attempts, body.0.max)?);
+    admit(&call, &queue)?;
+    let lease = call.lease().await?;
+    let engine = Queue::new(lease.queue(), &waiters);
+    if queue.is_behind() {
+        return behind::redrive(&engine, &Cache::new(lease.cache(), &memory), redrive).await.map(moved);
+    }
+    engine.redrive(&queue, redrive).await.map(moved)
 }
 
 /// `POST /v1/queues/{queue}/purge`.
 pub async fn purge(call: Caller, queue: Path<String>, body: Json<PurgeBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let (state, ids) = (State::parse(&body.0.state)?, ids(body.0.ids)?);
-    Ok(moved(Queue::new(call.lease().await?.queue(), &waiters).purge(&QueueName::parse(&queue)?, state, ids).await?))
+    let (queue, state, ids) = (QueueName::parse(&queue)?, State::parse(&body.0.state)?, ids(body.0.ids)?);
+    admit(&call, &queue)?;
+    Ok(moved(Queue::new(call.lease().await?.queue(), &waiters).purge(&queue, state, ids).await?))
+}
+
+/// To bring writes of the database back, or to clear them away, is for whoever may write there.
+fn admit(call: &Caller, queue: &QueueName) -> Result<()> {
+    if queue.is_behind() { call.sql_caller()?.scopes.require(Scope::SqlWrite) } else { Ok(()) }
 }
 
 fn ids(ids: Option<Vec<String>>) -> Result<Option<Vec<JobId>>> {

@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::permits::Permits;
 use super::{Inner, RETRY, until};
 use crate::clock::{Millis, now_ms};
 use crate::error::{Error, Result};
 use crate::http::cache::behind;
-use crate::queue::{Claimed, Delivery, Queue, QueueName, Waiting};
+use crate::queue::{AT_ONCE, Claimed, Delivery, Moments, Queue, QueueName, Waiting};
 use crate::system::app::Due;
 use crate::tenant::TenantId;
 use crate::tenant::lease::{Files, lease};
@@ -46,17 +47,25 @@ impl Errand {
 /// What a look found.
 struct Look {
     errands: Vec<Errand>,
-    /// When to look again.
-    next_at: Option<Millis>,
+    next: Moments,
+    /// When the outbox is asked again.
+    outbox_at: Option<Millis>,
     /// The queues that the server itself works on.
     pushed: Vec<QueueName>,
     listening: Option<Waiting>,
 }
 
-/// What is being delivered.
+/// How much a look may begin.
+#[derive(Clone, Copy)]
+struct Room {
+    deliveries: usize,
+    writes: usize,
+}
+
+/// What is being done.
 #[derive(Default)]
 struct UnderWay {
-    requests: JoinSet<()>,
+    errands: JoinSet<()>,
     queues: HashMap<tokio::task::Id, QueueName>,
 }
 
@@ -69,9 +78,13 @@ impl UnderWay {
         counts
     }
 
+    fn deliveries(&self) -> usize {
+        self.queues.values().filter(|queue| !queue.is_behind()).count()
+    }
+
     /// Until one has ended; for ever if there is none.
     async fn one_ends(&mut self) {
-        match self.requests.join_next_with_id().await {
+        match self.errands.join_next_with_id().await {
             Some(ended) => drop(self.queues.remove(&ended.map_or_else(|panicked| panicked.id(), |(id, ())| id))),
             None => std::future::pending().await,
         }
@@ -150,51 +163,64 @@ impl Inner {
     async fn tend_with(self: &Arc<Self>, whose: Whose, under_way: &mut UnderWay) -> Result<()> {
         let mut closing = self.closing.subscribe();
         let (mut listening, mut lingers_until) = (None, Instant::now());
-        let (mut pushed, mut permits, mut still_due) = (Vec::new(), Vec::new(), 0);
+        let (mut pushed, mut still_due) = (Vec::new(), 0);
+        let (mut requests, mut writes) = (Permits::of(&self.requests), Permits::of(&self.writes));
         let mut relaying = self.relaying(whose);
         while !*closing.borrow() {
-            let had_room = !permits.is_empty();
+            let (had_requests, had_writes) = (requests.count() > 0, writes.count() > 0);
             // The moment may have been left by the relay. While it lasts it may be left again.
             if now_ms() >= relaying.next_at {
                 self.relay_first(whose, &mut relaying).await?;
             }
-            let look = self.look(whose, under_way, permits.len(), &mut relaying, &pushed, listening.take()).await?;
+            let room = Room { deliveries: requests.count(), writes: writes.count() };
+            let look = self.look(whose, under_way, room, &mut relaying, &pushed, listening.take()).await?;
             (pushed, listening) = (look.pushed, look.listening);
             let taken = look.errands.len();
             for errand in look.errands {
-                let Some(permit) = permits.pop() else { break };
+                let permits = if matches!(errand, Errand::Write(_)) { &mut writes } else { &mut requests };
+                let Some(permit) = permits.take() else { break };
                 let queue = errand.queue().clone();
-                let task = under_way.requests.spawn(self.clone().run_errand(whose, errand, permit)).id();
+                let task = under_way.errands.spawn(self.clone().run_errand(whose, errand, permit)).id();
                 under_way.queues.insert(task, queue);
                 lingers_until = Instant::now() + LINGER;
             }
-            permits.clear();
-            let is_due = look.next_at.is_some_and(|at| at <= now_ms());
-            let room = self.requests_of_one.saturating_sub(under_way.queues.len());
+            requests.give_back();
+            writes.give_back();
+            let (now, room) = (now_ms(), self.requests_of_one.saturating_sub(under_way.deliveries()));
+            let is_due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
+            let deliver_at = look.next.deliver.filter(|_| room > 0);
+            let others = [look.next.fire, look.outbox_at];
             // What a look leaves due although it had all it needs is not done any better by looking again at once.
-            let is_left = is_due && room > 0 && taken == 0 && (had_room || pushed.is_empty());
+            let is_left = taken == 0
+                && (others.into_iter().any(is_due) || had_requests && is_due(deliver_at) || had_writes && is_due(look.next.write));
             still_due = if is_left { BREATHS_MAX.min(still_due + 1) } else { 0 };
             self.pause(BREATH * still_due).await;
-            if is_due && !pushed.is_empty() && room > 0 {
-                permits = self.permits(room).await?;
-                continue;
-            }
-            let until_next = look.next_at.filter(|_| room > 0).unwrap_or(Millis::MAX);
-            let is_near = until_next < now_ms() + LINGER.as_millis() as Millis;
+            // What is due is waited for by who may do it, not by the clock.
+            let wanted = if is_due(deliver_at) { room } else { 0 };
+            let wanted_writes = if is_due(look.next.write) { AT_ONCE } else { 0 };
+            let by_clock = [deliver_at, look.next.write].into_iter().filter(|at| !is_due(*at));
+            let until_next = by_clock.chain(others).flatten().min().unwrap_or(Millis::MAX);
+            let is_near = wanted + wanted_writes > 0 || until_next < now_ms() + LINGER.as_millis() as Millis;
             if under_way.queues.is_empty() && !is_near && Instant::now() >= lingers_until {
                 if self.settle(whose, &mut relaying).await? {
                     return Ok(());
                 }
                 continue;
             }
-            let no_longer = lingers_until.max(Instant::now() + BREATH);
+            // Who waits for a permit looks again now and then all the same.
+            let pause = if wanted + wanted_writes > 0 { LINGER } else { BREATH };
+            let no_longer = lingers_until.max(Instant::now() + pause);
             tokio::select! {
                 () = under_way.one_ends() => {}
                 () = rung(&mut listening, no_longer) => {}
                 () = until(until_next) => {}
+                came = requests.come(wanted) => came?,
+                came = writes.come(wanted_writes) => came?,
                 () = tokio::time::sleep_until(no_longer), if under_way.queues.is_empty() => {}
                 _ = closing.wait_for(|closing| *closing) => {}
             }
+            requests.more(wanted);
+            writes.more(wanted_writes);
         }
         Ok(())
     }
@@ -227,12 +253,12 @@ impl Inner {
         }
     }
 
-    /// One look into the tenant's queue, with room for so many deliveries.
+    /// One look into the tenant's queue, with room for so much.
     async fn look(
         &self,
         whose: Whose,
         under_way: &UnderWay,
-        room: usize,
+        room: Room,
         relaying: &mut Relaying,
         pushed_before: &[QueueName],
         listening: Option<Waiting>,
@@ -252,14 +278,26 @@ impl Inner {
             _ => None,
         };
         let mut counts = under_way.by_queue();
-        let mut errands: Vec<_> = queue.writes(&counts, room).await?.into_iter().map(Errand::Write).collect();
-        if room > errands.len() {
-            let deliveries = queue.deliveries(counts.clone(), room - errands.len()).await?;
-            errands.extend(deliveries.into_iter().map(Errand::Deliver));
-        }
-        errands.iter().for_each(|errand| *counts.entry(errand.queue().clone()).or_default() += 1);
-        let next_at = next_moment(&queue, counts, relaying).await?;
-        Ok(Look { errands, next_at, pushed, listening })
+        let mut errands = Vec::new();
+        let looked = async {
+            errands.extend(queue.writes(&counts, room.writes).await?.into_iter().map(Errand::Write));
+            if room.deliveries > 0 {
+                let deliveries = queue.deliveries(counts.clone(), room.deliveries).await?;
+                errands.extend(deliveries.into_iter().map(Errand::Deliver));
+            }
+            errands.iter().for_each(|errand| *counts.entry(errand.queue().clone()).or_default() += 1);
+            Ok((queue.moments(counts).await?, outbox_at(&queue, relaying).await?))
+        };
+        let (next, outbox_at) = match looked.await {
+            Ok(moments) => moments,
+            // What is claimed is done all the same; the next look meets the error again.
+            Err(error) if !errands.is_empty() => {
+                tracing::warn!(%error, "what else is due could not be asked");
+                (Moments { fire: Some(now_ms()), ..Moments::default() }, None)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Look { errands, next, outbox_at, pushed, listening })
     }
 
     /// Leaves the next moment in `app`, or waits for it; false if something has come up.
@@ -267,7 +305,7 @@ impl Inner {
         let Whose::Tenant(id) = whose else {
             let mut closing = self.closing.subscribe();
             let files = self.files(whose).await?;
-            let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), HashMap::new(), relaying).await?;
+            let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), relaying).await?;
             tokio::select! {
                 () = until(next_at.unwrap_or(Millis::MAX)) => {}
                 () = self.waiters.own_news() => {}
@@ -286,7 +324,7 @@ impl Inner {
         if !relaying.failed {
             self.relay(whose, &files, relaying).await;
         }
-        let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), HashMap::new(), relaying).await?;
+        let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), relaying).await?;
         let settled = resting.settle(next_at).await?;
         if settled && !relaying.failed {
             self.failing.over(id.uuid());
@@ -301,7 +339,7 @@ impl Inner {
         };
         let written = async {
             match self.files(whose).await? {
-                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, job).await,
+                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, &self.policies, job).await,
                 // Behind the operator's own cache there is no database.
                 Files::Operator(_) => Ok(()),
             }
@@ -330,18 +368,6 @@ impl Inner {
         }
     }
 
-    /// One permit for a request, once there is one, and as many more as there are now.
-    async fn permits(&self, room: usize) -> Result<Vec<OwnedSemaphorePermit>> {
-        let ended = |error| Error::internal("requests cannot be counted any more", &error);
-        let mut permits = vec![self.requests.clone().acquire_owned().await.map_err(ended)?];
-        while permits.len() < room
-            && let Ok(permit) = self.requests.clone().try_acquire_owned()
-        {
-            permits.push(permit);
-        }
-        Ok(permits)
-    }
-
     async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         self.looks.acquire().await.map_err(|error| Error::internal("looks cannot be counted any more", &error))
     }
@@ -354,10 +380,13 @@ impl Inner {
     }
 }
 
-/// When there is something to do next.
-async fn next_moment(queue: &Queue<'_>, under_way: HashMap<QueueName, usize>, relaying: &Relaying) -> Result<Option<Millis>> {
-    let outbox = if relaying.failed { Some(relaying.next_at) } else { queue.outbox_retry_at().await? };
-    Ok(queue.next_moment(under_way).await?.into_iter().chain(outbox).min())
+/// When there is something to do next, while nothing is under way.
+async fn next_moment(queue: &Queue<'_>, relaying: &Relaying) -> Result<Option<Millis>> {
+    Ok(queue.moments(HashMap::new()).await?.first().into_iter().chain(outbox_at(queue, relaying).await?).min())
+}
+
+async fn outbox_at(queue: &Queue<'_>, relaying: &Relaying) -> Result<Option<Millis>> {
+    if relaying.failed { Ok(Some(relaying.next_at)) } else { queue.outbox_retry_at().await }
 }
 
 /// Until something comes for those who listen, at most until `no_longer`; for ever if nobody does.

@@ -2,6 +2,7 @@
 //! once and in order.
 
 mod checker;
+mod failing;
 
 use super::{has, path, put};
 use crate::support::shim::*;
@@ -225,6 +226,8 @@ fn its_queue_is_the_servers_own() {
     // Its payload is for who may write what it says.
     let looker = server.scoped(&tenant, &["queue:consume", "queue:produce", "sql:read"]);
     looker.get(&format!("/v1/jobs/{id}")).refused(403, "forbidden");
+    looker.post(&format!("{queue}/redrive"), json!({})).refused(403, "forbidden");
+    looker.post(&format!("{queue}/purge"), json!({ "state": "dead" })).refused(403, "forbidden");
     assert_eq!(looker.get(&format!("{queue}/jobs?state=scheduled")).expect(200).json()["jobs"][0]["id"], *id);
     tenant.get(&format!("/v1/jobs/{id}")).expect(200);
     assert_eq!(tenant.get(queue).expect(200).json()["jobs"]["scheduled"], 1);

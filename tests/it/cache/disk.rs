@@ -149,6 +149,24 @@ fn a_server_without_descriptors_keeps_what_the_file_holds() {
 }
 
 #[test]
+fn on_a_disk_without_room_from_the_start_nothing_is_stored_until_it_has_some() {
+    let shim = Shim::new();
+    let mut server = Server::with(|c| shim.under(c));
+    let tenant = server.tenant("full");
+    filled(&tenant);
+    shim.set(&Rule { times: u64::MAX, ..Rule::new(WRITE, cache_of(&tenant, "*"), ENOSPC) });
+    server.kill9();
+    server.start_again();
+    assert_eq!(never_stale(&tenant, "started without room"), 0);
+    assert!(shim.clear().1 > 0);
+    eventually("it stores again", || {
+        put(&tenant, "again", b"v");
+        has(&tenant, "again").then_some(())
+    });
+    ["put-0", "put-1", "put-2", "deleted", "tagged"].iter().for_each(|key| assert_eq!(held(&tenant, key), None, "{key}"));
+}
+
+#[test]
 fn a_full_disk_costs_misses() {
     let Some(disk) = Disk::tmpfs(24 << 20) else { return };
     let ballast = disk.path().join("ballast");

@@ -255,7 +255,9 @@ fn a_cache_file_that_fails_costs_the_entry_and_not_the_write() {
     let tenant = full.tenant_on("tiny", "through");
     tenant.script("CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER)");
     let mut large = body("k", 4);
-    large["entry"]["text"] = json!("x".repeat(1 << 20));
+    // Which no compression makes smaller.
+    let noise = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, super::noise(1 << 20));
+    large["entry"] = json!({ "base64": noise });
     let answer = tenant.put("/v1/cache/k/through", large).expect(200);
     assert_eq!(answer.header("cache-status"), Some("tenantry; fwd=method; detail=quota_exceeded"));
     assert_eq!(stored(&tenant, "k"), 4);

@@ -14,6 +14,7 @@ fn learned(tenant: &TenantClient, key: &str, dice: &mut Dice) -> i64 {
     if got.status == 200 {
         return got.text().parse().unwrap();
     }
+    assert!(matches!(got.status, 204 | 404), "{} {}", got.status, got.text());
     let value = log(tenant, key).last().copied().unwrap_or(0);
     if let Some(token) = got.header("fill-token") {
         tenant.call("PUT", &path(key)).header("Fill-Token", token).bytes("text/plain", value.to_string()).send();
