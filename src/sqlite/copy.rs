@@ -2,6 +2,7 @@
 //! appears under its name whole or not at all.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -50,13 +51,21 @@ pub fn remove_copy(path: &Path) -> std::io::Result<()> {
     ["", "-wal", "-shm"].iter().try_for_each(|suffix| remove(&with_suffix(path, suffix)))
 }
 
-/// Opens a file and what SQLite keeps beside it, as far as they are there, and closes them again. Nobody has it open.
+/// Where a database's header says which SQLite may write it, and up to which number ours does.
+const WRITE_VERSION: (u64, u8) = (18, 2);
+
+/// Opens a file and what SQLite keeps beside it, as far as they are there, and closes them again. Nobody has it open. An error
+/// too where its header lets SQLite only read it.
 pub fn try_to_open(path: &Path) -> std::io::Result<()> {
     ["", "-wal", "-shm"].iter().try_for_each(|suffix| {
         let path = with_suffix(path, suffix);
         match std::fs::symlink_metadata(&path) {
             Ok(found) if !found.is_file() => Err(std::io::Error::other("not a regular file")),
-            Ok(_) => File::options().read(true).write(true).open(&path).map(drop),
+            Ok(_) => {
+                let (file, (place, newest), mut version) = (File::options().read(true).write(true).open(&path)?, WRITE_VERSION, [0]);
+                let is_newer = suffix.is_empty() && file.read_at(&mut version, place)? > 0 && version[0] > newest;
+                if is_newer { Err(std::io::Error::other("its header lets it be read only")) } else { Ok(()) }
+            }
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound && !suffix.is_empty() => Ok(()),
             Err(cause) => Err(cause),
         }

@@ -115,7 +115,7 @@ impl Session {
             // SQLite quietly opens for reading what it could not open for writing, or says so only in its header.
             if conn.is_readonly(rusqlite::MAIN_DB)? {
                 let why = "it cannot be opened for writing".to_owned();
-                return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), Some(why)));
+                return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(why)));
             }
             let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
             page_bytes = number("PRAGMA page_size")?;
