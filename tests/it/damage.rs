@@ -26,6 +26,7 @@ const HARMS: &[(&str, Harm)] = &[
     ("with a table beyond its end", |file| schema(file, "UPDATE sqlite_schema SET rootpage = 999999 WHERE name = 't'")),
     ("of a page size that is none", |file| overwrite(file, 16, &[0x12, 0x34])),
     ("of a format to come", |file| overwrite(file, 18, &[9, 9])),
+    ("that only a SQLite to come may write", |file| overwrite(file, 18, &[3])),
     ("with our bookkeeping gone", |file| run(file, "DROP TABLE _tenantry_migrations")),
     ("with a view in our bookkeeping's place", |file| {
         run(file, "DROP TABLE _tenantry_migrations; CREATE VIEW _tenantry_migrations AS SELECT 1 AS \"set\", 1 AS version, 1 AS checksum");
