@@ -342,8 +342,12 @@ impl Database {
             checkpoint::after_commit(&self.engine, &open, &session);
         }
         drop(session);
-        let mut queue = self.queue();
-        if queue.work.is_empty() {
+        self.end_turn(self.queue(), false);
+    }
+
+    /// Whoever has the queue of writes lets go of it, unless something waits in it or `more` is to be done on a lane.
+    fn end_turn(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, more: bool) {
+        if queue.work.is_empty() && !more {
             queue.drained = false;
             drop(queue);
             self.list_idle();

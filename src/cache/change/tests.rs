@@ -1,6 +1,8 @@
-use super::super::tests::{file, key, put, tagged};
+use super::super::tests::{file, file_of, key, put, tagged};
 use super::*;
 use crate::cache::{Answer, Memory, Seconds, Terms, Thrown};
+use crate::config::Executor;
+use crate::sqlite::{Limits, Party};
 
 struct Tiers {
     _dir: tempfile::TempDir,
@@ -80,5 +82,40 @@ async fn a_change_that_comes_to_nothing_frees_the_entry_and_who_filled_before_it
     let Answer::Fill(fill, _) = fill else { panic!("it is missing") };
     drop(tiers.begin().await);
     assert_eq!(tiers.cache().put(entry("old"), Some(fill.token)).await.unwrap_err().code(), Code::LeaseLost);
+    assert!(tiers.is_free().await);
+}
+
+#[tokio::test]
+async fn what_was_set_meanwhile_goes_also_when_there_is_no_turn_to_set_the_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = Executor { waiting_per_tenant: 1, ..Executor::default() };
+    let tiers = Tiers { file: file_of(&dir, 0, Party { id: 7, running_max: 8 }, &executor), memory: Memory::new(1 << 20), _dir: dir };
+    let change = tiers.begin().await;
+    tiers.cache().put(entry("meanwhile"), None).await.unwrap();
+    // One write is at work until it is told, and one waits: there is no room for another.
+    let (go, told) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel::<()>();
+    let file = tiers.file.clone();
+    // On a thread of its own: a write of a cache may be done where it is asked for.
+    let busy = std::thread::spawn(move || {
+        let job = move |_: &crate::sqlite::WriteTx<'_>| {
+            begun.send(()).ok();
+            told.recv().ok();
+            Ok(())
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(file.write(Limits::default(), job))
+    });
+    begins.recv().unwrap();
+    let file = tiers.file.clone();
+    let waiting = tokio::spawn(async move { file.write(Limits::default(), |_| Ok(())).await });
+    while tiers.file.state().writes_waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    let cache = tiers.cache();
+    let (settled, ()) = tokio::join!(cache.settle(change, entry("changed")), async { drop(go) });
+    assert_eq!(settled.unwrap_err().code(), Code::TooManyRequests);
+    busy.join().unwrap().unwrap();
+    waiting.await.unwrap().unwrap();
+    assert_eq!(tiers.text().await, None);
     assert!(tiers.is_free().await);
 }

@@ -97,14 +97,7 @@ impl Database {
         if let Some(job) = left {
             queue.work.push_front(Work::Grouped(job));
         }
-        if queue.work.is_empty() && !checkpoint::is_due(&self.engine, open) {
-            queue.drained = false;
-            drop(queue);
-            self.list_idle();
-        } else {
-            drop(queue);
-            self.submit_drain();
-        }
+        self.end_turn(queue, checkpoint::is_due(&self.engine, open));
         Ok(())
     }
 
