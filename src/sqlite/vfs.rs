@@ -23,6 +23,8 @@ use std::sync::Once;
 use rusqlite::ffi;
 
 use calls::Code;
+#[cfg(test)]
+pub(super) use calls::FailingWrites;
 
 /// Gives way to other processes that want a file, a few files at a time. To be called a few times a second: so long, times
 /// the number of open files by [`node::ROUND`], another process waits for its first look into an open file (SQLite waits up to ten seconds).

@@ -79,6 +79,10 @@ pub fn read(file: BorrowedFd<'_>, into: &mut [u8], at: i64) -> Result<(), Code> 
 }
 
 pub fn write(file: BorrowedFd<'_>, from: &[u8], at: i64) -> Result<(), Code> {
+    #[cfg(test)]
+    if FailingWrites::are_to(file) {
+        return Err(ffi::SQLITE_IOERR_WRITE);
+    }
     let mut done = 0;
     while let Some(rest) = from.get(done..).filter(|rest| !rest.is_empty()) {
         let to = at.saturating_add_unsigned(done as u64);
@@ -168,5 +172,32 @@ pub fn allocate(file: BorrowedFd<'_>, from: i64, to: i64) -> Result<(), Code> {
             write(file, &vec![0; usize::try_from(to - from).unwrap_or(0)], from).map_err(|_| ffi::SQLITE_IOERR_SHMSIZE)
         }
         Err(_) => Err(ffi::SQLITE_IOERR_SHMSIZE),
+    }
+}
+
+/// While it lives, writes to a file fail as a broken disk does.
+#[cfg(test)]
+pub struct FailingWrites;
+
+#[cfg(test)]
+static FAILING: std::sync::Mutex<Option<std::path::PathBuf>> = std::sync::Mutex::new(None);
+
+#[cfg(test)]
+impl FailingWrites {
+    pub fn to(path: std::path::PathBuf) -> FailingWrites {
+        *FAILING.lock().unwrap() = Some(path);
+        FailingWrites
+    }
+
+    fn are_to(file: BorrowedFd<'_>) -> bool {
+        let failing = FAILING.lock().unwrap();
+        failing.as_ref().is_some_and(|path| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).is_ok_and(|of| of == *path))
+    }
+}
+
+#[cfg(test)]
+impl Drop for FailingWrites {
+    fn drop(&mut self) {
+        *FAILING.lock().unwrap() = None;
     }
 }

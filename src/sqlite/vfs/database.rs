@@ -65,7 +65,15 @@ pub unsafe fn open(path: &CStr, file: *mut File, flags: c_int) -> Result<c_int, 
     let write = flags & ffi::SQLITE_OPEN_READWRITE != 0;
     let node = Node::enter(path, flags & ffi::SQLITE_OPEN_CREATE != 0, write)?;
     let reads_only = write && !node.writable;
-    let database = Database { node, level: UNLOCKED, indexed: false, held: Held::default(), pending: Pending::default(), keeps_log: false, powersafe: true };
+    let database = Database {
+        node,
+        level: UNLOCKED,
+        indexed: false,
+        held: Held::default(),
+        pending: Pending::default(),
+        keeps_log: false,
+        powersafe: true,
+    };
     // SAFETY: the caller's promise.
     unsafe { file.write(File { methods: &raw const METHODS, database: Box::into_raw(Box::new(database)) }) };
     let writing = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;

@@ -35,7 +35,9 @@ fn open(path: &Path) -> Connection {
 fn name_of_vfs(conn: &Connection) -> *const rusqlite::ffi::sqlite3_vfs {
     let mut vfs = std::ptr::null::<rusqlite::ffi::sqlite3_vfs>();
     // SAFETY: the connection is open; the answer is a pointer to its VFS.
-    unsafe { rusqlite::ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), rusqlite::ffi::SQLITE_FCNTL_VFS_POINTER, (&raw mut vfs).cast()) };
+    unsafe {
+        rusqlite::ffi::sqlite3_file_control(conn.handle(), c"main".as_ptr(), rusqlite::ffi::SQLITE_FCNTL_VFS_POINTER, (&raw mut vfs).cast())
+    };
     vfs
 }
 
