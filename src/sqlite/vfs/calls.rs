@@ -1,9 +1,10 @@
 //! System calls on files, with what SQLite calls their failures. They go through the C library, where tests step between.
 
-use std::ffi::{CStr, c_int, c_short};
+use std::ffi::{CStr, OsStr, c_int, c_short};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 
 use rusqlite::ffi;
 
@@ -45,6 +46,11 @@ pub fn look(path: &CStr) -> Result<libc::stat, c_int> {
     let mut found = MaybeUninit::uninit();
     // SAFETY: the path ends with a zero; the call fills in what it succeeds with.
     retry(|| unsafe { libc::lstat(path.as_ptr(), found.as_mut_ptr()) }).map(|_| unsafe { found.assume_init() })
+}
+
+/// Whether it is there, and a link.
+pub fn is_link(path: &[u8]) -> bool {
+    std::fs::symlink_metadata(OsStr::from_bytes(path)).is_ok_and(|found| found.file_type().is_symlink())
 }
 
 /// Errors: errno.
