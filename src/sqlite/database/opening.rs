@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -57,10 +57,6 @@ impl Open {
 
     pub(super) fn quiet_for(&self) -> Duration {
         self.opened.elapsed().saturating_sub(Duration::from_millis(self.wrote_ms.load(Relaxed)))
-    }
-
-    pub(in crate::sqlite) fn writer(&self) -> MutexGuard<'_, Session> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
