@@ -154,6 +154,9 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
+        if self.replaceable && !shrinks && !moved.moves.is_empty() && !session.gives_pages_back().map_err(describe)? {
+            return Err(self.outdated());
+        }
         let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
