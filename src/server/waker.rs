@@ -26,7 +26,7 @@ use crate::clock::{Millis, now_ms};
 use crate::config;
 use crate::error::Result;
 use crate::queue::{Post, Waiters};
-use crate::rest::Policies;
+use crate::rest::InForce;
 use crate::system::{App, Systems};
 use crate::tenant::registry::Registry;
 use crate::tenant::{Triples, Wakeups};
@@ -59,7 +59,7 @@ pub struct Parts {
     pub post: Arc<Post>,
     pub relay: Relay,
     pub systems: Arc<Systems>,
-    pub policies: Arc<Policies>,
+    pub rules: Arc<InForce>,
 }
 
 /// A handle; clones are the same.

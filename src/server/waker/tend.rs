@@ -372,7 +372,7 @@ impl Inner {
         };
         let written = async {
             match self.files(whose).await? {
-                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, &self.policies, job).await,
+                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, self.rules.now().schemas.policies(), job).await,
                 // Behind the operator's own cache there is no database.
                 Files::Operator(_) => Ok(()),
             }
