@@ -182,6 +182,11 @@ impl Session {
         }
     }
 
+    /// Whether the file was made so that it can ([`SHRINKS`]).
+    pub(super) fn gives_pages_back(&self) -> rusqlite::Result<bool> {
+        self.conn.query_row("PRAGMA auto_vacuum", [], |row| Ok(row.get::<_, i64>(0)? != 0))
+    }
+
     /// Runs `f` with the connection watched, and its memory bounded.
     pub(super) fn watched<T>(&self, engine: &Engine, time: Duration, gone: Gone, f: impl FnOnce() -> T) -> T {
         let _armed = self.watch.arm(engine.watchdog(), time, gone);

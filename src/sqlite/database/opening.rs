@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -57,10 +57,6 @@ impl Open {
 
     pub(super) fn quiet_for(&self) -> Duration {
         self.opened.elapsed().saturating_sub(Duration::from_millis(self.wrote_ms.load(Relaxed)))
-    }
-
-    pub(in crate::sqlite) fn writer(&self) -> MutexGuard<'_, Session> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -158,6 +154,9 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
+        if self.replaceable && !shrinks && !moved.moves.is_empty() && !session.gives_pages_back().map_err(describe)? {
+            return Err(self.outdated());
+        }
         let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
