@@ -211,15 +211,7 @@ impl Database {
             let run = |session: &Session| {
                 session.watched(&engine, limits.time, gone, || f(&Reader::new(session))).map_err(|error| writer::explain(session, error))
             };
-            let outcome = database.not_refused().and_then(|()| match open.readers.get()? {
-                Some(reader) => run(&reader),
-                // No descriptors for a reader: it takes the writer's time.
-                None => {
-                    let writer = database.writer_of(&open).ok_or_else(closing::failed)?;
-                    writer::roll_back(&writer);
-                    run(&writer)
-                }
-            });
+            let outcome = database.not_refused().and_then(|()| run(&*open.readers.get()?));
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);
         };

@@ -2,15 +2,21 @@
 //! lanes that meet there put each other to sleep a dozen times for each file. It is manners, not a promise: who has waited
 //! [`PATIENCE`] goes on, so that nobody hangs on another's file.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long somebody stands back for those who are at it.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 pub struct Few {
-    free: Mutex<isize>,
+    places: Mutex<Places>,
     freed: Condvar,
+}
+
+struct Places {
+    free: isize,
+    /// Who waits. Telling somebody is a system call, also where nobody listens.
+    waiting: usize,
 }
 
 /// A place, given back when dropped.
@@ -18,21 +24,35 @@ pub struct Place<'a>(&'a Few);
 
 impl Few {
     pub fn new(places: usize) -> Few {
-        Few { free: Mutex::new(isize::try_from(places).unwrap_or(isize::MAX)), freed: Condvar::new() }
+        let free = isize::try_from(places).unwrap_or(isize::MAX);
+        Few { places: Mutex::new(Places { free, waiting: 0 }), freed: Condvar::new() }
     }
 
     pub fn place(&self) -> Place<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut free, _) = self.freed.wait_timeout_while(free, PATIENCE, |free| *free <= 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
+        let mut places = self.lock();
+        if places.free <= 0 {
+            places.waiting += 1;
+            (places, _) =
+                self.freed.wait_timeout_while(places, PATIENCE, |places| places.free <= 0).unwrap_or_else(PoisonError::into_inner);
+            places.waiting -= 1;
+        }
+        places.free -= 1;
         Place(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        let mut places = self.0.lock();
+        places.free += 1;
+        if places.waiting > 0 {
+            drop(places);
+            self.0.freed.notify_one();
+        }
     }
 }
 
@@ -45,8 +65,8 @@ mod tests {
         let few = Few::new(1);
         let first = few.place();
         let second = few.place();
-        assert_eq!(*few.free.lock().unwrap(), -1);
+        assert_eq!(few.lock().free, -1);
         drop((first, second));
-        assert_eq!(*few.free.lock().unwrap(), 1);
+        assert_eq!(few.lock().free, 1);
     }
 }

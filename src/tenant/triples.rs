@@ -126,8 +126,10 @@ impl Triples {
                     triple.evicted.store(true, Relaxed);
                     // What has to make room is likely to come back; what nobody used for long is not.
                     let leave = if cause == RemovalCause::Size { Leave::EmptyLog } else { Leave::Nothing };
-                    // The other end goes when the process does.
-                    let _ = let_go.send((triple, leave));
+                    if !triple.retire(leave) {
+                        // The other end goes when the process does.
+                        let _ = let_go.send((triple, leave));
+                    }
                 }
             })
             .build();
@@ -146,7 +148,7 @@ impl Triples {
             tell_ms: leased::tell_ms(idle_close),
             me: me.clone(),
         });
-        tokio::task::spawn_local(retire_evicted(Arc::downgrade(&triples), evicted));
+        tokio::task::spawn_local(retire_used(evicted));
         triples
     }
 
@@ -225,7 +227,7 @@ impl Triples {
             triple.files.iter().for_each(|file| file.refuse(true));
             (patience, stopped) = (INTERRUPT_WAIT, true);
         }
-        triple.close(Leave::Nothing).await;
+        Database::close_all(&triple.files, Leave::Nothing).await;
         Ok(fence)
     }
 
@@ -349,20 +351,12 @@ impl Triples {
     }
 }
 
-/// Closes what the LRU lets go, each as soon as nobody uses it.
-async fn retire_evicted(triples: Weak<Triples>, mut evicted: mpsc::UnboundedReceiver<(Arc<Triple>, Leave)>) {
+/// Closes what the LRU lets go while it is in use, each as soon as nobody uses it.
+async fn retire_used(mut evicted: mpsc::UnboundedReceiver<(Arc<Triple>, Leave)>) {
     while let Some((triple, leave)) = evicted.recv().await {
-        let triples = triples.clone();
         tokio::task::spawn_local(async move {
-            while !triple.gate.try_close() {
-                if triple.gate.is_closed() || !triple.evicted.load(Relaxed) {
-                    return;
-                }
+            while triple.evicted.load(Relaxed) && !triple.gate.is_closed() && !triple.retire(leave) {
                 triple.gate.emptied(REOPEN_WAIT).await;
-            }
-            triple.close(leave).await;
-            if let Some(triples) = triples.upgrade() {
-                triples.remove(&triple, false);
             }
         });
     }
@@ -379,10 +373,18 @@ impl Triple {
         u32::try_from(held).unwrap_or(u32::MAX).max(WEIGHT_AT_FIRST)
     }
 
-    async fn close(&self, leave: Leave) {
-        for file in &self.files {
-            file.close(leave).await;
+    /// Has a lane close it, unless somebody uses it: nobody waits for that but who wants the tenant's files back.
+    fn retire(self: &Arc<Self>, leave: Leave) -> bool {
+        let closes = self.gate.try_close();
+        if closes {
+            let triple = self.clone();
+            Database::start_closing(&self.files, leave, move || {
+                if let Some(triples) = triple.triples.upgrade() {
+                    triples.remove(&triple, false);
+                }
+            });
         }
+        closes
     }
 }
 

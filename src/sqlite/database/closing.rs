@@ -1,6 +1,7 @@
 //! Closing a file: who is inside is told to end, who comes is told that it closes, and when nobody is left its log goes
 //! into it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -33,23 +34,49 @@ impl Database {
 
     /// Checkpoints and closes the file, on a lane. The gate is closed, or about to be: nobody is inside.
     pub async fn close(self: &Arc<Self>, leave: Leave) {
-        // One after the other: a second caller returns when the first one's close is done.
         let _one = self.opening.lock().await;
-        if self.current().is_none() {
+        Database::close_all(std::slice::from_ref(self), leave).await;
+    }
+
+    /// The same of files of one owner whose gate is closed.
+    pub async fn close_all(files: &[Arc<Database>], leave: Leave) {
+        if files.iter().all(|file| file.is_closed()) {
             return;
         }
         let (closed, done) = oneshot::channel();
-        let database = self.clone();
-        let close = move || {
-            let open = database.open.write().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(open) = open {
-                checkpoint::close(&database.engine, &database.path, open, leave);
-                database.engine.counters().closes.fetch_add(1, Relaxed);
-            }
+        Database::start_closing(files, leave, move || {
             let _ = closed.send(());
-        };
-        self.engine.writes().submit_reserved(self.writing_party(), Box::new(close));
+        });
         let _ = done.await;
+    }
+
+    /// Has a lane do it, and then call `done`, whatever came of it.
+    pub fn start_closing(files: &[Arc<Database>], leave: Leave, done: impl FnOnce() + Send + 'static) {
+        let Some(first) = files.first() else { return done() };
+        let (engine, party, files) = (&first.engine, first.writing_party(), files.to_vec());
+        let close = move || {
+            let closed = catch_unwind(AssertUnwindSafe(|| files.iter().for_each(|file| file.close_here(leave))));
+            done();
+            if let Err(panic) = closed {
+                resume_unwind(panic);
+            }
+        };
+        engine.writes().submit_reserved(party, Box::new(close));
+    }
+
+    /// Who comes second returns when the first one's close is done.
+    fn close_here(&self, leave: Leave) {
+        let _one = self.opening_here.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(open) = open {
+            checkpoint::close(&self.engine, &self.path, open, leave);
+            self.engine.counters().closes.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Neither open, nor being opened or closed.
+    fn is_closed(&self) -> bool {
+        self.opening_here.try_lock().is_ok_and(|_one| self.current().is_none())
     }
 
     /// The file failed while writes were waiting: none of them has begun.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, LogLength};
-use super::super::descriptors::{Descriptors, WRITER_DESCRIPTORS};
+use super::super::descriptors::{Descriptors, FILE_DESCRIPTORS};
 use super::super::executor::overloaded;
 use super::super::fault;
 use super::super::interactive::Transactions;
@@ -86,7 +86,7 @@ impl Database {
 
     async fn open_on_lane(self: &Arc<Self>) -> Result<Arc<Open>> {
         let pass = self.hold()?;
-        let room = self.room(WRITER_DESCRIPTORS).await?;
+        let room = self.room(FILE_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
         let database = self.clone();
         let open = move || {
@@ -144,7 +144,8 @@ impl Database {
         }
         let settings = Settings { create, shrinks, ..self.settings() };
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
-        let session = Session::open(&self.engine, &self.path, settings, room).map_err(|error| fault::connecting(&self.path, error))?;
+        let session =
+            Session::open(&self.engine, &self.path, settings, Some(room)).map_err(|error| fault::connecting(&self.path, error))?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Up, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
@@ -172,7 +173,7 @@ impl Database {
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings, &self.options),
+            readers: Readers::new(&self.engine, &self.path, settings),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });

@@ -1,7 +1,5 @@
 use std::path::Path;
 
-use futures_util::FutureExt;
-
 use super::*;
 use crate::config;
 use crate::sqlite::{Leave, Migrations};
@@ -217,33 +215,6 @@ async fn temp_objects_end_with_their_request_whatever_they_are_called() {
     let left = "SELECT count(*) FROM temp.sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
     let left: i64 = database.write(Limits::default(), move |tx| tx.row(left, [], |row| row.get(0))).await.unwrap().unwrap();
     assert_eq!(left, 0);
-}
-
-#[tokio::test]
-async fn a_read_without_room_for_a_reader_has_the_writers_connection() {
-    let bench = Bench::with(config::Sqlite { descriptors: 3, ..Default::default() });
-    let database = bench.database(&Gate::new());
-    database.write(Limits::default(), insert("there".to_owned())).await.unwrap();
-    assert_eq!(count(&database).await, 1);
-    assert_eq!((database.state().readers, bench.engine.descriptor_use()), (0, (3, 3)));
-    database.write(Limits::default(), insert("and goes on".to_owned())).await.unwrap();
-    assert_eq!(count(&database).await, 2);
-}
-
-#[tokio::test]
-async fn a_read_that_waited_for_the_writer_of_a_file_that_was_taken_away_does_not_have_it() {
-    let bench = Bench::with(config::Sqlite { descriptors: 3, ..Default::default() });
-    let database = bench.database(&Gate::new());
-    let open = database.opened().await.unwrap();
-    let mut read = std::pin::pin!(database.read(Limits::default(), |_| Ok(())));
-    {
-        let _writer = open.writer.lock().unwrap();
-        assert!(read.as_mut().now_or_never().is_none());
-        database.fail(&open);
-    }
-    drop(open);
-    assert_eq!(read.await.unwrap_err().code(), Code::TenantUnavailable);
-    assert_eq!(count(&database).await, 0);
 }
 
 #[tokio::test]

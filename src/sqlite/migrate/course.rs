@@ -276,9 +276,10 @@ fn ensure_tables(conn: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// In one query, as this is done each time a file is opened. A new file has no table of them yet.
+/// By version. In one query, as this is done each time a file is opened, and sorted here, as SQLite compiles a sorter for it. A new file
+/// has no table of them yet.
 fn recorded(conn: &Connection) -> rusqlite::Result<Vec<Recorded>> {
-    let of = |down: &str| format!("SELECT \"set\", version, checksum, {down} FROM _tenantry_migrations ORDER BY version");
+    let of = |down: &str| format!("SELECT \"set\", version, checksum, {down} FROM _tenantry_migrations");
     let known = match conn.prepare(&of("down_checksum")) {
         Ok(known) => Ok(known),
         Err(_) if !has_table(conn, "_tenantry_migrations")? => return Ok(Vec::new()),
@@ -287,7 +288,9 @@ fn recorded(conn: &Connection) -> rusqlite::Result<Vec<Recorded>> {
     let mut known = known?;
     let rows = known
         .query_map([], |row| Ok(Recorded { set: row.get(0)?, version: row.get(1)?, checksum: row.get(2)?, down_checksum: row.get(3)? }))?;
-    rows.collect()
+    let mut recorded = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    recorded.sort_by_key(|one| one.version);
+    Ok(recorded)
 }
 
 /// Every way in which the file's record contradicts the set. If there is none, the file has versions 1 to n of n.
