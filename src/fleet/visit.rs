@@ -33,6 +33,8 @@ type History = (Role, Vec<u32>);
 /// What a run does to each of its tenants.
 pub struct Errand {
     kind: Kind,
+    /// Of a run that moves files.
+    course: Course,
     /// The longest one file may take.
     time: Duration,
     /// Everything there is, and as far as the run goes.
@@ -44,7 +46,13 @@ pub struct Errand {
 impl Errand {
     pub fn new(run: &RunRow, known: Blueprint) -> Errand {
         let time = Duration::from_secs(run.knobs.tenant_timeout_s);
-        Errand { kind: run.kind, time, aim: known.capped(run.to), known, references: Mutex::default() }
+        let course = match run.kind {
+            Kind::Down if run.whole => Course::Down,
+            Kind::Down => Course::Hold,
+            _ if run.knobs.leaves_held => Course::Up,
+            _ => Course::Lift,
+        };
+        Errand { kind: run.kind, course, time, aim: known.capped(run.to), known, references: Mutex::default() }
     }
 
     fn open(&self, inner: &Inner, path: &Path, role: Role, access: Access) -> Result<Workpiece> {
@@ -82,6 +90,7 @@ pub async fn visit(inner: &Arc<Inner>, errand: &Arc<Errand>, tenant: Uuid) -> Op
         Some(Visited { tenant, state, outcome, error })
     };
     match attempt(inner, errand, tenant.into()).await {
+        Ok(Some(outcome)) if is_held(&outcome) => visited(VisitState::Skipped, outcome, None),
         Ok(Some(outcome)) => visited(VisitState::Done, outcome, None),
         Ok(None) => visited(VisitState::Skipped, json!({}), None),
         Err((_, error)) if inner.is_ending() && matches!(error.code(), Code::ShuttingDown | Code::Conflict) => None,
@@ -90,6 +99,13 @@ pub async fn visit(inner: &Arc<Inner>, errand: &Arc<Errand>, tenant: Uuid) -> Op
             visited(VisitState::Failed, outcome, Some(error))
         }
     }
+}
+
+/// Whether nothing could be moved as all that is behind is held where it is.
+fn is_held(outcome: &Value) -> bool {
+    let files = outcome["files"].as_array().map_or(&[][..], |files| files);
+    let is_empty = |member: &Value| member.as_array().is_none_or(Vec::is_empty);
+    files.iter().any(|file| file["held"].is_array() && !is_empty(&file["held"])) && files.iter().all(|file| is_empty(&file["moves"]))
 }
 
 /// `None` for a tenant that has no files in place.
@@ -117,11 +133,7 @@ async fn attempt(inner: &Arc<Inner>, errand: &Arc<Errand>, id: TenantId) -> Resu
             }
             on_lane(inner, errand, move |inner, errand| {
                 let _fence = fence;
-                match errand.kind {
-                    Kind::Rollback => roll_back(inner, errand, id),
-                    Kind::Down => bring(inner, errand, id, Course::Down),
-                    _ => bring(inner, errand, id, Course::Up),
-                }
+                if errand.kind == Kind::Rollback { roll_back(inner, errand, id) } else { bring(inner, errand, id) }
             })
             .await
         }
@@ -169,12 +181,12 @@ fn is_behind(sets: &Sets, found: &Examined) -> bool {
 }
 
 /// Brings each file up or down, each in one transaction of its own.
-fn bring(inner: &Inner, errand: &Errand, id: TenantId, course: Course) -> Outcome {
+fn bring(inner: &Inner, errand: &Errand, id: TenantId) -> Outcome {
     each(|role| {
         let began = Instant::now();
         let file = errand.open(inner, &inner.layout.file(id, role), role, Access::Alone)?;
-        let moved = file.bring(errand.aim.of(role), course, Some(&inner.layout.kept(id, role)))?;
-        Ok((!moved.moves.is_empty()).then(|| told(role, &moved, began)))
+        let moved = file.bring(errand.aim.of(role), errand.course, Some(&inner.layout.kept(id, role)))?;
+        Ok((!moved.moves.is_empty() || !moved.held.is_empty()).then(|| told(role, &moved, began)))
     })
 }
 
@@ -191,7 +203,7 @@ fn plan(inner: &Inner, errand: &Errand, id: TenantId, access: Access) -> Outcome
         let rehearse = || {
             original.copy_to(&copy)?;
             let began = Instant::now();
-            let moved = errand.open(inner, &copy, role, Access::Alone)?.bring(sets, Course::Up, None)?;
+            let moved = errand.open(inner, &copy, role, Access::Alone)?.bring(sets, errand.course, None)?;
             let mut told = told(role, &moved, began);
             told["size_bytes"] = std::fs::metadata(&copy).map(|found| found.len()).unwrap_or(0).into();
             Ok(Some(told))
@@ -219,6 +231,7 @@ fn told(role: Role, moved: &Moved, began: Instant) -> Value {
     json!({
         "file": role,
         "moves": moved.moves,
+        "held": moved.held,
         "destructive": moved.destructive,
         "kept": moved.kept,
         "took_ms": began.elapsed().as_millis() as u64,

@@ -133,6 +133,8 @@ impl Wish {
             parallel: self.parallel.unwrap_or(PARALLEL),
             max_failure_rate: rate,
             tenant_timeout_s: self.tenant_timeout_s.unwrap_or(TIMEOUT_S),
+            // Those who are named, and those on whom a run failed, are meant.
+            leaves_held: self.tenants.is_none() && self.rest.is_none(),
         };
         within("parallel", knobs.parallel.into(), PARALLEL_MAX.into())?;
         within("tenant_timeout_s", knobs.tenant_timeout_s, TIMEOUT_MAX_S)?;

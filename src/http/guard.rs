@@ -14,6 +14,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::{AUTHORIZATION, HeaderValue, ORIGIN};
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::cors;
@@ -21,6 +22,7 @@ use crate::auth::{Claims, SERVICE, Scopes, Verifier, invalid_token, missing_toke
 use crate::error::{Code, Error, Result};
 use crate::rest::Policies;
 use crate::sql;
+use crate::system::audit::By;
 use crate::system::{Mark, Systems};
 use crate::tenant::lease::Files;
 use crate::tenant::{Lease, TenantId};
@@ -64,7 +66,7 @@ pub struct Caller {
 
 enum Whose {
     Tenant(TenantCall),
-    Operator(Arc<Systems>),
+    Operator(Arc<Systems>, By),
 }
 
 type Letting<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
@@ -149,7 +151,8 @@ impl FromRequest for Caller {
                 && let Some(operator) = part::<Mark>(&request)?.verify_key(bearer(&request)?)
             {
                 let claims = Arc::new(Claims::of_operator(&operator.name));
-                return Ok(Caller { claims, whose: Whose::Operator(part_arc(&request)?) });
+                let by = By { actor: operator.name, request_id: request_id(&request) };
+                return Ok(Caller { claims, whose: Whose::Operator(part_arc(&request)?, by) });
             }
             Err(refused)
         })
@@ -161,15 +164,34 @@ impl Caller {
     pub fn sql_caller(&self) -> Result<sql::Caller> {
         match &self.whose {
             Whose::Tenant(call) => call.sql_caller(),
-            Whose::Operator(_) => Err(Error::bad_request("the operator's queue and cache have no database beside them")),
+            Whose::Operator(..) => Err(Error::bad_request("the operator's queue and cache have no database beside them")),
         }
+    }
+
+    /// Does what changes how `target`, a queue, works. Of the operator's own that is in the audit log: that it is begun, and how it
+    /// ended.
+    pub async fn changing<T>(
+        &self,
+        action: &'static str,
+        target: String,
+        details: Value,
+        change: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Whose::Operator(systems, by) = &self.whose else { return change.await };
+        systems.audit.record(by.begun(action, Some(target.clone()), details.clone())).await?;
+        let changed = change.await;
+        let ended = match &changed {
+            Ok(_) => by.did(action, Some(target), details),
+            Err(error) => by.failed(action, Some(target), error),
+        };
+        systems.audit.record(ended).await.and(changed)
     }
 
     /// Keeps the files open until it is dropped; taken once the body is there, as [`TenantCall::lease`] is.
     pub async fn lease(&self) -> Result<Files> {
         match &self.whose {
             Whose::Tenant(call) => call.lease().await.map(Files::Tenant),
-            Whose::Operator(systems) => Ok(Files::Operator(systems.clone())),
+            Whose::Operator(systems, _) => Ok(Files::Operator(systems.clone())),
         }
     }
 }

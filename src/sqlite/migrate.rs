@@ -210,7 +210,7 @@ pub fn template(sets: &[Arc<Migrations>], shrinks: bool) -> Result<Vec<u8>> {
         if shrinks {
             conn.execute_batch(super::session::SHRINKS)?;
         }
-        bring(&conn, sets, Course::Opened, None, &unwatched)?;
+        bring(&conn, sets, Course::Up, None, &unwatched)?;
         Ok(conn.serialize(rusqlite::MAIN_DB)?.to_vec())
     };
     let mut bytes = build().map_err(|failure| match failure {

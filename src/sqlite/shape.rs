@@ -44,7 +44,7 @@ impl Shape {
         let sets: Vec<_> = sets.iter().map(|set| Arc::new(set.capped(version(&set.set)))).collect();
         let build = || -> Result<Shape, Failure> {
             let conn = Connection::open_in_memory()?;
-            bring(&conn, &sets, Course::Opened, None, &unwatched)?;
+            bring(&conn, &sets, Course::Up, None, &unwatched)?;
             Ok(Shape::of(&conn)?)
         };
         build().map_err(|failure| match failure {

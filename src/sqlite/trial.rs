@@ -37,7 +37,7 @@ impl Trial {
     pub fn on(sets: &[Arc<Migrations>]) -> Result<Trial> {
         let make = || -> Result<Trial, Failure> {
             let conn = Connection::open_in_memory()?;
-            bring(&conn, sets, Course::Opened, None, &unwatched)?;
+            bring(&conn, sets, Course::Up, None, &unwatched)?;
             Ok(Trial { session: Session::in_memory(conn)? })
         };
         make().map_err(|failure| match failure {

@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::lease::{JobReply, JobStep};
 use super::look::QueueReply;
@@ -14,7 +15,7 @@ use crate::http::extract::Json;
 use crate::http::guard::Caller;
 use crate::queue::{JobId, Moved, Queue, QueueName, Redrive, Retention, STEP_MAX, Settings, State, Waiters};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettingsBody {
     paused: Option<bool>,
@@ -23,7 +24,7 @@ pub struct SettingsBody {
 }
 
 /// What it leaves out is as by default.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct RetentionBody {
     done_s: Option<i64>,
@@ -56,9 +57,12 @@ struct MovedReply {
 /// `PATCH /v1/queues/{queue}`.
 pub async fn set(call: Caller, queue: Path<String>, body: Json<SettingsBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
+    let details = json!(body.0);
     let retention = |body: RetentionBody| Retention::new(body.done_s, body.dead_s, body.cancelled_s, body.expired_s);
     let settings = Settings { paused: body.0.paused, draining: body.0.draining, retention: body.0.retention.map(retention).transpose()? };
-    let row = Queue::new(call.lease().await?.queue(), &waiters).set(&QueueName::parse_open(&queue)?, settings).await?;
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    let engine = Queue::new(lease.queue(), &waiters);
+    let row = call.changing("queue.set", queue.as_str().to_owned(), details, engine.set(&queue, settings)).await?;
     Ok(HttpResponse::Ok().json(QueueReply::of(row)))
 }
 
@@ -87,7 +91,7 @@ pub async fn redrive(
     if queue.is_behind() {
         return behind::redrive(&engine, &Cache::new(lease.cache(), &memory), redrive).await.map(moved);
     }
-    engine.redrive(&queue, redrive).await.map(moved)
+    call.changing("queue.redrive", queue.as_str().to_owned(), json!({}), engine.redrive(&queue, redrive)).await.map(moved)
 }
 
 /// `POST /v1/queues/{queue}/purge`.
@@ -95,7 +99,9 @@ pub async fn purge(call: Caller, queue: Path<String>, body: Json<PurgeBody>, wai
     call.claims.require(Scope::QueueConsume)?;
     let (queue, state, ids) = (QueueName::parse(&queue)?, State::parse(&body.0.state)?, ids(body.0.ids)?);
     admit(&call, &queue)?;
-    Ok(moved(Queue::new(call.lease().await?.queue(), &waiters).purge(&queue, state, ids).await?))
+    let (lease, details) = (call.lease().await?, json!({ "state": body.0.state }));
+    let engine = Queue::new(lease.queue(), &waiters);
+    call.changing("queue.purge", queue.as_str().to_owned(), details, engine.purge(&queue, state, ids)).await.map(moved)
 }
 
 /// To bring writes of the database back, or to clear them away, is for whoever may write there.

@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::look::{PageQuery, page};
@@ -64,23 +65,28 @@ pub async fn put(call: Caller, path: Path<(String, String)>, body: Json<PutBody>
     let (queue, name) = path.into_inner();
     let PutBody { cron, time_zone, misfire, paused, job } = body.0;
     let new = NewSchedule::new(cron, time_zone, misfire, paused, &job, now_ms())?;
-    let lease = call.lease().await?;
-    answer(Queue::new(lease.queue(), &waiters).schedule(&QueueName::parse_open(&queue)?, &name, new, &call.claims.sub).await?)
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    let engine = Queue::new(lease.queue(), &waiters);
+    answer(changing(&call, "schedule.set", &queue, &name, engine.schedule(&queue, &name, new, &call.claims.sub)).await?)
 }
 
 /// `PATCH …/{name} {"paused"}`.
 pub async fn patch(call: Caller, path: Path<(String, String)>, body: Json<PatchBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
-    let lease = call.lease().await?;
-    answer(Queue::new(lease.queue(), &waiters).pause_schedule(&QueueName::parse_open(&queue)?, &name, body.0.paused).await?)
+    let (queue, lease, paused) = (QueueName::parse_open(&queue)?, call.lease().await?, body.0.paused);
+    let engine = Queue::new(lease.queue(), &waiters);
+    let action = if paused { "schedule.pause" } else { "schedule.resume" };
+    answer(changing(&call, action, &queue, &name, engine.pause_schedule(&queue, &name, paused)).await?)
 }
 
 /// `DELETE …/{name}`: 204.
 pub async fn delete(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
-    Queue::new(call.lease().await?.queue(), &waiters).delete_schedule(&QueueName::parse_open(&queue)?, &name).await?;
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    let engine = Queue::new(lease.queue(), &waiters);
+    changing(&call, "schedule.delete", &queue, &name, engine.delete_schedule(&queue, &name)).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -88,8 +94,9 @@ pub async fn delete(call: Caller, path: Path<(String, String)>, waiters: Data<Wa
 pub async fn run(call: Caller, path: Path<(String, String)>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueProduce)?;
     let (queue, name) = path.into_inner();
-    let queue = QueueName::parse_open(&queue)?;
-    let made = Queue::new(call.lease().await?.queue(), &waiters).run_schedule(&queue, &name).await?;
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    let engine = Queue::new(lease.queue(), &waiters);
+    let made = changing(&call, "schedule.run", &queue, &name, engine.run_schedule(&queue, &name)).await?;
     Ok(HttpResponse::Created().json(enqueued(&queue, &made)))
 }
 
@@ -107,6 +114,17 @@ pub async fn list(call: Caller, queue: Path<String>, query: Query<PageQuery>, wa
     let found = Queue::new(call.lease().await?.queue(), &waiters).schedules(&QueueName::parse_open(&queue)?, limit, query.0.after).await?;
     let next_cursor = found.last().filter(|_| found.len() as i64 >= limit).map(|schedule| schedule.name.clone());
     Ok(HttpResponse::Ok().json(SchedulesReply { schedules: found.into_iter().map(reply).collect::<Result<_>>()?, next_cursor }))
+}
+
+/// [`Caller::changing`] of one schedule.
+async fn changing<T>(
+    call: &Caller,
+    action: &'static str,
+    queue: &QueueName,
+    name: &str,
+    change: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    call.changing(action, format!("{}/{name}", queue.as_str()), json!({}), change).await
 }
 
 fn answer(schedule: Schedule) -> Result<HttpResponse> {

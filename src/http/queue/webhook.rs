@@ -4,6 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
@@ -52,15 +53,18 @@ pub async fn put(call: Caller, queue: Path<String>, body: Json<PutBody>, post: D
     call.claims.require(Scope::QueueConsume)?;
     let PutBody { url, secret, timeout_s, concurrency } = body.0;
     let new = NewWebhook::new(&post, url, secret.as_deref(), timeout_s, concurrency)?;
-    let (webhook, secret) = Queue::new(call.lease().await?.queue(), &waiters).set_webhook(&QueueName::parse_open(&queue)?, new).await?;
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    let engine = Queue::new(lease.queue(), &waiters);
+    let (webhook, secret) = changing(&call, "webhook.set", &queue, engine.set_webhook(&queue, new)).await?;
     Ok(answer(webhook, secret))
 }
 
 /// `POST …/rotate`: 200 with the new secret; for a while the one before signs too.
 pub async fn rotate(call: Caller, queue: Path<String>, body: Json<RotateBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    let lease = call.lease().await?;
-    let (webhook, secret) = Queue::new(lease.queue(), &waiters).rotate_webhook(&QueueName::parse_open(&queue)?, body.0.overlap_s).await?;
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    let engine = Queue::new(lease.queue(), &waiters);
+    let (webhook, secret) = changing(&call, "webhook.rotate", &queue, engine.rotate_webhook(&queue, body.0.overlap_s)).await?;
     Ok(answer(webhook, Some(secret)))
 }
 
@@ -73,8 +77,14 @@ pub async fn get(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> R
 /// `DELETE`: 204; the jobs are left to workers.
 pub async fn delete(call: Caller, queue: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
-    Queue::new(call.lease().await?.queue(), &waiters).delete_webhook(&QueueName::parse_open(&queue)?).await?;
+    let (queue, lease) = (QueueName::parse_open(&queue)?, call.lease().await?);
+    changing(&call, "webhook.delete", &queue, Queue::new(lease.queue(), &waiters).delete_webhook(&queue)).await?;
     Ok(HttpResponse::NoContent().finish())
+}
+
+/// [`Caller::changing`], with no details: a URL may hold a secret.
+async fn changing<T>(call: &Caller, action: &'static str, queue: &QueueName, change: impl Future<Output = Result<T>>) -> Result<T> {
+    call.changing(action, queue.as_str().to_owned(), json!({}), change).await
 }
 
 fn answer(webhook: Webhook, secret: Option<Secret>) -> HttpResponse {

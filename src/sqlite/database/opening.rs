@@ -147,7 +147,7 @@ impl Database {
         let session =
             Session::open(&self.engine, &self.path, settings, Some(room)).map_err(|error| fault::connecting(&self.path, error))?;
         let Options { migrations, keep_before, .. } = &self.options;
-        let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
+        let brought = migrate::bring(&session.conn, &migrations.now(), Course::Up, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
             migrate::Failure::Sqlite(error) => describe(error),
             migrate::Failure::Refused(error) => {

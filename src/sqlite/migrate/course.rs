@@ -22,11 +22,13 @@ use crate::error::{Code, Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
     /// Up to each set's `upto`, but not past what holds this file back.
-    Opened,
-    /// The same, and nothing holds it back any more.
     Up,
-    /// Down to each set's `upto`, where it is held until it is brought up.
+    /// The same, and nothing holds it back any more.
+    Lift,
+    /// Down to each set's `upto`.
     Down,
+    /// The same, where it is held until that is lifted.
+    Hold,
 }
 
 /// What was done to a file.
@@ -37,6 +39,8 @@ pub struct Moved {
     pub destructive: Vec<String>,
     /// Whether the file was kept as it was.
     pub kept: bool,
+    /// What it was not brought past, as it is held there.
+    pub held: Vec<Applied>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -112,16 +116,23 @@ pub fn bring(
     let mut pending = Vec::new();
     for set in sets {
         let of_set: Vec<_> = recorded.iter().filter(|one| one.set == set.set).collect();
-        let bars = |problem: &Problem| problem.problem != "down_changed" || course == Course::Down;
+        let bars = |problem: &Problem| problem.problem != "down_changed" || matches!(course, Course::Down | Course::Hold);
         if let Some(problem) = problems(set, &of_set).into_iter().find(bars) {
             return Err(Failure::Refused(problem.refusal()));
         }
         let from = of_set.len() as u32;
         let to = match course {
-            Course::Opened if from < set.upto => held(conn, &set.set)?.map_or(set.upto, |hold| hold.clamp(from, set.upto)),
-            Course::Opened => from,
-            Course::Up => set.upto.max(from),
-            Course::Down => set.upto.min(from),
+            Course::Up if from < set.upto => match held(conn, &set.set)?.filter(|hold| hold.version < set.upto) {
+                None => set.upto,
+                Some(hold) => {
+                    let to = hold.version.max(from);
+                    moved.held.push(hold);
+                    to
+                }
+            },
+            Course::Up => from,
+            Course::Lift => set.upto.max(from),
+            Course::Down | Course::Hold => set.upto.min(from),
         };
         if from != to {
             pending.extend(path(set, from, to)?);
@@ -133,8 +144,8 @@ pub fn bring(
         copy(conn, keep).map_err(Failure::Refused)?;
         moved.kept = true;
     }
-    let lifts = course == Course::Up && !holds(conn)?.is_empty();
-    let holds = course == Course::Down && sets.iter().any(|set| set.upto < set.newest());
+    let lifts = course == Course::Lift && !holds(conn)?.is_empty();
+    let holds = course == Course::Hold && sets.iter().any(|set| set.upto < set.newest());
     if !pending.is_empty() || lifts || holds {
         run(conn, sets, course, &pending, running)?;
     }
@@ -362,14 +373,14 @@ pub fn hold(conn: &Connection, set: &str, version: u32) -> rusqlite::Result<()> 
 
 fn record_holds(conn: &Connection, sets: &[Arc<Migrations>], course: Course) -> rusqlite::Result<()> {
     match course {
-        Course::Opened => Ok(()),
-        Course::Up => conn.execute_batch("DROP TABLE IF EXISTS _tenantry_migration_holds"),
-        Course::Down => sets.iter().filter(|set| set.upto < set.newest()).try_for_each(|set| hold(conn, &set.set, set.upto)),
+        Course::Up | Course::Down => Ok(()),
+        Course::Lift => conn.execute_batch("DROP TABLE IF EXISTS _tenantry_migration_holds"),
+        Course::Hold => sets.iter().filter(|set| set.upto < set.newest()).try_for_each(|set| hold(conn, &set.set, set.upto)),
     }
 }
 
-fn held(conn: &Connection, set: &str) -> rusqlite::Result<Option<u32>> {
-    Ok(holds(conn)?.into_iter().find(|hold| hold.set == set).map(|hold| hold.version))
+fn held(conn: &Connection, set: &str) -> rusqlite::Result<Option<Applied>> {
+    Ok(holds(conn)?.into_iter().find(|hold| hold.set == set))
 }
 
 fn holds(conn: &Connection) -> rusqlite::Result<Vec<Applied>> {

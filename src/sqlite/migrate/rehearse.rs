@@ -29,7 +29,7 @@ struct Watcher {
 /// Notes in the set's texts what they do, on a file that has `base`. Never fails: what does is noted.
 pub fn rehearse(base: &[Arc<Migrations>], set: &mut Migrations) {
     let Ok(conn) = Connection::open_in_memory() else { return };
-    if bring(&conn, base, Course::Opened, None, &unwatched).is_err() {
+    if bring(&conn, base, Course::Up, None, &unwatched).is_err() {
         return;
     }
     let watcher = Arc::new(Watcher::default());

@@ -64,6 +64,9 @@ pub struct Knobs {
     pub max_failure_rate: f64,
     /// The longest one tenant may take, in seconds.
     pub tenant_timeout_s: u64,
+    /// Who was taken down by name stays there.
+    #[serde(default)]
+    pub leaves_held: bool,
 }
 
 #[derive(Clone, Debug)]

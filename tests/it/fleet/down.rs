@@ -32,6 +32,37 @@ fn a_fleet_taken_down_stays_down_until_it_is_brought_up() {
 }
 
 #[test]
+fn who_was_taken_down_by_name_stays_there_until_it_is_named() {
+    let fleet = Fleet::new();
+    fleet.write_tags();
+    fleet.done(json!({ "kind": "up" }));
+    let tenants = fleet.tenants(3);
+    fleet.done(json!({ "kind": "down", "to": 1, "tenants": [tenants[0].id] }));
+    let held = |run: &Value| {
+        let skipped = fleet.visits(run, "skipped");
+        assert_eq!((counts(run), skipped.len()), ((2, 0, 1), 1), "{run}");
+        let file = &skipped[0]["outcome"]["files"][0];
+        assert_eq!((&skipped[0]["tenant_id"], &file["held"]), (&json!(tenants[0].id), &json!([{ "set": "application", "version": 1 }])));
+    };
+    held(&fleet.done(json!({ "kind": "up" })));
+    assert_eq!(fleet.versions(&tenants), [1, 2, 2]);
+    fleet.write("0003_links.up.sql", "CREATE TABLE links (url TEXT) STRICT;");
+    fleet.write("0003_links.down.sql", "DROP TABLE links;");
+    let planned = fleet.done(json!({ "kind": "plan", "sample": 3 }));
+    assert_eq!(counts(&planned), (2, 0, 1), "{planned}");
+    held(&fleet.done(json!({ "kind": "up" })));
+    assert_eq!(fleet.versions(&tenants), [1, 3, 3]);
+    // Down and up with everybody, it is still where it was put.
+    fleet.done(json!({ "kind": "down", "to": 0 }));
+    assert_eq!(fleet.versions(&tenants), [0, 0, 0]);
+    let up = fleet.done(json!({ "kind": "up" }));
+    assert_eq!((counts(&up), fleet.versions(&tenants)), ((3, 0, 0), vec![1, 3, 3]));
+    fleet.done(json!({ "kind": "up", "tenants": [tenants[0].id] }));
+    assert_eq!(counts(&fleet.done(json!({ "kind": "up" }))), (3, 0, 0));
+    assert_eq!(fleet.versions(&tenants), [3, 3, 3]);
+}
+
+#[test]
 fn a_down_file_that_was_changed_or_is_missing_takes_nobody_down() {
     let fleet = Fleet::new();
     fleet.write_tags();

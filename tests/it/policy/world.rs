@@ -1,4 +1,4 @@
-//! A [`World`] is four random tables under random policies, their rows, and who may see and write which of them, worked
+//! A [`World`] is four random tables and a view under random policies, their rows, and who may see and write which of them, worked
 //! out in plain Rust. Every text in a row that can be told apart is a canary.
 
 use crate::support::{Dice, Value, json};
@@ -6,8 +6,9 @@ use crate::support::{Dice, Value, json};
 /// Who calls: of the role `authenticated`.
 pub const ME: &str = "me";
 
-/// By their letters; each refers to those that `up` and `other` name.
-pub const TABLES: [&str; 4] = ["a", "b", "c", "d"];
+/// By their letters; each refers to those that `up` and `other` name. The last is a view, which shows all of `base`.
+pub const TABLES: [&str; 5] = ["a", "b", "c", "d", "v"];
+pub const VIEW: usize = 4;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -27,7 +28,7 @@ pub struct Row {
     pub yes: Option<bool>,
 }
 
-/// Rows by table.
+/// Rows by table; the view's are those of its base.
 pub type Rows = [Vec<Row>; 4];
 
 #[derive(Clone, Debug)]
@@ -69,9 +70,9 @@ struct Policy {
 pub struct World {
     /// Before each table's letter.
     pub prefix: String,
-    policies: [Vec<Policy>; 4],
+    policies: [Vec<Policy>; 5],
     /// Tables of which the caller may not read `doc`.
-    pub without_doc: [bool; 4],
+    pub without_doc: [bool; 5],
     /// Tables that are WITHOUT ROWID.
     without_rowid: [bool; 4],
     /// A condition asks for rows that the caller does not see.
@@ -79,14 +80,19 @@ pub struct World {
     functions: String,
 }
 
+/// Where its rows are.
+pub fn base(table: usize) -> usize {
+    if table == VIEW { 1 } else { table }
+}
+
 /// The table that `parent` refers to.
 pub fn up(table: usize) -> Option<usize> {
-    [None, Some(0), Some(1), Some(0)][table]
+    [None, Some(0), Some(1), Some(0)][base(table)]
 }
 
 /// The table that `other` refers to; `d` is a junction of `a` and `b`.
 pub fn other(table: usize) -> Option<usize> {
-    [None, None, None, Some(1)][table]
+    [None, None, None, Some(1)][base(table)]
 }
 
 impl World {
@@ -99,7 +105,7 @@ impl World {
             definer: false,
             functions: String::new(),
         };
-        for table in 0..4 {
+        for table in 0..TABLES.len() {
             let count = 1 + dice.below(3);
             for at in 0..count {
                 let policy = world.policy(table, at == 0 && dice.chance(90), dice);
@@ -115,7 +121,7 @@ impl World {
 
     fn policy(&mut self, table: usize, reads: bool, dice: &mut Dice) -> Policy {
         let commands = [None, None, Some(Command::Select), Some(Command::Insert), Some(Command::Update), Some(Command::Delete)];
-        let command = if reads { dice.pick(&commands[..3]) } else { dice.pick(&commands) };
+        let command = if reads || table == VIEW { dice.pick(&commands[..3]) } else { dice.pick(&commands) };
         let using = (command != Some(Command::Insert)).then(|| self.cond(table, 2, dice));
         let writes = !matches!(command, Some(Command::Select | Command::Delete));
         let check = (writes && (using.is_none() || dice.chance(40))).then(|| self.cond(table, 2, dice));
@@ -173,7 +179,8 @@ impl World {
                 refers(other(table)),
             )
         };
-        (0..4).map(table).collect()
+        let view = format!("CREATE VIEW {} AS SELECT * FROM {};", self.name(VIEW), self.name(base(VIEW)));
+        (0..4).map(table).collect::<String>() + &view
     }
 
     pub fn inserts(&self, rows: &Rows) -> String {
@@ -229,7 +236,7 @@ impl World {
     /// `CREATE POLICY …` of all tables.
     pub fn policies(&mut self) -> String {
         let mut out = String::new();
-        for table in 0..4 {
+        for table in 0..TABLES.len() {
             let name = self.name(table);
             let policies = std::mem::take(&mut self.policies[table]);
             for (at, policy) in policies.iter().enumerate() {
@@ -359,8 +366,14 @@ impl World {
     }
 
     /// The ids of the rows that the caller sees.
-    pub fn seen(&self, rows: &Rows) -> [Vec<i64>; 4] {
-        std::array::from_fn(|table| rows[table].iter().filter(|row| self.sees(rows, table, row)).map(|row| row.id).collect())
+    pub fn seen(&self, rows: &Rows) -> [Vec<i64>; 5] {
+        std::array::from_fn(|table| rows[base(table)].iter().filter(|row| self.sees(rows, table, row)).map(|row| row.id).collect())
+    }
+
+    /// Whether a table's row, of which this is `seen`, is told anything of; and whether of its `doc`.
+    pub fn is_told(&self, seen: &[Vec<i64>; 5], table: usize, id: i64) -> (bool, bool) {
+        let by: Vec<usize> = (0..TABLES.len()).filter(|by| base(*by) == table && seen[*by].contains(&id)).collect();
+        (!by.is_empty(), by.into_iter().any(|by| !self.without_doc[by]))
     }
 
     /// The same world to the caller: other bytes wherever it sees nothing.
@@ -369,18 +382,18 @@ impl World {
         let mut twin = rows.clone();
         for (table, rows) in twin.iter_mut().enumerate() {
             for row in rows.iter_mut() {
-                let hidden = !seen[table].contains(&row.id);
-                if hidden {
+                let (is_told, doc_is_told) = self.is_told(&seen, table, row.id);
+                if !is_told {
                     row.secret = canary(dice);
                 }
-                if hidden || self.without_doc[table] {
+                if !doc_is_told {
                     row.doc = canary(dice);
                 }
             }
         }
         let mut further = twin.clone();
         for (table, rows) in further.iter_mut().enumerate() {
-            for row in rows.iter_mut().filter(|row| !seen[table].contains(&row.id)) {
+            for row in rows.iter_mut().filter(|row| !self.is_told(&seen, table, row.id).0) {
                 row.n = dice.below(10) as i64;
                 row.grp = dice.below(4) as i64;
                 row.flag = dice.chance(50);

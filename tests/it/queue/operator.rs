@@ -60,3 +60,36 @@ fn the_operators_queue_waits_has_schedules_and_a_webhook_as_a_tenants_does() {
         target.posted().iter().any(|posted| posted.header("webhook-id") == text(&by_hand["id"])).then_some(())
     });
 }
+
+#[test]
+fn how_the_operators_queue_works_is_changed_on_the_record_and_its_jobs_are_not() {
+    let server = allowing();
+    let (admin, tenant) = (server.admin(), server.tenant("beside"));
+    let change = |client: &Client, path: &str| {
+        client.patch(path, json!({ "paused": true })).expect(200);
+        client.put(&format!("{path}/schedules/s"), json!({ "cron": "0 0 1 1 *", "job": { "payload": 1 } })).expect(200);
+        client.delete(&format!("{path}/schedules/none")).refused(404, "not_found");
+        client.put(&format!("{path}/webhook"), json!({ "url": "http://127.0.0.1:9/?key=hush" })).expect(200);
+        client.delete(&format!("{path}/webhook")).expect(204);
+        client.post(&format!("{path}/purge"), json!({ "state": "dead" })).expect(200);
+        client.post(&format!("{path}/jobs"), json!({ "payload": 1 })).expect(201);
+    };
+    change(&admin, "/v1/queues/q");
+    change(&tenant, "/v1/queues/q");
+    let entries = admin.get("/admin/v1/audit?limit=1000").expect(200).json()["entries"].as_array().unwrap().clone();
+    let of_queues = |entry: &&Value| ["queue.", "webhook.", "schedule.", "job"].iter().any(|kind| text(&entry["action"]).starts_with(kind));
+    let told: Vec<_> =
+        entries.iter().rev().filter(of_queues).map(|entry| ["action", "target", "outcome"].map(|what| text(&entry[what]))).collect();
+    let changes = [
+        ("queue.set", "q", "ok"),
+        ("schedule.set", "q/s", "ok"),
+        ("schedule.delete", "q/none", "not_found"),
+        ("webhook.set", "q", "ok"),
+        ("webhook.delete", "q", "ok"),
+        ("queue.purge", "q", "ok"),
+    ];
+    let expected: Vec<_> =
+        changes.iter().flat_map(|(action, target, outcome)| [[*action, *target, "begun"], [*action, *target, *outcome]]).collect();
+    assert_eq!(told, expected);
+    assert!(!format!("{entries:?}").contains("hush"));
+}

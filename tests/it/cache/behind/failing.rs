@@ -134,3 +134,23 @@ fn a_write_is_not_done_with_while_nobody_can_say_what_its_key_holds() {
     until_written(&tenant, "k", &[1]);
     assert!(!has(&tenant, "k"));
 }
+
+#[test]
+fn a_write_that_was_claimed_is_made_though_what_else_is_due_cannot_be_asked() {
+    let mut server = Server::start();
+    let tenant = tenant(&server);
+    write(&tenant, "k", 1).expect(202);
+    until_written(&tenant, "k", &[1]);
+    server.stop();
+    // From the claim on there is a webhook that cannot be read.
+    let harm = "CREATE TRIGGER harm AFTER UPDATE ON jobs WHEN new.state = 4 BEGIN
+         INSERT INTO queues (queue, name, created_at) VALUES (99, 'no name of a queue', 0);
+         INSERT INTO webhooks (queue, url, secret, timeout_ms, concurrency, created_at, updated_at) VALUES (99, '', x'', 1, 1, 0, 0);
+         END";
+    rusqlite::Connection::open(server.file(&tenant.id, "queue")).unwrap().execute_batch(harm).unwrap();
+    server.start_again();
+    let tenant = server.known(&tenant);
+    write(&tenant, "k", 2).expect(202);
+    until_written(&tenant, "k", &[1, 2]);
+    assert!(server.log().contains("what else is due could not be asked"));
+}
