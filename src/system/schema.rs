@@ -25,7 +25,7 @@ const MARK: Set = set!("system/mark": "0001_operators", "0002_publishing");
 const ANALYTICS: Set = set!("system/analytics": "0001_measurements");
 const OPERATOR_CACHE: Set = set!("system/cache": "0001_operator_cache");
 const OPERATOR_QUEUE: Set = set!("system/queue": "0001_background_jobs");
-const TENANT_DATABASE: Set = set!("tenant/database": "0001_idempotency", "0002_outbox");
+const TENANT_DATABASE: Set = set!("tenant/database": "0001_idempotency", "0002_outbox", "0003_one_outbox");
 const TENANT_CACHE: Set = set!("tenant/cache": "0001_entries");
 const TENANT_QUEUE: Set = set!("tenant/queue": "0001_jobs", "0002_locks", "0003_retention");
 
