@@ -140,6 +140,7 @@ routes! {
         "/admin/v1/tenants/{id}/tokens" [GET admin::tokens::list, POST admin::tokens::create]
         "/admin/v1/tenants/{id}/tokens/{jti}" [DELETE admin::tokens::revoke]
         "/admin/v1/tenants/{id}/policies/test" [POST admin::policies::test]
+        "/admin/v1/policies:reload" [POST admin::policies::reload]
         "/admin/v1/plans" [GET admin::tenants::plans]
         "/admin/v1/keys:rotate" [POST admin::keys::rotate]
         "/admin/v1/migrations" [GET admin::migrations::list]

@@ -336,6 +336,12 @@ impl<'a> Queue<'a> {
         self.write(move |tx, bell, now| webhook::settle(tx, &delivery, &outcome, chance, bell, now)).await
     }
 
+    /// Has what an earlier process of the server left at work begun again now, not when its lease ends. To be asked before
+    /// anything is claimed here.
+    pub async fn end_left(&self) -> Result<()> {
+        self.write(lease::end_left).await
+    }
+
     /// When there is something to do next, though nobody asks; `under_way` as for [`Queue::deliveries`].
     pub async fn moments(&self, under_way: HashMap<QueueName, usize>) -> Result<Moments> {
         let look = move |reader: &Reader<'_>| {
@@ -408,12 +414,6 @@ pub struct Moments {
     pub deliver: Option<Millis>,
     /// For [`Queue::writes`].
     pub write: Option<Millis>,
-}
-
-impl Moments {
-    pub fn first(&self) -> Option<Millis> {
-        [self.fire, self.deliver, self.write].into_iter().flatten().min()
-    }
 }
 
 /// What [`Queue::enqueue`] came to, an outcome for each job in their order.

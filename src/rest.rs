@@ -17,6 +17,7 @@ mod cursor;
 mod expression;
 mod filter;
 mod function;
+mod in_force;
 mod indexes;
 mod lexer;
 mod media;
@@ -49,6 +50,7 @@ pub use access::Caller;
 pub use batch::Batch;
 pub use call::Call;
 pub use function::Functions;
+pub use in_force::{Declared, InForce};
 pub use indexes::Indexes;
 pub use policy::Policies;
 pub use schema::Schemas;
@@ -127,7 +129,7 @@ impl Setting {
     }
 }
 
-/// What all requests share.
+/// What all requests share that began while it was in force.
 pub struct Dialect {
     pub schemas: Schemas,
     pub functions: Functions,

@@ -29,6 +29,7 @@ mod statement;
 mod trial;
 mod turn;
 mod versions;
+mod vfs;
 mod watch;
 mod workpiece;
 mod writer;

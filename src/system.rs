@@ -85,11 +85,16 @@ impl Systems {
     pub async fn open(engine: &Arc<Engine>, dir: &Path, durability: &Durability, telemetry: &Telemetry) -> Result<Systems> {
         let files = Files { engine: engine.clone(), gate: Gate::new(), dir: dir.to_owned(), registered: RwLock::default() };
         let schema = schema();
-        let app = files.open("app", "app.db", "tenants, tokens, people", durability.system, &schema.app).await?;
-        let mark = files.open("mark", "mark.db", "operators, the audit log, publishing", durability.system, &schema.mark).await?;
-        let analytics = files.open("analytics", "analytics.db", "what was measured", durability.analytics, &schema.analytics).await?;
-        let cache = files.open("cache", "cache.db", "the operator's own cache", durability.cache, &schema.operator_cache).await?;
-        let queue = files.open("queue", "queue.db", "the operator's own jobs", durability.queue, &schema.operator_queue).await?;
+        let app = files.open(Database::new, "app", "app.db", "tenants, tokens, people", durability.system, &schema.app).await?;
+        let mark =
+            files.open(Database::new, "mark", "mark.db", "operators, the audit log, publishing", durability.system, &schema.mark).await?;
+        let analytics =
+            files.open(Database::new, "analytics", "analytics.db", "what was measured", durability.analytics, &schema.analytics).await?;
+        let cache = files
+            .open(Database::replaceable, "cache", "cache.db", "the operator's own cache", durability.cache, &schema.operator_cache)
+            .await?;
+        let queue =
+            files.open(Database::new, "queue", "queue.db", "the operator's own jobs", durability.queue, &schema.operator_queue).await?;
 
         let app = App::open(app).await?;
         let mark = Mark::open(mark).await?;
@@ -109,7 +114,7 @@ impl Systems {
         level: Level,
         migrations: &Sets,
     ) -> Result<Arc<Database>> {
-        self.files.open(name, file, description, level, migrations).await
+        self.files.open(Database::new, name, file, description, level, migrations).await
     }
 
     pub fn list(&self) -> Vec<Registered> {
@@ -148,9 +153,13 @@ impl Systems {
     }
 }
 
+/// What makes the handle on a file: [`Database::new`], or [`Database::replaceable`].
+type Handle = fn(&Arc<Engine>, &Arc<Gate>, PathBuf, Options) -> Arc<Database>;
+
 impl Files {
     async fn open(
         &self,
+        handle: Handle,
         name: &'static str,
         file: &'static str,
         description: &'static str,
@@ -170,7 +179,7 @@ impl Files {
             create: true,
             held: Arc::default(),
         };
-        let database = Database::new(&self.engine, &self.gate, self.dir.join(file), options);
+        let database = handle(&self.engine, &self.gate, self.dir.join(file), options);
         database.ensure_open().await.map_err(|error| {
             let error = error.for_operators();
             Error::new(error.code(), format!("the system database {name} ({file}): {}", error.message()))

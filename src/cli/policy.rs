@@ -1,4 +1,4 @@
-//! `tenantry policy`: whether policies can be read, and what they make of a caller.
+//! `tenantry policy`: whether policies can be read, what they make of a caller, and that the server reads them anew.
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,8 @@ pub enum Policy {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
+    /// Have the server read its policies and functions anew; if anything is wrong, what was in force stays so
+    Reload,
     /// Say what a caller may do with a table, by which policies, and how many rows it sees
     Test {
         #[arg(value_name = "ID|SLUG")]
@@ -46,6 +48,7 @@ impl Policy {
     pub fn run(&self, global: &Global) -> Result<()> {
         match self {
             Policy::Check { folder } => check(folder, global.json),
+            Policy::Reload => reload(&global.client()?, global.json),
             Policy::Test { tenant, table, token, claims, role, sub } => {
                 let client = global.client()?;
                 let id = resolve(&client, tenant, Live::Yes)?;
@@ -97,6 +100,23 @@ fn check(folder: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
+fn reload(client: &Client, json: bool) -> Result<()> {
+    let answer = client.post("/admin/v1/policies:reload", &json!({}))?;
+    if json {
+        print::body(&answer);
+        return Ok(());
+    }
+    let told = answer.json();
+    told["problems"].as_array().into_iter().flatten().for_each(said);
+    print::line(&format!("{} policies, {} grants and {} functions are in force", told["policies"], told["grants"], told["functions"]));
+    Ok(())
+}
+
+/// Of a problem, where and what.
+fn said(problem: &Value) {
+    print::note(&format!("{}: {}", print::cell(&problem["place"]), print::cell(&problem["message"])));
+}
+
 fn claimed(claims: Option<&str>, role: Option<&str>, sub: Option<&str>) -> Result<Value> {
     let wrong = |_| Error::bad_request("--claims is no JSON object").hint("For example {\"sub\":\"ann\",\"role\":\"authenticated\"}.");
     let mut claims: serde_json::Map<String, Value> =
@@ -136,8 +156,6 @@ fn test(client: &Client, id: &str, body: &Value, json: bool) -> Result<()> {
     };
     let rows: Vec<_> = ["select", "insert", "update", "delete"].map(row).to_vec();
     print::line(&print::table(&["COMMAND", "OPEN", "ROWS", "BY", "COLUMNS", "USING", "CHECK"], &rows));
-    for problem in told["problems"].as_array().into_iter().flatten() {
-        print::note(&format!("{}: {}", print::cell(&problem["place"]), print::cell(&problem["message"])));
-    }
+    told["problems"].as_array().into_iter().flatten().for_each(said);
     Ok(())
 }

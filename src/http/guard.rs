@@ -119,7 +119,7 @@ impl TenantCall {
     /// What SQL of the caller's own may do. It goes past the policies, so where there are any it is for those whom they
     /// do not hold back.
     pub fn sql_scopes(&self) -> Result<Scopes> {
-        may_send_sql(self.keeper.dialect.schemas.policies(), &self.claims.role).map(|()| self.claims.scopes)
+        may_send_sql(self.keeper.rules.now().schemas.policies(), &self.claims.role).map(|()| self.claims.scopes)
     }
 
     /// Who sends SQL; refused like [`TenantCall::sql_scopes`].

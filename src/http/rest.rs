@@ -13,7 +13,7 @@ use super::guard::TenantCall;
 use super::unread::UnreadAnswers;
 use super::watch::SlowLog;
 use crate::error::Result;
-use crate::rest::{self, Answer, Batch, Call, Caller, Dialect, Request, Setting, Task, Verb};
+use crate::rest::{self, Answer, Batch, Call, Caller, Dialect, InForce, Request, Setting, Task, Verb};
 use crate::sqlite::Database;
 use crate::tenant::Lease;
 
@@ -22,18 +22,18 @@ pub async fn rows(
     call: TenantCall,
     request: HttpRequest,
     body: Body,
-    dialect: Data<Dialect>,
+    rules: Data<InForce>,
     slow: Data<SlowLog>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let task = Task::read(&asked(&request, &body.0))?;
-    run(&call, &dialect, &slow, &unread, "rest", async |database, setting| rest::run(database, setting, task).await).await
+    run(&call, &rules.now(), &slow, &unread, "rest", async |database, setting| rest::run(database, setting, task).await).await
 }
 
 /// `OPTIONS /rest/v1/{table}`: the methods it takes.
-pub async fn options(call: TenantCall, request: HttpRequest, dialect: Data<Dialect>) -> Result<HttpResponse> {
+pub async fn options(call: TenantCall, request: HttpRequest, rules: Data<InForce>) -> Result<HttpResponse> {
     let lease = call.lease().await?;
-    let allowed = rest::allowed(lease.database(), setting(&call, &lease, &dialect), table(&request)).await?;
+    let allowed = rest::allowed(lease.database(), setting(&call, &lease, &rules.now()), table(&request)).await?;
     Ok(HttpResponse::Ok().insert_header((ALLOW, allowed)).finish())
 }
 
@@ -42,11 +42,11 @@ pub async fn call(
     call: TenantCall,
     request: HttpRequest,
     body: Body,
-    dialect: Data<Dialect>,
+    rules: Data<InForce>,
     slow: Data<SlowLog>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
-    let caller = Caller { claims: call.claims.clone() };
+    let (dialect, caller) = (rules.now(), Caller { claims: call.claims.clone() });
     let called = Call::read(&asked(&request, &body.0), &dialect.functions, &caller)?;
     run(&call, &dialect, &slow, &unread, "rpc", async |database, setting| rest::call(database, setting, called).await).await
 }
@@ -56,33 +56,34 @@ pub async fn batch(
     call: TenantCall,
     request: HttpRequest,
     body: JsonText,
-    dialect: Data<Dialect>,
+    rules: Data<InForce>,
     slow: Data<SlowLog>,
     unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let key = idempotency_key(&request, &[request.path().as_bytes(), &body.0])?;
+    let dialect = rules.now();
     let batch = Batch::read(&body.0, key, &dialect.functions, &Caller { claims: call.claims.clone() })?;
     run(&call, &dialect, &slow, &unread, "rest batch", async |database, setting| rest::run_batch(database, setting, batch).await).await
 }
 
 /// `OPTIONS /rest/v1/rpc/{name}`: the methods it takes.
-pub async fn callable(call: TenantCall, request: HttpRequest, dialect: Data<Dialect>) -> Result<HttpResponse> {
-    let allowed = rest::callable(&dialect.functions, &Caller { claims: call.claims.clone() }, table(&request))?;
+pub async fn callable(call: TenantCall, request: HttpRequest, rules: Data<InForce>) -> Result<HttpResponse> {
+    let allowed = rest::callable(&rules.now().functions, &Caller { claims: call.claims.clone() }, table(&request))?;
     Ok(HttpResponse::Ok().insert_header((ALLOW, allowed)).finish())
 }
 
 /// `GET /rest/v1/`: the tables, as an OpenAPI document.
-pub async fn root(call: TenantCall, dialect: Data<Dialect>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn root(call: TenantCall, rules: Data<InForce>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
     let lease = call.lease().await?;
     unread.admit(&lease)?;
-    let document = rest::describe(lease.database(), setting(&call, &lease, &dialect)).await?;
+    let document = rest::describe(lease.database(), setting(&call, &lease, &rules.now())).await?;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/openapi+json; charset=utf-8")).body(unread.hold(&lease, document)?))
 }
 
 /// What `work` answers of the tenant's database; `operation` is its name in the log of slow ones.
 async fn run(
     call: &TenantCall,
-    dialect: &Data<Dialect>,
+    dialect: &Arc<Dialect>,
     slow: &SlowLog,
     unread: &UnreadAnswers,
     operation: &str,
@@ -96,8 +97,8 @@ async fn run(
     answered(outcome?, &lease, unread)
 }
 
-fn setting(call: &TenantCall, lease: &Lease, dialect: &Data<Dialect>) -> Setting {
-    Setting::new(Caller { claims: call.claims.clone() }, lease.plan().clone(), Arc::clone(dialect))
+fn setting(call: &TenantCall, lease: &Lease, dialect: &Arc<Dialect>) -> Setting {
+    Setting::new(Caller { claims: call.claims.clone() }, lease.plan().clone(), dialect.clone())
 }
 
 fn asked<'r>(request: &'r HttpRequest, body: &'r [u8]) -> Request<'r> {

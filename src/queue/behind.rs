@@ -25,7 +25,7 @@ use crate::sqlite::{IdempotencyKey, Reader};
 /// Writes of one file worked on at once.
 pub const AT_ONCE: usize = 4;
 
-/// How long a write is leased, in milliseconds; after a crash it is tried again when that is over.
+/// How long a write is leased, in milliseconds.
 const LEASE_MS: Millis = 60_000;
 
 /// Tries that the queue grants beyond those after which who makes the write gives it up, so that its entry goes with it: time
@@ -116,7 +116,7 @@ impl Queue<'_> {
             return Ok(Vec::new());
         }
         let take = move |tx: &crate::sqlite::WriteTx<'_>, bell: &mut super::wait::Bell, now: Millis| {
-            claim(tx, &[QueueName::behind()], Claim::of(most, LEASE_MS), bell, now)
+            claim(tx, &[QueueName::behind()], Claim::own(most, LEASE_MS), bell, now)
         };
         Ok(self.write(take).await?.jobs)
     }

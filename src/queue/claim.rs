@@ -15,7 +15,7 @@ use super::pace::Event;
 use super::rate::{self, PutOff};
 use super::wait::Bell;
 use super::workflow::Waits;
-use super::{JobId, QueueName, State, workflow};
+use super::{JobId, QueueName, State, lease, workflow};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::sqlite::WriteTx;
@@ -41,6 +41,8 @@ pub const STAGED: u32 = 256;
 pub struct Claim {
     max: i64,
     lease_ms: Millis,
+    /// The server works on the jobs itself.
+    own: bool,
 }
 
 /// What a claim came to.
@@ -83,12 +85,12 @@ impl Claim {
     /// [`LEASE_MAX_S`].
     pub fn new(max: i64, lease_s: i64) -> Result<Claim> {
         let lease_ms = within("lease_s", lease_s, 1, LEASE_MAX_S)? * 1_000;
-        Ok(Claim { max: within("max", max, 1, CLAIM_MAX)?, lease_ms })
+        Ok(Claim { max: within("max", max, 1, CLAIM_MAX)?, lease_ms, own: false })
     }
 
-    /// Within bounds that the caller has kept.
-    pub(super) fn of(max: usize, lease_ms: Millis) -> Claim {
-        Claim { max: max as i64, lease_ms }
+    /// The server's own, within bounds that the caller has kept.
+    pub(super) fn own(max: usize, lease_ms: Millis) -> Claim {
+        Claim { max: max as i64, lease_ms, own: true }
     }
 }
 
@@ -298,7 +300,7 @@ impl Taking<'_> {
             return Ok(Taken::Blocked);
         }
         found.bytes += job.bytes;
-        let (id, lease_token) = (job.id, Uuid::new_v4());
+        let (id, lease_token) = (job.id, lease::new_token(self.claim.own));
         let lease_until = now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms));
         tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
         if let Some((key, _)) = &job.limit {
@@ -417,7 +419,7 @@ mod tests {
         use super::super::behind::{DEAD, MOMENTS, PENDING};
         use super::super::enqueue::{DROP, HOLDER, QUEUE};
         use super::super::history::{CLEAR, DELETE, GIVE_UP, OVER, PUT_OFF as KEEP_ON, RETENTION};
-        use super::super::lease::{FIND, FINISH, LET_GO};
+        use super::super::lease::{END_LEFT, FIND, FINISH, LET_GO};
         use super::super::limit::{RUNNING, UNBLOCK};
         use super::super::workflow::{
             CANCEL, COUNT, FOLLOWED_BY, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED,
@@ -450,6 +452,7 @@ mod tests {
         assert!(plan(&conn, BEST).iter().any(|step| step.contains("jobs_ready (queue=?)")));
         assert!(plan(&conn, STAGE_DUE).iter().any(|step| step.contains("jobs_due (queue=? AND due_at<?)")));
         assert!(plan(&conn, TAKE_BACK).iter().any(|step| step.contains("jobs_running (queue=? AND lease_until<?)")));
+        assert!(plan(&conn, END_LEFT).iter().any(|step| step.contains("jobs_running (queue=? AND lease_until>?)")));
         assert!(plan(&conn, NEXT_GROUP).iter().any(|step| step.contains("jobs_grouped (queue=? AND group_key>?)")));
         assert!(plan(&conn, OVER).iter().any(|step| step.contains("jobs_finished (state=? AND queue=? AND keep_until<?)")));
     }

@@ -67,6 +67,20 @@ struct Held {
     is_followed: bool,
 }
 
+/// What the server works on itself has a token that tells so: a UUID of version 8, where a worker's has version 4.
+pub(super) fn new_token(own: bool) -> Uuid {
+    let random = Uuid::new_v4();
+    if own { uuid::Builder::from_custom_bytes(random.into_bytes()).into_uuid() } else { random }
+}
+
+/// Ends the leases that the server itself has: those of an earlier process, as this one has not claimed anything.
+pub(super) fn end_left(tx: &WriteTx<'_>, bell: &mut Bell, now: Millis) -> Result<()> {
+    if tx.execute(END_LEFT, [now])? > 0 {
+        bell.look_at(now);
+    }
+    Ok(())
+}
+
 /// Reads a token. Errors: `lease_lost` for what never was one.
 pub(super) fn token(id: JobId, text: &str) -> Result<Uuid> {
     Uuid::try_parse(text).map_err(|_| lease_lost(id))
@@ -226,6 +240,11 @@ pub(super) const FINISH: &str = "UPDATE jobs SET state = 10, done_token = lease_
 pub(super) const LET_GO: &str = "UPDATE jobs SET state = ?2, due_at = ?3, attempt = ?4, keep_until = ?5, since = ?6,
      lease_token = NULL, lease_until = NULL
      WHERE seq = ?1";
+
+/// A token's seventh byte begins with its version.
+pub(super) const END_LEFT: &str = "UPDATE jobs INDEXED BY jobs_running SET lease_until = ?1
+     WHERE state = 4 AND queue IN (SELECT queue FROM webhooks UNION ALL SELECT queue FROM queues WHERE name = '_behind')
+       AND lease_until > ?1 AND substr(lease_token, 7, 1) BETWEEN x'80' AND x'8f'";
 
 const EXTEND: &str = "UPDATE jobs SET lease_until = ?2 WHERE seq = ?1";
 

@@ -206,7 +206,7 @@ pub(super) fn take(
         if most == 0 || !line.is_due(now) {
             continue;
         }
-        let found = claim(tx, std::slice::from_ref(&queue), Claim::of(most, line.timeout_ms + SLACK_MS), bell, now)?;
+        let found = claim(tx, std::slice::from_ref(&queue), Claim::own(most, line.timeout_ms + SLACK_MS), bell, now)?;
         taken.extend(found.jobs.into_iter().map(|job| Delivery {
             job,
             url: line.url.clone(),

@@ -15,7 +15,7 @@ use super::relay::Relay;
 use super::waker::{self, Waker};
 use crate::auth::{KeyRing, Signer, Verifier};
 use crate::cache::{Memory, Packing};
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, UnindexedEmbeds};
 use crate::error::{Code, Error, Result};
 use crate::fleet::{self, Fleet};
 use crate::hrana::Streams;
@@ -27,7 +27,7 @@ use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
-use crate::rest::{Dialect, Functions, Indexes, Policies, Schemas, Stencils};
+use crate::rest::{Declared, Dialect, Functions, InForce, Indexes, Policies, Schemas, Stencils};
 use crate::sqlite::{Engine, Trial};
 use crate::system::audit::By;
 use crate::system::mark::generate_key;
@@ -65,7 +65,7 @@ pub struct Parts {
     slow: Arc<SlowLog>,
     pub cache_memory: Arc<Memory>,
     pub waiting_for_locks: Arc<WaitingForLocks>,
-    dialect: Arc<Dialect>,
+    rules: Arc<InForce>,
     scrape_key: Arc<ScrapeKey>,
     durability: Arc<Durability>,
     body_limits: Arc<BodyLimits>,
@@ -93,13 +93,11 @@ impl Parts {
         let signer = Arc::new(Signer::new(&config.auth, ring.clone())?);
 
         let folder = config.tenants.migrations_dir.clone();
-        let beside = folder.clone();
-        let policies = engine.blocking(move || Policies::of_migrations(beside.as_deref())).await?;
         let ceiling = systems.app.migration_ceiling().await?.map(|ceiling| ceiling.version);
         let target = Arc::new(engine.blocking(move || Target::load(folder, ceiling)).await?);
-        let (folder, known) = (config.tenants.migrations_dir.clone(), target.clone());
-        let declared = policies.clone();
-        let functions = engine.blocking(move || load_functions(folder, &known, &declared)).await?;
+        let (folder, known, unindexed) = (config.tenants.migrations_dir.clone(), target.clone(), config.rest.unindexed_embeds);
+        let load = move || load_rules(folder.as_deref(), &known, unindexed);
+        let rules = Arc::new(engine.blocking(move || InForce::begin(Box::new(load))).await?);
         let remembered = config.auth.remembered_tokens / config.http.worker_count() as u64;
         let lists = config.plans.values().map(|plan| &plan.cors_origins);
         let origins = lists.chain([&config.http.cors_origins]).flatten().cloned().collect();
@@ -144,7 +142,7 @@ impl Parts {
             post: post.clone(),
             relay: relay.clone(),
             systems: systems.clone(),
-            policies: policies.clone(),
+            rules: rules.clone(),
         };
         let waker = Waker::new(parts, &config.queue);
         let background = vec![tokio::spawn(fleet.clone().drive()), tokio::spawn(waker.clone().run()), tokio::spawn(relay.clone().run())];
@@ -172,12 +170,7 @@ impl Parts {
             slow: Arc::new(slow),
             cache_memory,
             waiting_for_locks: Arc::default(),
-            dialect: Arc::new(Dialect {
-                schemas: Schemas::new(policies),
-                functions,
-                stencils: Stencils::default(),
-                indexes: Indexes::new(config.rest.unindexed_embeds),
-            }),
+            rules,
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
@@ -192,7 +185,7 @@ impl Parts {
 
     /// Gives handlers what they ask for, each part by its type.
     pub fn register(self, app: &mut ServiceConfig) {
-        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.dialect.clone(), self.remembered);
+        let keeper = Keeper::new(self.verifier.clone(), self.registry.clone(), self.triples.clone(), self.rules.clone(), self.remembered);
         app.app_data(Rc::new(keeper))
             .app_data(Data::from(self.engine))
             .app_data(Data::from(self.triples))
@@ -211,7 +204,7 @@ impl Parts {
             .app_data(Data::from(self.slow))
             .app_data(Data::from(self.cache_memory))
             .app_data(Data::from(self.waiting_for_locks))
-            .app_data(Data::from(self.dialect))
+            .app_data(Data::from(self.rules))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
             .app_data(Data::from(self.unread))
@@ -245,26 +238,33 @@ impl Parts {
 /// Of policies that do not hold, in the log.
 const PROBLEMS_LOGGED: usize = 20;
 
-/// The application's functions, tried on files as all of its migrations make them; of its policies it is only said what
-/// does not hold on those. Blocking.
-fn load_functions(folder: Option<PathBuf>, target: &Target, policies: &Arc<Policies>) -> Result<Functions> {
-    let folder = folder.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir());
+/// The application's policies, and its functions, tried on files as all of its migrations make them; of policies it is only
+/// said what does not hold on those. Blocking.
+fn load_rules(migrations: Option<&Path>, target: &Target, unindexed: UnindexedEmbeds) -> Result<(Dialect, Declared)> {
+    let policies = Policies::of_migrations(migrations)?;
+    let folder = migrations.map(|folder| folder.join("functions")).filter(|folder| folder.is_dir());
     // Without migrations the tables are made in some other way.
     let makes_tables = target.now().blueprint.application().is_some_and(|own| own.newest() > 0);
     let checks = makes_tables && !policies.is_empty();
-    if folder.is_none() && !checks {
-        return Ok(Functions::default());
-    }
-    // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
-    let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
-    let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
-    if checks {
-        let problems = policies.check(&trial)?;
-        for problem in problems.iter().take(PROBLEMS_LOGGED) {
-            tracing::warn!(place = problem.place, "{}: `tenantry policy check` says more", problem.message);
+    let (mut functions, mut problems) = (Functions::default(), Vec::new());
+    if folder.is_some() || checks {
+        // Under a ceiling the newest migrations may be such that no file can be made with them: then those in force serve.
+        let newest = target.read().and_then(|blueprint| Trial::on(blueprint.of(Role::Database)));
+        let trial = newest.or_else(|_| Trial::on(target.now().blueprint.of(Role::Database)))?;
+        if checks {
+            problems = policies.check(&trial)?;
+        }
+        if let Some(folder) = folder {
+            functions = Functions::load(&folder, &trial)?;
         }
     }
-    folder.map_or_else(|| Ok(Functions::default()), |folder| Functions::load(&folder, &trial))
+    for problem in problems.iter().take(PROBLEMS_LOGGED) {
+        tracing::warn!(place = problem.place, "{}: `tenantry policy check` says more", problem.message);
+    }
+    let (count, grants) = policies.len();
+    let declared = Declared { policies: count, grants, functions: functions.len(), problems };
+    let (schemas, indexes) = (Schemas::new(policies), Indexes::new(unindexed));
+    Ok((Dialect { schemas, functions, indexes, stencils: Stencils::default() }, declared))
 }
 
 /// Makes sure that an operator can call: with the key that was given, or with one made now, once, and left in a

@@ -2,16 +2,17 @@
 //! until the first moment that `app` has ([`Wakeups`]), then tends to that tenant, and only that one's files are opened.
 //! The operator's own queue, which is open anyway, is tended to all the time.
 //!
-//! Bounds: [`TENDED_MAX`] tenants tended to at once, [`LOOKS_MAX`] of them with their files in use, `queue.deliveries`
+//! Bounds: [`TENDED_MAX`] tenants tended to at once beside those for which something is under way, [`LOOKS_MAX`] of them with their files in use, `queue.deliveries`
 //! requests under way and `queue.deliveries_per_tenant` of one tenant; and apart from those, since whom a request waits for is
 //! not ours, [`WRITES_MAX`] writes. Tending holds no lease while it waits, so a tenant
 //! is suspended, deleted and closed as if nobody did; what it then misses is done when it is back.
 
 mod failing;
 mod permits;
+mod places;
 mod tend;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,13 +26,14 @@ use crate::clock::{Millis, now_ms};
 use crate::config;
 use crate::error::Result;
 use crate::queue::{Post, Waiters};
-use crate::rest::Policies;
+use crate::rest::InForce;
 use crate::system::{App, Systems};
 use crate::tenant::registry::Registry;
 use crate::tenant::{Triples, Wakeups};
 use failing::Failing;
+use places::Places;
 
-/// Tenants tended to at once; the others' moments wait.
+/// Tenants tended to at once, beside those for which something is under way; the others' moments wait.
 const TENDED_MAX: usize = 256;
 
 /// Tenants looked into at once.
@@ -57,7 +59,7 @@ pub struct Parts {
     pub post: Arc<Post>,
     pub relay: Relay,
     pub systems: Arc<Systems>,
-    pub policies: Arc<Policies>,
+    pub rules: Arc<InForce>,
 }
 
 /// A handle; clones are the same.
@@ -72,7 +74,12 @@ struct Inner {
     requests: Arc<Semaphore>,
     requests_of_one: usize,
     writes: Arc<Semaphore>,
+    places: Places,
     failing: Failing,
+    /// Those who gave their places to others, so that they come for them ever more seldom.
+    giving_way: Failing,
+    /// What was due before was left by an earlier process.
+    began: Millis,
     closing: watch::Sender<bool>,
 }
 
@@ -93,7 +100,10 @@ impl Waker {
                 requests: Arc::new(Semaphore::new(queue.deliveries)),
                 requests_of_one: queue.deliveries_per_tenant,
                 writes: Arc::new(Semaphore::new(WRITES_MAX)),
+                places: Places::new(TENDED_MAX + queue.deliveries + WRITES_MAX),
                 failing: Failing::default(),
+                giving_way: Failing::default(),
+                began: now_ms(),
                 closing: watch::Sender::new(false),
             }),
         }
@@ -139,14 +149,14 @@ impl Inner {
     async fn begin_due(self: &Arc<Self>, tending: &mut JoinSet<()>, tended: &mut HashMap<tokio::task::Id, Uuid>) -> Result<Millis> {
         let now = now_ms();
         // The rows of those who are tended to stand among them.
-        for due in self.app.wakeups_due(now, 2 * TENDED_MAX).await? {
-            if tended.len() >= TENDED_MAX {
-                break;
-            }
-            if !tended.values().any(|tenant| *tenant == due.tenant) {
-                let id = tending.spawn(self.clone().tend(due)).id();
-                tended.insert(id, due.tenant);
-            }
+        let mut due = self.app.wakeups_due(now, 2 * self.places.max()).await?;
+        let had: HashSet<Uuid> = tended.values().copied().collect();
+        due.retain(|due| !had.contains(&due.tenant));
+        let free = self.places.max().saturating_sub(had.len());
+        self.places.are_wanted_by(due.len().saturating_sub(free));
+        for due in due.into_iter().take(free) {
+            let tenant = due.tenant;
+            tended.insert(tending.spawn(self.clone().tend(due)).id(), tenant);
         }
         Ok(self.app.wakeup_after(now).await?.unwrap_or(Millis::MAX))
     }

@@ -211,15 +211,7 @@ impl Database {
             let run = |session: &Session| {
                 session.watched(&engine, limits.time, gone, || f(&Reader::new(session))).map_err(|error| writer::explain(session, error))
             };
-            let outcome = database.not_refused().and_then(|()| match open.readers.get()? {
-                Some(reader) => run(&reader),
-                // No descriptors for a reader: it takes the writer's time.
-                None => {
-                    let writer = open.writer();
-                    writer::roll_back(&writer);
-                    run(&writer)
-                }
-            });
+            let outcome = database.not_refused().and_then(|()| run(&*open.readers.get()?));
             engine.counters().reads.fetch_add(1, Relaxed);
             let _ = answer.send(outcome);
         };
@@ -316,7 +308,7 @@ impl Database {
         // The jobs' own passes go as they are answered.
         let Ok(_pass) = self.hold() else { return self.refuse_all() };
         let Some(open) = self.current() else { return self.refuse_all() };
-        let session = open.writer();
+        let Some(session) = self.writer_of(&open) else { return self.refuse_all() };
         if let Err(refused) = self.not_refused() {
             drop(session);
             return self.settle_waiting(&refused);
@@ -436,9 +428,12 @@ impl Database {
             return true;
         }
         self.idle_listed.store(false, Relaxed);
+        let database = self.clone();
         let checkpoint = move || {
             let (_pass, open) = (pass, open);
-            checkpoint::truncate(&open.writer(), &open.log);
+            if let Some(writer) = database.writer_of(&open) {
+                checkpoint::truncate(&writer, &open.log);
+            }
         };
         self.engine.writes().submit_reserved(self.writing_party(), Box::new(checkpoint));
         false
@@ -462,6 +457,17 @@ impl Database {
 
     pub(super) fn hold(&self) -> Result<Pass> {
         self.gate.hold().ok_or_else(|| Error::new(Code::ShuttingDown, "this database is closed").retry_after(Duration::from_secs(1)))
+    }
+
+    /// The writer, once nobody else has it; `None` if the file has been taken away since it was open as `open`. Asked with
+    /// the writer held: a commit that fails undecided takes the file away before it lets go of the writer.
+    fn writer_of<'o>(&self, open: &'o Arc<Open>) -> Option<MutexGuard<'o, Session>> {
+        let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_open_as(open).then_some(writer)
+    }
+
+    fn is_open_as(&self, open: &Arc<Open>) -> bool {
+        self.current().is_some_and(|now| Arc::ptr_eq(&now, open))
     }
 
     fn current(&self) -> Option<Arc<Open>> {

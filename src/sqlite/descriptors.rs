@@ -1,4 +1,4 @@
-//! The budget of file descriptors that all open databases share. Who opens a connection takes its descriptors
+//! The budget of file descriptors that all open databases share. Who opens a file takes its descriptors
 //! first and gives them back when it is closed; [`DescriptorBudget::room`] waits for others to do so.
 
 use std::sync::Arc;
@@ -6,11 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tokio::sync::Notify;
 
-/// What a writer holds: the database, its log and the log's index (one for all connections of a file).
-pub const WRITER_DESCRIPTORS: u64 = 3;
-
-/// What a reader holds: the database and its log.
-pub const READER_DESCRIPTORS: u64 = 2;
+/// What an open file holds, however many connections it has: the database, its log and the log's index.
+pub const FILE_DESCRIPTORS: u64 = 3;
 
 /// Descriptors kept for sockets, logs and the like when the budget is derived.
 const RESERVED: u64 = 512;

@@ -15,6 +15,7 @@ use super::descriptors::DescriptorBudget;
 use super::executor::{Bounds, Executor, Job, Load, Party};
 use super::few::{Few, Place};
 use super::memory;
+use super::vfs;
 use super::watch::Watchdog;
 use crate::config;
 use crate::error::{Error, Result};
@@ -79,6 +80,7 @@ impl Engine {
         let write_lanes = or(executor.write_lanes, 16);
         // At the second one a statement gets no more: one that sorts gigabytes fails, the process does not.
         memory::limit(sqlite.page_cache_bytes, sqlite.heap_max_bytes);
+        vfs::install();
         let bounds = Bounds {
             lanes: 1,
             waiting: executor.waiting,
@@ -147,6 +149,7 @@ impl Engine {
 
     /// Looks after files that have become quiet. Called a few times a second by the server.
     pub fn tick(&self) {
+        vfs::give_way();
         let listed = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for mut when_idle in listed {
             if when_idle() {

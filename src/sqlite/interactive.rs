@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::database::{Caller, Database, Open};
-use super::descriptors::{Descriptors, READER_DESCRIPTORS};
 use super::engine::Engine;
 use super::executor::{Executor, Party};
 use super::gate::Pass;
@@ -142,10 +141,9 @@ impl Database {
         open.transactions.enter(&shared, bounds.open)?;
         // After it can be found: a fence either finds it or is seen here.
         self.not_fenced()?;
-        let descriptors = self.room(READER_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
         let job = move || {
-            let opened = shared.open_session(foreign_keys, descriptors).map(|session| {
+            let opened = shared.open_session(foreign_keys).map(|session| {
                 let counted = Counted::new(shared.database.engine());
                 let savepoints = Vec::new();
                 let pinned = Pinned { session, turn, savepoints, begun_by_savepoint: false, open, _pass: pass, _counted: counted };
@@ -216,10 +214,10 @@ impl Drop for Interactive {
 
 impl Shared {
     /// On a lane.
-    fn open_session(&self, foreign_keys: bool, descriptors: Descriptors) -> rusqlite::Result<Session> {
+    fn open_session(&self, foreign_keys: bool) -> rusqlite::Result<Session> {
         let database = &self.database;
         let settings = Settings { writer: self.begin != Begin::ReadOnly, create: false, ..database.settings() };
-        let session = Session::open(database.engine(), database.path(), settings, descriptors)?;
+        let session = Session::open(database.engine(), database.path(), settings, None)?;
         if !foreign_keys {
             session.conn.execute_batch("PRAGMA foreign_keys=OFF")?;
         }

@@ -3,16 +3,13 @@
 //! closed instead of kept.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use r2d2_sqlite::SqliteConnectionManager;
 
-use super::database::Options;
-use super::descriptors::{Descriptors, READER_DESCRIPTORS};
 use super::engine::Engine;
-use super::executor::Party;
 use super::fault;
 use super::session::{Session, Settings};
 use super::watch::{Stop, Watch};
@@ -31,11 +28,8 @@ pub struct Readers {
     engine: Arc<Engine>,
     pool: r2d2::Pool<Manager>,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
-    prepaid: Arc<Mutex<Option<Descriptors>>>,
     broken: Arc<Mutex<Option<String>>>,
     path: PathBuf,
-    held: Arc<AtomicU64>,
-    party: Party,
 }
 
 pub type Checkout = r2d2::PooledConnection<Manager>;
@@ -48,27 +42,20 @@ pub struct Manager {
     settings: Settings,
     plain: SqliteConnectionManager,
     open: Arc<Mutex<Vec<Weak<Watch>>>>,
-    /// Taken from the budget for the first reader, which nobody could give back for who waits.
-    prepaid: Arc<Mutex<Option<Descriptors>>>,
     /// Why the file itself could not be opened the last time. r2d2 goes on trying until it can.
     broken: Arc<Mutex<Option<String>>>,
-    held: Arc<AtomicU64>,
-    party: Party,
 }
 
 impl Readers {
-    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings, options: &Options) -> Readers {
-        let (open, prepaid, broken) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<_>>::default(), Arc::<Mutex<_>>::default());
+    pub fn new(engine: &Arc<Engine>, path: &Path, settings: Settings) -> Readers {
+        let (open, broken) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<_>>::default());
         let manager = Manager {
             engine: engine.clone(),
             path: path.to_owned(),
             settings: Settings { writer: false, create: false, ..settings },
             plain: SqliteConnectionManager::file(path),
             open: open.clone(),
-            prepaid: prepaid.clone(),
             broken: broken.clone(),
-            held: options.held.clone(),
-            party: options.party,
         };
         let tuning = engine.tuning();
         let pool = r2d2::Pool::builder()
@@ -82,32 +69,19 @@ impl Readers {
             .thread_pool(engine.scheduler())
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(manager);
-        Readers {
-            engine: engine.clone(),
-            pool,
-            open,
-            prepaid,
-            broken,
-            path: path.to_owned(),
-            held: options.held.clone(),
-            party: options.party,
-        }
+        Readers { engine: engine.clone(), pool, open, broken, path: path.to_owned() }
     }
 
-    /// A reader, opened if need be and waited for; `None` where there is none and no room for one.
-    pub fn get(&self) -> Result<Option<Checkout>> {
+    /// A reader, opened if need be and waited for.
+    pub fn get(&self) -> Result<Checkout> {
         if let Some(idle) = self.pool.try_get() {
-            return Ok(Some(idle));
-        }
-        if self.pool.state().connections == 0 {
-            let Some(room) = self.engine.descriptors(self.party).take(READER_DESCRIPTORS, &self.held) else { return Ok(None) };
-            *self.prepaid.lock().unwrap_or_else(PoisonError::into_inner) = Some(room);
+            return Ok(idle);
         }
         self.engine.counters().waits.fetch_add(1, Relaxed);
         let (until, mut look) = (Instant::now() + CHECKOUT, LOOK);
         loop {
             match self.pool.get_timeout(look) {
-                Ok(reader) => return Ok(Some(reader)),
+                Ok(reader) => return Ok(reader),
                 // One that is open comes back.
                 Err(_) if self.pool.state().connections > 0 && Instant::now() < until => {}
                 Err(_) if let Some(cause) = &*self.broken() => return Err(fault::unavailable(&self.path, cause)),
@@ -115,7 +89,7 @@ impl Readers {
                 Err(error) => {
                     tracing::warn!(%error, "no reader could be opened");
                     return Err(Error::new(crate::error::Code::Overloaded, "no reader of this database could be opened")
-                        .hint("The bound is sqlite.descriptors.")
+                        .hint("All of its readers were busy. The bound is sqlite.readers_per_file.")
                         .retry_after(Duration::from_secs(1)));
                 }
             }
@@ -150,23 +124,12 @@ impl Readers {
     }
 }
 
-/// The budget is spent; the pool goes on with the readers it has.
-fn spent() -> rusqlite::Error {
-    let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
-    rusqlite::Error::SqliteFailure(busy, Some("all descriptors of sqlite.descriptors are in use".to_owned()))
-}
-
 impl r2d2::ManageConnection for Manager {
     type Connection = Session;
     type Error = rusqlite::Error;
 
     fn connect(&self) -> Result<Session, rusqlite::Error> {
-        let prepaid = self.prepaid.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let descriptors = match prepaid {
-            Some(descriptors) => descriptors,
-            None => self.engine.descriptors(self.party).take(READER_DESCRIPTORS, &self.held).ok_or_else(spent)?,
-        };
-        let session = Session::open(&self.engine, &self.path, self.settings, descriptors);
+        let session = Session::open(&self.engine, &self.path, self.settings, None);
         let broken = session
             .as_ref()
             .err()

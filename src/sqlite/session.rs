@@ -59,7 +59,7 @@ pub struct Session {
     pub(super) max_pages: u64,
     /// Frames in the log; SQLite's hook points at it, so it is dropped after `conn`.
     pub(super) frames: Frames,
-    /// None, of one in memory.
+    /// The file's, held by its writer.
     _descriptors: Option<Descriptors>,
 }
 
@@ -84,7 +84,7 @@ pub struct Settings {
 }
 
 impl Session {
-    pub fn open(engine: &Engine, path: &Path, settings: Settings, descriptors: Descriptors) -> rusqlite::Result<Session> {
+    pub fn open(engine: &Engine, path: &Path, settings: Settings, descriptors: Option<Descriptors>) -> rusqlite::Result<Session> {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
         flags |= OpenFlags::SQLITE_OPEN_EXRESCODE;
         if settings.create {
@@ -149,7 +149,7 @@ impl Session {
             page_bytes,
             max_pages,
             frames,
-            _descriptors: Some(descriptors),
+            _descriptors: descriptors,
             ..resting
         })
     }
@@ -180,6 +180,11 @@ impl Session {
             frames: Frames::default(),
             _descriptors: None,
         }
+    }
+
+    /// Whether the file was made so that it can ([`SHRINKS`]).
+    pub(super) fn gives_pages_back(&self) -> rusqlite::Result<bool> {
+        self.conn.query_row("PRAGMA auto_vacuum", [], |row| Ok(row.get::<_, i64>(0)? != 0))
     }
 
     /// Runs `f` with the connection watched, and its memory bounded.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 
 use super::copy;
-use super::descriptors::{READER_DESCRIPTORS, WRITER_DESCRIPTORS};
+use super::descriptors::FILE_DESCRIPTORS;
 use super::engine::Engine;
 use super::executor::{Party, overloaded};
 use super::migrate::{self, Course, Examined, Failure, Migrations, Moved};
@@ -40,15 +40,12 @@ impl Workpiece {
     /// Opens an existing file, for `time` from now on. `sandboxed` says whether tenants' own SQL runs there. Blocking,
     /// as everything here.
     pub fn open(engine: &Arc<Engine>, path: &Path, access: Access, sandboxed: bool, time: Duration) -> Result<Workpiece> {
-        let (writer, wanted) = match access {
-            Access::Alone => (true, WRITER_DESCRIPTORS),
-            Access::Beside => (false, WRITER_DESCRIPTORS + READER_DESCRIPTORS),
-        };
         // The system's budget: how many there are at once is bounded by who opens them.
         let descriptors =
-            engine.descriptors(Party::SYSTEM).take(wanted, &Arc::default()).ok_or_else(|| overloaded("sqlite.descriptors"))?;
-        let settings = Settings { level: Level::Full, sandboxed, max_bytes: 0, create: false, writer, shrinks: false };
-        let session = Session::open(engine, path, settings, descriptors).map_err(|error| described(path, error))?;
+            engine.descriptors(Party::SYSTEM).take(FILE_DESCRIPTORS, &Arc::default()).ok_or_else(|| overloaded("sqlite.descriptors"))?;
+        let settings =
+            Settings { level: Level::Full, sandboxed, max_bytes: 0, create: false, writer: access == Access::Alone, shrinks: false };
+        let session = Session::open(engine, path, settings, Some(descriptors)).map_err(|error| described(path, error))?;
         Ok(Workpiece { engine: engine.clone(), session, access, path: path.to_owned(), until: Instant::now() + time })
     }
 

@@ -16,6 +16,7 @@ mod demo;
 mod differential;
 mod eviction;
 mod faults;
+mod files;
 mod fleet;
 mod hrana;
 mod images;

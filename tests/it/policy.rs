@@ -5,6 +5,7 @@ mod behind;
 mod checked;
 mod issuers;
 mod leak;
+mod reload;
 mod views;
 mod world;
 

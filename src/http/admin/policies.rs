@@ -1,15 +1,18 @@
-//! `/admin/v1/tenants/{id}/policies/test`: what the policies make of a caller.
+//! `/admin/v1/policies` and `/admin/v1/tenants/{id}/policies/test`: what is declared, and what it makes of a caller.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::auth::Verifier;
 use crate::error::{Error, Result};
 use crate::http::extract::Json;
 use crate::http::guard::Operator;
-use crate::rest::{self, Caller, Dialect, Setting};
+use crate::rest::{self, Caller, InForce, Setting};
+use crate::sqlite::Engine;
+use crate::system::Systems;
+use crate::system::audit::By;
 use crate::tenant::registry::Registry;
 use crate::tenant::{TenantId, Triples};
 
@@ -31,7 +34,7 @@ pub async fn test(
     verifier: Data<Verifier>,
     registry: Data<Registry>,
     triples: Data<Triples>,
-    dialect: Data<Dialect>,
+    rules: Data<InForce>,
 ) -> Result<HttpResponse> {
     let id = TenantId::parse(&id)?;
     let Json(Body { table, token, claims }) = body;
@@ -45,6 +48,22 @@ pub async fn test(
     }
     let tenant = registry.active(id).await?;
     let lease = triples.into_inner().lease(id, &tenant.plan).await?;
-    let setting = Setting::new(caller, lease.plan().clone(), dialect.into_inner());
+    let setting = Setting::new(caller, lease.plan().clone(), rules.now());
     Ok(HttpResponse::Ok().json(rest::verdict(lease.database(), setting, table).await?))
+}
+
+/// `POST /admin/v1/policies:reload`: reads policies and functions anew; requests that begin from now on are held to them.
+pub async fn reload(operator: Operator, engine: Data<Engine>, rules: Data<InForce>, systems: Data<Systems>) -> Result<HttpResponse> {
+    let by = By::from(&operator);
+    let (rules, audit, who) = (rules.into_inner(), systems.audit.clone(), by.clone());
+    let reload = async move {
+        audit.record(who.begun("policies.reload", None, json!({}))).await?;
+        let read = engine.blocking(move || rules.read_anew()).await?;
+        let counts =
+            json!({ "policies": read.policies, "grants": read.grants, "functions": read.functions, "problems": read.problems.len() });
+        audit.record(who.did("policies.reload", None, counts)).await?;
+        Ok(read)
+    };
+    let read = systems.audit.attempt(&by, "policies.reload", None, reload).await?;
+    Ok(HttpResponse::Ok().json(read))
 }

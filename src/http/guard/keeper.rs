@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::auth::{Claims, Fingerprint, Verified, Verifier, fingerprint};
 use crate::error::Result;
-use crate::rest::Dialect;
+use crate::rest::InForce;
 use crate::tenant::registry::{Moment, Registry, Tenant};
 use crate::tenant::triples::{Lease, LeasedBefore, Triples};
 use crate::tenant::{TenantId, lease};
@@ -21,7 +21,7 @@ pub struct Keeper {
     verifier: Arc<Verifier>,
     registry: Arc<Registry>,
     triples: Arc<Triples>,
-    pub dialect: Arc<Dialect>,
+    pub rules: Arc<InForce>,
     callers: RefCell<Lately<Known>>,
 }
 
@@ -86,8 +86,8 @@ impl<T> Lately<T> {
 
 impl Keeper {
     /// `remembered` is the weight of the tokens that this worker may remember.
-    pub fn new(verifier: Arc<Verifier>, registry: Arc<Registry>, triples: Arc<Triples>, dialect: Arc<Dialect>, remembered: u64) -> Keeper {
-        Keeper { verifier, registry, triples, dialect, callers: RefCell::new(Lately::new(remembered)) }
+    pub fn new(verifier: Arc<Verifier>, registry: Arc<Registry>, triples: Arc<Triples>, rules: Arc<InForce>, remembered: u64) -> Keeper {
+        Keeper { verifier, registry, triples, rules, callers: RefCell::new(Lately::new(remembered)) }
     }
 
     pub async fn let_in(&self, token: &str) -> Result<LetIn> {

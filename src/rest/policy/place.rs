@@ -16,7 +16,7 @@ const QUERIES_MAX: usize = 64;
 const DEPTH_MAX: usize = 200;
 
 /// Why a policy cannot be placed, and where in its file that stands.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Problem {
     pub place: String,
     pub message: String,

@@ -106,10 +106,19 @@ enum Whose {
     Operator,
 }
 
+impl Whose {
+    fn tenant(self) -> Option<Uuid> {
+        match self {
+            Whose::Tenant(id) => Some(id.uuid()),
+            Whose::Operator => None,
+        }
+    }
+}
+
 impl Inner {
     pub(super) async fn tend(self: Arc<Self>, due: Due) {
         self.wakeups.begun(due.tenant, due.at);
-        let Err(error) = self.tend_until_quiet(Whose::Tenant(due.tenant.into())).await else { return };
+        let Err(error) = self.tend_until_quiet(Whose::Tenant(due.tenant.into()), due.at).await else { return };
         tracing::warn!(tenant = %due.tenant, %error, "what is due for a tenant could not be done; it is tried again");
         let until = self.failing.again_at(due.tenant, now_ms());
         if let Err(error) = self.put_off(due.tenant, until).await {
@@ -142,15 +151,22 @@ impl Inner {
 
     pub(super) async fn tend_to_own(self: Arc<Self>) {
         let closing = self.closing.subscribe();
+        let mut since = Millis::MIN;
         while !*closing.borrow() {
-            if let Err(error) = self.tend_until_quiet(Whose::Operator).await {
+            if let Err(error) = self.tend_until_quiet(Whose::Operator, since).await {
                 tracing::warn!(%error, "what is due in the operator's queue could not be done; it is tried again");
+                since = now_ms();
                 self.pause(RETRY).await;
             }
         }
     }
 
-    async fn tend_until_quiet(self: &Arc<Self>, whose: Whose) -> Result<()> {
+    /// `since`: its moment came then.
+    async fn tend_until_quiet(self: &Arc<Self>, whose: Whose, since: Millis) -> Result<()> {
+        // Whoever had something under way at a crash has been due since, as a moment is only put off when all has ended.
+        if since < self.began {
+            self.end_left(whose).await?;
+        }
         let mut under_way = UnderWay::default();
         let outcome = self.tend_with(whose, &mut under_way).await;
         // Also after a look that failed: a request goes on anyway, and what comes of it is to be written down.
@@ -158,6 +174,11 @@ impl Inner {
             under_way.one_ends().await;
         }
         outcome
+    }
+
+    async fn end_left(&self, whose: Whose) -> Result<()> {
+        let _turn = self.turn().await?;
+        Queue::new(self.files(whose).await?.queue(), &self.waiters).end_left().await
     }
 
     async fn tend_with(self: &Arc<Self>, whose: Whose, under_way: &mut UnderWay) -> Result<()> {
@@ -186,6 +207,9 @@ impl Inner {
             }
             requests.give_back();
             writes.give_back();
+            if taken > 0 {
+                whose.tenant().inspect(|tenant| self.giving_way.over(*tenant));
+            }
             let (now, room) = (now_ms(), self.requests_of_one.saturating_sub(under_way.deliveries()));
             let is_due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
             let deliver_at = look.next.deliver.filter(|_| room > 0);
@@ -202,11 +226,12 @@ impl Inner {
             let until_next = by_clock.chain(others).flatten().min().unwrap_or(Millis::MAX);
             let is_near = wanted + wanted_writes > 0 || until_next < now_ms() + LINGER.as_millis() as Millis;
             if under_way.queues.is_empty() && !is_near && Instant::now() >= lingers_until {
-                if self.settle(whose, &mut relaying).await? {
+                if self.settle(whose, &mut relaying, Millis::MIN).await? {
                     return Ok(());
                 }
                 continue;
             }
+            let only_waits = under_way.queues.is_empty() && wanted + wanted_writes > 0;
             // Who waits for a permit looks again now and then all the same.
             let pause = if wanted + wanted_writes > 0 { LINGER } else { BREATH };
             let no_longer = lingers_until.max(Instant::now() + pause);
@@ -221,16 +246,23 @@ impl Inner {
             }
             requests.more(wanted);
             writes.more(wanted_writes);
+            if only_waits
+                && requests.count() + writes.count() == 0
+                && let Some(tenant) = whose.tenant().filter(|_| self.places.is_to_go())
+            {
+                let until = self.giving_way.again_at(tenant, now_ms());
+                if self.settle(whose, &mut relaying, until).await? {
+                    return Ok(());
+                }
+                self.places.is_kept();
+            }
         }
         Ok(())
     }
 
     /// What failed a while ago is not tried again because something else is due.
     fn relaying(&self, whose: Whose) -> Relaying {
-        let failed_until = match whose {
-            Whose::Tenant(id) => self.failing.until(id.uuid()),
-            Whose::Operator => None,
-        };
+        let failed_until = whose.tenant().and_then(|tenant| self.failing.until(tenant));
         Relaying { next_at: failed_until.unwrap_or(0), failed: failed_until.is_some() }
     }
 
@@ -300,12 +332,13 @@ impl Inner {
         Ok(Look { errands, next, outbox_at, pushed, listening })
     }
 
-    /// Leaves the next moment in `app`, or waits for it; false if something has come up.
-    async fn settle(&self, whose: Whose, relaying: &mut Relaying) -> Result<bool> {
+    /// Leaves the next moment in `app`, or waits for it; false if something has come up. What needs a permit is put off until
+    /// `permits_at`.
+    async fn settle(&self, whose: Whose, relaying: &mut Relaying, permits_at: Millis) -> Result<bool> {
         let Whose::Tenant(id) = whose else {
             let mut closing = self.closing.subscribe();
             let files = self.files(whose).await?;
-            let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), relaying).await?;
+            let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), relaying, permits_at).await?;
             tokio::select! {
                 () = until(next_at.unwrap_or(Millis::MAX)) => {}
                 () = self.waiters.own_news() => {}
@@ -324,7 +357,7 @@ impl Inner {
         if !relaying.failed {
             self.relay(whose, &files, relaying).await;
         }
-        let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), relaying).await?;
+        let next_at = next_moment(&Queue::new(files.queue(), &self.waiters), relaying, permits_at).await?;
         let settled = resting.settle(next_at).await?;
         if settled && !relaying.failed {
             self.failing.over(id.uuid());
@@ -339,7 +372,7 @@ impl Inner {
         };
         let written = async {
             match self.files(whose).await? {
-                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, &self.policies, job).await,
+                Files::Tenant(lease) => behind::write(&lease, &self.cache, &self.waiters, self.rules.now().schemas.policies(), job).await,
                 // Behind the operator's own cache there is no database.
                 Files::Operator(_) => Ok(()),
             }
@@ -381,8 +414,10 @@ impl Inner {
 }
 
 /// When there is something to do next, while nothing is under way.
-async fn next_moment(queue: &Queue<'_>, relaying: &Relaying) -> Result<Option<Millis>> {
-    Ok(queue.moments(HashMap::new()).await?.first().into_iter().chain(outbox_at(queue, relaying).await?).min())
+async fn next_moment(queue: &Queue<'_>, relaying: &Relaying, permits_at: Millis) -> Result<Option<Millis>> {
+    let Moments { fire, deliver, write } = queue.moments(HashMap::new()).await?;
+    let permitted = [deliver, write].into_iter().flatten().map(|at| at.max(permits_at));
+    Ok(permitted.chain(fire).chain(outbox_at(queue, relaying).await?).min())
 }
 
 async fn outbox_at(queue: &Queue<'_>, relaying: &Relaying) -> Result<Option<Millis>> {

@@ -106,12 +106,6 @@ impl Database {
         !std::mem::replace(&mut self.queue().drained, true)
     }
 
-    /// Whether the file has not been taken away since it was open as `open`. Asked with the writer held: a commit that fails
-    /// undecided takes the file away before it lets go of the writer.
-    fn is_open_as(&self, open: &Arc<Open>) -> bool {
-        self.current().is_some_and(|now| Arc::ptr_eq(&now, open))
-    }
-
     /// `None` when it has to be done on a lane: no connection is idle, or it was not brief. An error too, so that it is
     /// the lane's.
     fn here<T>(&self, open: &Arc<Open>, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {

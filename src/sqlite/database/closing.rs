@@ -81,7 +81,7 @@ impl Database {
 
     /// The file failed while writes were waiting: none of them has begun.
     pub(super) fn refuse_all(&self) {
-        self.settle_waiting(&Error::new(Code::TenantUnavailable, "the database failed before this write began").retry_after(RETRY));
+        self.settle_waiting(&failed());
     }
 
     pub(super) fn settle_waiting(&self, error: &Error) {
@@ -109,6 +109,10 @@ impl Database {
         }
         Err(being_closed())
     }
+}
+
+pub(super) fn failed() -> Error {
+    Error::new(Code::TenantUnavailable, "the database failed before this began").retry_after(RETRY)
 }
 
 fn being_closed() -> Error {

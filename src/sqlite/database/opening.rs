@@ -3,13 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, LogLength};
-use super::super::descriptors::{Descriptors, WRITER_DESCRIPTORS};
+use super::super::descriptors::{Descriptors, FILE_DESCRIPTORS};
 use super::super::executor::overloaded;
 use super::super::fault;
 use super::super::interactive::Transactions;
@@ -58,10 +58,6 @@ impl Open {
     pub(super) fn quiet_for(&self) -> Duration {
         self.opened.elapsed().saturating_sub(Duration::from_millis(self.wrote_ms.load(Relaxed)))
     }
-
-    pub(in crate::sqlite) fn writer(&self) -> MutexGuard<'_, Session> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Database {
@@ -90,7 +86,7 @@ impl Database {
 
     async fn open_on_lane(self: &Arc<Self>) -> Result<Arc<Open>> {
         let pass = self.hold()?;
-        let room = self.room(WRITER_DESCRIPTORS).await?;
+        let room = self.room(FILE_DESCRIPTORS).await?;
         let (answer, answered) = oneshot::channel();
         let database = self.clone();
         let open = move || {
@@ -148,7 +144,8 @@ impl Database {
         }
         let settings = Settings { create, shrinks, ..self.settings() };
         let describe = |error: rusqlite::Error| fault::opening(&self.path, error);
-        let session = Session::open(&self.engine, &self.path, settings, room).map_err(|error| fault::connecting(&self.path, error))?;
+        let session =
+            Session::open(&self.engine, &self.path, settings, Some(room)).map_err(|error| fault::connecting(&self.path, error))?;
         let Options { migrations, keep_before, .. } = &self.options;
         let brought = migrate::bring(&session.conn, &migrations.now(), Course::Opened, keep_before.as_deref(), &migrate::unwatched);
         let moved = brought.map_err(|error| match error {
@@ -158,6 +155,9 @@ impl Database {
                 fault::withheld(error)
             }
         })?;
+        if self.replaceable && !shrinks && !moved.moves.is_empty() && !session.gives_pages_back().map_err(describe)? {
+            return Err(self.outdated());
+        }
         let any_left = self.left.get().is_some_and(|question| session.conn.query_row(question, [], |_| Ok(())).is_ok());
         // After a failed flush the kernel may take pages for written that are not. What the log holds goes into the
         // database, and is flushed there, before anything is appended behind it.
@@ -173,7 +173,7 @@ impl Database {
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
-            readers: Readers::new(&self.engine, &self.path, settings, &self.options),
+            readers: Readers::new(&self.engine, &self.path, settings),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),
         });

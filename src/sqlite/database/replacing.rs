@@ -1,6 +1,7 @@
 //! Replacing: a file of which everything can be made again is in nobody's way. One that has gone, that cannot be opened, that
 //! a statement finds damaged, or that could not take a write (a full disk, one that fails) is removed, and made anew by whoever
-//! comes next. A server that has no descriptor left says nothing of the file.
+//! comes next. So is one from an earlier version that cannot give pages back. A server that has no descriptor left says nothing of
+//! the file.
 //!
 //! A file is removed only while this process does not have it open, and never without its log, which SQLite would take
 //! for the new one's.
@@ -16,6 +17,7 @@ use super::super::copy::remove_copy;
 use super::super::engine::Engine;
 use super::super::fault;
 use super::super::gate::Gate;
+use super::closing::failed;
 use super::{Database, Options};
 use crate::error::{Code, Error, Result};
 
@@ -76,6 +78,14 @@ impl Database {
         Ok(())
     }
 
+    /// Has a file that was made before such files could give pages back made anew: that costs what it holds, and making it over
+    /// would cost whoever waits for it the time.
+    pub(super) fn outdated(&self) -> Error {
+        tracing::info!(path = %self.path.display(), "a file from an earlier version cannot give pages back");
+        self.spoiled.store(true, Relaxed);
+        failed()
+    }
+
     pub(super) fn is_spoiled(&self) -> bool {
         self.spoiled.load(Relaxed)
     }
@@ -92,7 +102,7 @@ impl Database {
         }
         self.remove()?;
         self.spoiled.store(false, Relaxed);
-        tracing::error!(path = %self.path.display(), "a file that could not be served is made anew; what it held will be made again");
+        tracing::warn!(path = %self.path.display(), "a file is made anew; what it held will be made again");
         self.engine.counters().replaced.fetch_add(1, Relaxed);
         self.damaged.store(false, Relaxed);
         self.suspect.store(false, Relaxed);

@@ -218,17 +218,6 @@ async fn temp_objects_end_with_their_request_whatever_they_are_called() {
 }
 
 #[tokio::test]
-async fn a_read_without_room_for_a_reader_has_the_writers_connection() {
-    let bench = Bench::with(config::Sqlite { descriptors: 3, ..Default::default() });
-    let database = bench.database(&Gate::new());
-    database.write(Limits::default(), insert("there".to_owned())).await.unwrap();
-    assert_eq!(count(&database).await, 1);
-    assert_eq!((database.state().readers, bench.engine.descriptor_use()), (0, (3, 3)));
-    database.write(Limits::default(), insert("and goes on".to_owned())).await.unwrap();
-    assert_eq!(count(&database).await, 2);
-}
-
-#[tokio::test]
 async fn closing_leaves_one_plain_file() {
     let bench = Bench::new();
     let gate = Gate::new();

@@ -1,12 +1,9 @@
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-
-use rusqlite::ffi;
 
 use super::*;
 use crate::sqlite::Leave;
 use crate::sqlite::database::tests::{Bench, count, insert};
+use crate::sqlite::vfs::FailingWrites;
 use crate::sqlite::{Gate, Limits};
 
 /// As good as none.
@@ -233,7 +230,7 @@ async fn a_commit_that_the_disk_fails_is_unknown_and_the_file_is_opened_anew() {
     let reading = database.begin(Begin::ReadOnly, true, BOUNDS).await.unwrap();
     let transaction = database.begin(Begin::Immediate, true, BOUNDS).await.unwrap();
     run(&transaction, "INSERT INTO t(v) VALUES ('who knows')").await.unwrap();
-    let failing = FailingWrites::to(&bench.file());
+    let failing = FailingWrites::to(bench.file().with_extension("sqlite-wal"));
     assert_eq!(commit(&transaction).await.unwrap_err().code(), Code::Unknown);
     drop(failing);
     assert!(!transaction.is_open());
@@ -244,59 +241,4 @@ async fn a_commit_that_the_disk_fails_is_unknown_and_the_file_is_opened_anew() {
         assert_eq!(error.code(), Code::TenantUnavailable);
     }
     assert_eq!(bench.engine.counters().opens.load(std::sync::atomic::Ordering::Relaxed), opens + 1);
-}
-
-/// While it lives, writes to a file's log fail as a broken disk does: SQLite is given another `pwrite`.
-struct FailingWrites;
-
-static FAILING: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-unsafe extern "C" {
-    fn __errno_location() -> *mut std::ffi::c_int;
-}
-
-type Write = unsafe extern "C" fn(std::ffi::c_int, *const u8, usize, i64) -> isize;
-
-unsafe extern "C" fn write_or_fail(fd: std::ffi::c_int, bytes: *const u8, length: usize, offset: i64) -> isize {
-    let fails = FAILING
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .as_ref()
-        .is_some_and(|failing| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|path| path == *failing));
-    // SAFETY: SQLite passes an open descriptor and its own buffer; errno is this thread's.
-    unsafe {
-        if fails {
-            *__errno_location() = rustix::io::Errno::IO.raw_os_error();
-            return -1;
-        }
-        match rustix::io::pwrite(BorrowedFd::borrow_raw(fd), std::slice::from_raw_parts(bytes, length), offset.unsigned_abs()) {
-            Ok(written) => written as isize,
-            Err(error) => {
-                *__errno_location() = error.raw_os_error();
-                -1
-            }
-        }
-    }
-}
-
-impl FailingWrites {
-    fn to(file: &Path) -> FailingWrites {
-        let mut log = file.as_os_str().to_owned();
-        log.push("-wal");
-        *FAILING.lock().unwrap() = Some(log.into());
-        // SAFETY: the default file system is there from SQLite's start to its end, and takes a function of this type.
-        unsafe {
-            let files = ffi::sqlite3_vfs_find(std::ptr::null());
-            let set = (*files).xSetSystemCall.unwrap();
-            let write: ffi::sqlite3_syscall_ptr = Some(std::mem::transmute::<Write, unsafe extern "C" fn()>(write_or_fail));
-            assert_eq!(set(files, c"pwrite".as_ptr(), write), ffi::SQLITE_OK);
-        }
-        FailingWrites
-    }
-}
-
-impl Drop for FailingWrites {
-    fn drop(&mut self) {
-        *FAILING.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
 }

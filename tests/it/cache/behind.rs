@@ -153,6 +153,20 @@ fn one_that_is_being_made_comes_before_the_next_and_only_the_last_of_those_comes
 }
 
 #[test]
+fn one_that_was_being_made_at_a_kill_is_made_at_the_next_start() {
+    let (mut server, tenant) = super::through::slow();
+    tenant.script(SCHEMA);
+    super::remember::pipeline(&tenant, &Value::Null, &["BEGIN IMMEDIATE"]);
+    write(&tenant, "k", 1).expect(202);
+    eventually("it is being made", || (jobs(&tenant, "leased").len() == 1).then_some(()));
+    server.kill9();
+    server.start_again();
+    let tenant = server.known(&tenant);
+    assert_eq!(tenant.get(&path("k")).expect(200).text(), "1");
+    until_written(&tenant, "k", &[1]);
+}
+
+#[test]
 fn one_that_fails_is_not_tried_again_when_a_newer_one_waits_for_it() {
     let (_server, tenant) = super::through::slow();
     tenant.script(SCHEMA);

@@ -137,3 +137,45 @@ fn serves_again(tenant: &TenantClient, what: &str) {
     put(tenant, "again", b"v");
     assert_eq!(tenant.get(&path("again")).expect(200).text(), "v", "a file {what}, opened again");
 }
+
+#[test]
+fn the_operators_own_cache_is_made_anew_as_a_tenants_is() {
+    let mut server = Server::start();
+    let set = |server: &Server, key: &str| {
+        server.admin().call("PUT", &path(key)).bytes("text/plain", "v").send().expect(204);
+        assert_eq!(server.admin().get(&path(key)).expect(200).text(), "v");
+    };
+    for (what, harm) in CLOSED {
+        set(&server, "old");
+        server.stop();
+        harm(&server.dir().join("system/cache.db"));
+        server.start_again();
+        let old = server.admin().get(&path("old"));
+        assert_eq!(old.status, 404, "{what}: {}", old.text());
+        set(&server, "new");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_give_pages_back_is_made_anew_and_another_one_is_brought_up_to_date() {
+    let mut server = Server::start();
+    let (old, newer) = (server.tenant("cache"), server.tenant("cache"));
+    [&old, &newer].into_iter().for_each(|tenant| put(tenant, "k", b"v"));
+    server.stop();
+    let before = "DROP TABLE IF EXISTS entry_uses; CREATE TABLE entry_uses (entry INTEGER PRIMARY KEY, used_at INTEGER NOT NULL) STRICT;
+         DELETE FROM _tenantry_migrations WHERE \"set\" = 'cache' AND version > 1";
+    let files = [&old, &newer].map(|tenant| server.file(&tenant.id, "cache"));
+    let opened = |file: &Path| rusqlite::Connection::open(file).unwrap();
+    files.iter().for_each(|file| opened(file).execute_batch(before).unwrap());
+    opened(&files[0]).execute_batch("PRAGMA journal_mode = DELETE; PRAGMA auto_vacuum = NONE; VACUUM; PRAGMA journal_mode = WAL").unwrap();
+    let gives_back = |file: &Path| opened(file).query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0)).unwrap() != 0;
+    assert_eq!([gives_back(&files[0]), gives_back(&files[1])], [false, true]);
+    server.start_again();
+    let (old, newer) = (server.known(&old), server.known(&newer));
+    assert_eq!((old.get(&path("k")).status, newer.get(&path("k")).expect(200).text()), (404, "v".to_owned()));
+    put(&old, "k", b"new");
+    server.restart();
+    assert_eq!(server.known(&old).get(&path("k")).expect(200).text(), "new");
+    server.stop();
+    assert_eq!([gives_back(&files[0]), gives_back(&files[1])], [true, true]);
+}

@@ -264,7 +264,7 @@ fn killed_at_any_call_each_committed_row_becomes_one_job_and_no_other_does() {
     came.sort_by_key(|n| n.as_i64());
     assert_eq!(came, committed);
     println!("{kills} kills over the calls of a commit, its relay and its sweep: {} rows committed, {} jobs", committed.len(), came.len());
-    assert!(kills > 10);
+    assert!(kills > 5);
     server.stop();
     crate::support::check_files(server.dir());
 }

@@ -304,3 +304,51 @@ fn what_was_enqueued_is_delivered_also_after_a_kill_and_by_nobody_asking() {
     let arrived = || target.posted().iter().map(|posted| posted.header("webhook-id").to_owned()).collect::<HashSet<_>>();
     eventually("everything is delivered", || (arrived() == ids).then_some(()));
 }
+
+#[test]
+fn what_the_server_had_in_its_own_hands_at_a_kill_is_begun_again_at_once_and_what_a_worker_has_stays_his() {
+    let (mut server, target) = (allowing(), Target::start());
+    let tenant = server.tenant("webhook");
+    enqueue(&tenant, "q", json!({ "payload": "a worker's" }));
+    let worker = next(&tenant, "q", 600);
+    let pushed = enqueue(&tenant, "q", json!({ "payload": "the server's" }));
+    target.answers(&["nothing"]);
+    // Its lease is longer than anybody waits here.
+    tenant.put("/v1/queues/q/webhook", json!({ "url": target.url, "timeout_s": 60 })).expect(200);
+    target.gets(1);
+    server.kill9();
+    server.start_again();
+    let tenant = server.known(&tenant);
+    let job = ends(&tenant, &pushed, "done");
+    assert_eq!(job["attempts"][0]["outcome"], "lease_ended");
+    ack(&tenant, &worker).expect(200);
+    assert!(target.posted().iter().all(|posted| posted.header("webhook-id") == pushed));
+}
+
+#[test]
+fn tenants_whose_deliveries_hang_do_not_keep_the_schedules_of_others_waiting() {
+    let target = Target::start();
+    let server = Server::with(|settings| {
+        settings.set("queue.private_targets", true).set("queue.deliveries", 1);
+    });
+    // As many as are tended to at once; the one delivery there may be takes a minute.
+    let stuck = 256 + 64 + 1;
+    target.answers(&vec!["nothing"; stuck]);
+    std::thread::scope(|scope| {
+        for part in 0..8 {
+            let (server, target) = (&server, &target);
+            scope.spawn(move || {
+                for _ in (part..stuck).step_by(8) {
+                    let tenant = server.tenant("stuck");
+                    tenant.put("/v1/queues/q/webhook", json!({ "url": target.url, "timeout_s": 60 })).expect(200);
+                    enqueue(&tenant, "q", json!({ "payload": 1 }));
+                }
+            });
+        }
+    });
+    let other = server.tenant("other");
+    other.put("/v1/queues/q/schedules/often", json!({ "cron": "* * * * * *", "job": { "payload": 1 } })).expect(200);
+    let ready = || other.get("/v1/queues/q").expect(200).json()["jobs"]["ready"].as_i64();
+    eventually("the schedule fires, again and again", || ready().filter(|ready| *ready >= 3));
+    assert_eq!(target.posted().len(), 1);
+}

@@ -1,0 +1,4 @@
+-- tenantry: harmless
+-- Which entries were read is known in memory only; nothing was ever written here.
+
+DROP TABLE entry_uses;

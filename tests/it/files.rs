@@ -1,0 +1,109 @@
+//! Other processes and a tenant's files: while the server has a file open, `sqlite3 FILE`, or whatever else goes by SQLite's own
+//! ways, finds what was acknowledged, copies it whole, and may write; and the server finds that. This process is the other one.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::support::*;
+
+/// Where everybody has a lock who has a log's index open (SQLite's `UNIX_SHM_DMS`).
+const OPEN: u64 = 128;
+
+/// By SQLite's own VFS.
+fn open(server: &Server, tenant: &TenantClient) -> Connection {
+    let conn = Connection::open(server.file(&tenant.id, "database")).unwrap();
+    conn.busy_timeout(Duration::from_secs(10)).unwrap();
+    conn
+}
+
+fn count(conn: &Connection) -> i64 {
+    conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+}
+
+/// Whether the server has the file's log to itself.
+fn is_to_itself(server: &Server, tenant: &TenantClient) -> bool {
+    let index = File::options().read(true).write(true).open(server.file(&tenant.id, "database").with_extension("sqlite-shm")).unwrap();
+    // SAFETY: a struct of integers, and an open descriptor; the call fills in whose lock is in the way.
+    unsafe {
+        let mut lock: libc::flock = std::mem::zeroed();
+        (lock.l_type, lock.l_start, lock.l_len) = (libc::F_RDLCK as i16, OPEN as i64, 1);
+        assert_eq!(libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&index.as_fd()), libc::F_GETLK, &raw mut lock), 0);
+        lock.l_type == libc::F_WRLCK as i16
+    }
+}
+
+#[test]
+fn another_process_reads_what_was_acknowledged_and_writes_what_the_server_reads() {
+    let server = Server::start();
+    let tenant = server.tenant("shared");
+    tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t (v) VALUES ('ours')");
+    assert!(is_to_itself(&server, &tenant));
+    let other = open(&server, &tenant);
+    assert_eq!(count(&other), 1);
+    assert!(!is_to_itself(&server, &tenant));
+    for n in 2..20 {
+        tenant.sql("INSERT INTO t (v) VALUES ('ours')", json!([])).succeeds();
+        assert_eq!(count(&other), 2 * n - 2);
+        other.execute_batch("INSERT INTO t (v) VALUES ('theirs')").unwrap();
+        assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[2 * n - 1]]));
+    }
+    // Its snapshot stays what it is, and its lock keeps the server out for no longer than it is held.
+    other.execute_batch("BEGIN").unwrap();
+    assert_eq!(count(&other), 37);
+    tenant.sql("INSERT INTO t (v) VALUES ('ours')", json!([])).succeeds();
+    assert_eq!(count(&other), 37);
+    other.execute_batch("COMMIT; BEGIN IMMEDIATE; INSERT INTO t (v) VALUES ('theirs')").unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| tenant.sql("INSERT INTO t (v) VALUES ('ours')", json!([])).succeeds());
+        assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[38]]));
+        other.execute_batch("COMMIT").unwrap();
+        waits.join().unwrap();
+    });
+    assert_eq!(count(&other), 40);
+    other.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+    drop(other);
+    assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[40]]));
+    within(Duration::from_secs(30), "the server to have its file to itself again", || is_to_itself(&server, &tenant).then_some(()));
+    tenant.sql("INSERT INTO t (v) VALUES ('ours')", json!([])).succeeds();
+    assert_eq!(count(&open(&server, &tenant)), 41);
+}
+
+#[test]
+fn a_copy_that_another_process_makes_during_writes_is_one_commit() {
+    let server = Server::start();
+    let tenant = server.tenant("copied");
+    tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE u (id INTEGER PRIMARY KEY, v TEXT)");
+    let insert = json!({ "statements": [
+        { "sql": "INSERT INTO t (v) VALUES (hex(randomblob(300)))" },
+        { "sql": "INSERT INTO u (v) VALUES (hex(randomblob(300)))" },
+    ] });
+    let acknowledged = std::sync::atomic::AtomicI64::new(0);
+    let copies = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while copies.load(std::sync::atomic::Ordering::SeqCst) {
+                    tenant.post("/v1/sql", insert.clone()).succeeds();
+                    acknowledged.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                }
+            });
+        }
+        for _ in 0..10 {
+            let before = acknowledged.load(std::sync::atomic::Ordering::SeqCst);
+            let mut copy = Connection::open_in_memory().unwrap();
+            let other = open(&server, &tenant);
+            let copying = rusqlite::backup::Backup::new(&other, &mut copy).unwrap();
+            copying.run_to_completion(1_000_000, Duration::ZERO, None).unwrap();
+            drop(copying);
+            let of = |table: &str| copy.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap();
+            assert_eq!(of("t"), of("u"));
+            assert!(of("t") >= before, "{} of {before}", of("t"));
+            assert_eq!(copy.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
+        }
+        copies.store(false, std::sync::atomic::Ordering::SeqCst);
+    });
+}
