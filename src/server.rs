@@ -5,6 +5,7 @@
 //! system's, then the lanes end.
 
 mod data_dir;
+mod heap;
 mod parts;
 mod relay;
 mod waker;
@@ -49,6 +50,7 @@ pub fn run(config: Config, admin_key: Option<String>) -> Result<()> {
 /// Starts a server; returns when it accepts. `admin_key` is the first operator's key; without one, it is made.
 pub fn start(config: Config, admin_key: Option<String>) -> Result<Running> {
     telemetry::start_log(&config.telemetry)?;
+    heap::give_back_large_blocks();
     let (started, start) = mpsc::sync_channel(1);
     let (stop, stopping) = oneshot::channel();
     let thread = std::thread::Builder::new().name("server".to_owned()).spawn(move || {

@@ -10,6 +10,7 @@ mod fleet;
 mod gauge;
 pub mod host;
 pub mod mix;
+mod pace;
 mod picture;
 pub(super) mod progress;
 mod report;
@@ -34,6 +35,7 @@ use self::fleet::Fleet;
 use self::gauge::Gauge;
 use self::host::OwnServer;
 use self::mix::{Mix, Op, Skew, Spread};
+use self::pace::Pace;
 use self::report::{Report, Row, Server, Settings, Summary, Wrong};
 use self::tally::{Tally, Trouble};
 use self::truth::Truth;
@@ -65,9 +67,10 @@ pub struct Load {
     /// How load is spread over the tenants: uniform, zipf:S, or hot:SHARE on the first one
     #[arg(long, value_name = "KIND", default_value = "zipf:1.0")]
     skew: Skew,
-    /// Operations a second, or `max`: each connection asks again as soon as it is answered
-    #[arg(long, value_name = "N|max", default_value = "max", value_parser = rate)]
-    rate: Rate,
+    /// Operations a second; `max`: each connection asks again as soon as it is answered; `4x`: so many times what it can
+    /// do, which the warm-up finds
+    #[arg(long, value_name = "N|max|Nx", default_value = "max", value_parser = pace)]
+    rate: Pace,
     /// Connections, all kept alive
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = within(1, 10_000))]
     connections: u64,
@@ -100,10 +103,6 @@ pub struct Load {
     svg: Option<PathBuf>,
 }
 
-/// Operations a second; `None` for as many as it goes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Rate(Option<f64>);
-
 /// The server of a run, and how to call it.
 struct Site {
     url: String,
@@ -118,6 +117,10 @@ impl Load {
         if self.connections > self.rows {
             return Err(Error::bad_request(format!("{} connections need as many rows", self.connections))
                 .hint("Each connection counts up rows of its own: --rows takes more, --connections fewer."));
+        }
+        if matches!(self.rate, Pace::Times(_)) && self.warmup < pace::FINDING {
+            return Err(Error::bad_request(format!("what a server can do is not found in {:?}", self.warmup))
+                .hint(format!("A rate of so many times that needs a --warmup of {:?} at least.", pace::FINDING)));
         }
         for file in [&self.report, &self.svg].into_iter().flatten() {
             // Now, and not after the run.
@@ -155,9 +158,9 @@ impl Load {
             runtime.block_on(warm_caches(&shared))?;
         }
         let threads = self.threads.map_or_else(threads_by_default, |threads| threads as usize).min(connections);
-        let plan = Plan { mix: &self.mix, spread: &spread, rate: self.rate.0, threads, warmup: self.warmup, duration: self.duration };
+        let plan = Plan { mix: &self.mix, spread: &spread, pace: self.rate, threads, warmup: self.warmup, duration: self.duration };
         let started_at = rfc3339(now_ms());
-        let Outcome { tally, measured, never_begun, timeline } = drive::run(&plan, &shared, &mut gauge)?;
+        let Outcome { tally, measured, never_begun, overload, timeline } = drive::run(&plan, &shared, &mut gauge)?;
         let tally = RefCell::new(tally);
         // A server that is gone by now is told of by the report.
         let verified = match trouble.stops() {
@@ -180,7 +183,10 @@ impl Load {
                 mix: self.mix.text().to_owned(),
                 via: self.via.name(),
                 skew: self.skew.to_string(),
-                rate: self.rate.0,
+                rate: match self.rate {
+                    Pace::PerSecond(rate) => Some(rate),
+                    Pace::Max | Pace::Times(_) => overload.map(|overload| overload.asked_per_s),
+                },
                 connections,
                 threads,
                 batch: self.batch as usize,
@@ -200,6 +206,7 @@ impl Load {
             quiet: group("quiet", &tally.quiet),
             refused: (tally.refused.count() > 0).then(|| Row::of("refused", &tally.refused, seconds)),
             never_begun,
+            overload,
             wrong: Wrong { count: trouble.count(), examples: trouble.examples() },
             verified,
             unverified,
@@ -329,12 +336,16 @@ fn within(least: u64, most: u64) -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(least..=most)
 }
 
-fn rate(text: &str) -> std::result::Result<Rate, String> {
+fn pace(text: &str) -> std::result::Result<Pace, String> {
     if text == "max" {
-        return Ok(Rate(None));
+        return Ok(Pace::Max);
     }
-    let rate = text.parse().ok().filter(|rate: &f64| *rate > 0.0 && *rate <= 1e7);
-    rate.map(|rate| Rate(Some(rate))).ok_or_else(|| "expected max, or operations a second".to_owned())
+    let within = |number: &str, most: f64| number.parse().ok().filter(|number: &f64| *number > 0.0 && *number <= most);
+    let pace = match text.strip_suffix('x') {
+        Some(times) => within(times, 100.0).map(Pace::Times),
+        None => within(text, 1e7).map(Pace::PerSecond),
+    };
+    pace.ok_or_else(|| "expected max, operations a second, or how many times what it can do (4x)".to_owned())
 }
 
 /// `500ms`, `30s`, `20m`, `1h`, at most a day.
@@ -361,9 +372,10 @@ mod tests {
         for wrong in ["", "s", "-1s", "1.5s", "1d", "25h", "99999999999999999999s"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
-        assert_eq!((rate("max"), rate("2500")), (Ok(Rate(None)), Ok(Rate(Some(2_500.0)))));
-        for wrong in ["0", "-1", "fast", "NaN", "inf"] {
-            assert!(rate(wrong).is_err(), "{wrong}");
+        let paces = ["max", "2500", "4x"].map(|text| pace(text).unwrap());
+        assert_eq!(paces, [Pace::Max, Pace::PerSecond(2_500.0), Pace::Times(4.0)]);
+        for wrong in ["0", "-1", "fast", "NaN", "inf", "x", "0x", "101x"] {
+            assert!(pace(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -303,6 +303,26 @@ fn a_statement_that_hoards_memory_is_stopped() {
 }
 
 #[test]
+fn what_large_answers_took_is_given_back() {
+    let server = Server::start();
+    let tenants: Vec<_> = (0..4).map(|n| server.tenant(&format!("large-{n}"))).collect();
+    let large = |at: usize| assert_eq!(tenants[at].sql("SELECT hex(zeroblob(4000000))", json!([])).status, 200);
+    large(0);
+    let before = memory(&server, "VmRSS") >> 20;
+    for _ in 0..4 {
+        std::thread::scope(|scope| {
+            (0..16).for_each(|at| {
+                drop(scope.spawn({
+                    let large = &large;
+                    move || large(at % 4)
+                }))
+            });
+        });
+    }
+    eventually("given back", || (memory(&server, "VmRSS") >> 20 < before + 60).then_some(()));
+}
+
+#[test]
 fn answers_that_nobody_reads_are_bounded() {
     use std::io::Write;
     let server = Server::with(|c| {

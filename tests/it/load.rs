@@ -73,6 +73,27 @@ fn a_rate_is_kept_and_hot_and_quiet_tenants_are_told_apart() {
 }
 
 #[test]
+fn more_than_a_server_can_do_is_found_asked_for_and_told_of_by_what_was_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::with(|c| {
+        c.set("plans.default.requests_per_s", 100);
+    });
+    let output = load(Some(&server), None, home.path(), &["--rate", "4x", "--warmup", "2s", "--mix", "read=1"]);
+    let text = said(&output);
+    assert!(output.status.success() && text.contains("overload   4 × ") && text.contains("refused"), "{text}");
+    let report = report(home.path());
+    let overload = |name: &str| report["overload"][name].as_f64().unwrap();
+    assert!(overload("found_per_s") > 1.0 && overload("asked_per_s") == 4.0 * overload("found_per_s"), "{report}");
+    assert_eq!((overload("after_s"), &report["settings"]["rate"]), (2.0, &report["overload"]["asked_per_s"]));
+    let refused = &report["refused"];
+    assert!(refused["count"].as_u64() > Some(0) && refused["count"] == report["total"]["refused"]["too_many_requests"], "{report}");
+    let points = report["timeline"].as_array().unwrap();
+    assert!(points.iter().any(|point| point["refused_per_s"].as_f64() > Some(0.0)) && points.last().unwrap()["t_s"].as_f64() > Some(1.5));
+    let picture = std::fs::read_to_string(home.path().join("report.svg")).unwrap();
+    assert!(picture.contains(">refused</text>") && picture.contains(">done</text>"), "{picture}");
+}
+
+#[test]
 fn a_data_directory_gets_a_server_of_its_own_that_is_gone_afterwards() {
     let home = tempfile::tempdir().unwrap();
     let output = load(None, None, home.path(), &["--data-dir", "data", "--mix", "read=9,insert=1"]);
@@ -130,6 +151,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_touched() {
         (["--mix", "reed=1"], "reed"),
         (["--skew", "zipf:x"], "x"),
         (["--rate", "fast"], "max"),
+        (["--rate", "4x"], "--warmup"),
         (["--duration", "soon"], "30s"),
         (["--tenants", "0"], "0"),
         (["--connections", "51"], "--rows"),

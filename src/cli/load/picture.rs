@@ -13,6 +13,9 @@ const INK: &str = "#1f2933";
 const FAINT: &str = "#7b8794";
 const GRID: &str = "#e4e7eb";
 
+/// What was refused.
+const REFUSED: &str = "#dc2626";
+
 /// One colour for each operation, apart also for those who tell few colours apart.
 const COLOURS: [&str; 11] =
     ["#2563eb", "#0891b2", "#ea580c", "#b45309", "#16a34a", "#65a30d", "#0d9488", "#ca8a04", "#9333ea", "#db2777", "#64748b"];
@@ -48,16 +51,14 @@ pub fn draw(report: &Report) -> String {
     let timeline = &report.timeline;
     let over_time =
         |value: &dyn Fn(&Point) -> Option<f64>| timeline.iter().filter_map(|point| Some((point.t_s, value(point)?))).collect::<Vec<_>>();
-    let ends = (-settings.warmup_s, report.measured_s.max(1.0));
+    let ends = (-settings.warmup_s, report.measured_s.max(1.0) + report.overload.map_or(0.0, |overload| overload.after_s));
+    let mut answers = vec![("", COLOURS[0], over_time(&|p| Some(p.per_s)))];
+    if timeline.iter().any(|point| point.refused_per_s > 0.0) {
+        answers = vec![("done", COLOURS[0], answers.remove(0).2), ("refused", REFUSED, over_time(&|p| Some(p.refused_per_s)))];
+    }
     let panel = |x: f64, y: f64, width: f64, height: f64| Frame { x, y, width, height };
 
-    panel(24.0, 108.0, 1152.0, 250.0).over_time(
-        &mut out,
-        "Operations a second",
-        ends,
-        &[("", COLOURS[0], over_time(&|p| Some(p.per_s)))],
-        grouped,
-    );
+    panel(24.0, 108.0, 1152.0, 250.0).over_time(&mut out, "Operations a second", ends, &answers, grouped);
     panel(24.0, 374.0, 700.0, 486.0).latency(&mut out, report);
     panel(740.0, 374.0, 436.0, 150.0).over_time(
         &mut out,
@@ -164,7 +165,7 @@ impl Frame {
     /// A line for each operation, over the share of its answers; both axes logarithmic, so that the slow end is seen.
     fn latency(&self, out: &mut String, report: &Report) {
         self.card(out, "Latency by percentile, ms");
-        let rows: Vec<_> = report.operations.iter().filter(|row| !row.curve.is_empty()).collect();
+        let rows: Vec<_> = report.operations.iter().chain(&report.refused).filter(|row| !row.curve.is_empty()).collect();
         let values = || rows.iter().flat_map(|row| &row.curve).map(|point| point.1).filter(|ms| *ms > 0.0);
         let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
         if rows.is_empty() || !least.is_finite() {
@@ -214,8 +215,7 @@ impl Frame {
 }
 
 fn colour(operation: &str) -> &'static str {
-    let at = super::mix::Op::ALL.iter().position(|op| op.name() == operation).unwrap_or(0);
-    COLOURS[at % COLOURS.len()]
+    super::mix::Op::ALL.iter().position(|op| op.name() == operation).map_or(REFUSED, |at| COLOURS[at % COLOURS.len()])
 }
 
 fn text(out: &mut String, x: f64, y: f64, text: &str, attributes: &str) {

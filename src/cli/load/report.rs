@@ -8,6 +8,7 @@ use super::drive::Point;
 use super::gauge::Inside;
 use super::host::Usage;
 use super::mix::Op;
+use super::pace::Overload;
 use super::tally::{Latency, Tally};
 use super::verify::Verified;
 use crate::cli::print;
@@ -35,6 +36,8 @@ pub struct Report {
     pub refused: Option<Row>,
     /// Operations that were due by the rate and never begun.
     pub never_begun: u64,
+    /// With a rate of so many times what the server can do.
+    pub overload: Option<Overload>,
     pub wrong: Wrong,
     pub verified: Verified,
     /// Why it could not be looked whether all is there.
@@ -52,7 +55,7 @@ pub struct Settings {
     /// `sql`, `hrana` or `rows`.
     pub via: &'static str,
     pub skew: String,
-    /// Operations a second; null for as fast as it goes.
+    /// Operations a second; null for as fast as it goes, or where it could not be found.
     pub rate: Option<f64>,
     pub connections: usize,
     pub threads: usize,
@@ -246,6 +249,9 @@ impl Report {
             Some(usage) => lines.extend(usage.lines(self.measured_s)),
             None => lines.push("server     its process was not looked at; --pid names it".to_owned()),
         }
+        if let Some(overload) = &self.overload {
+            lines.push(self.overloaded(overload));
+        }
         if self.never_begun > 0 {
             lines.push(format!("behind     {} operations were due and never begun: the rate is more than it can do", self.never_begun));
         }
@@ -267,8 +273,20 @@ impl Report {
         lines.join("\n")
     }
 
+    /// What was kept of what the server can do, what was refused, and what it could do a second later.
+    fn overloaded(&self, overload: &Overload) -> String {
+        let Overload { times, found_per_s, asked_per_s, answered_per_s, after_per_s, .. } = overload;
+        let refused = self.refused.as_ref().map_or(0, |row| row.count) as f64;
+        let share = 100.0 * refused / (refused + self.total.count as f64).max(1.0);
+        format!(
+            "overload   {times} × {found_per_s:.0}/s asked for ({asked_per_s:.0}/s): {:.2} of that done, {share:.0} % of the answers refusals, {:.2} a second later",
+            answered_per_s / found_per_s,
+            after_per_s / found_per_s
+        )
+    }
+
     pub fn pace(&self) -> String {
-        self.settings.rate.map_or("as fast as it goes".to_owned(), |rate| format!("{rate}/s"))
+        self.settings.rate.map_or("as fast as it goes".to_owned(), |rate| format!("{}/s", (rate * 10.0).round() / 10.0))
     }
 }
 

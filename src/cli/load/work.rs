@@ -39,8 +39,9 @@ pub struct Shared<'a> {
     pub claim_path: String,
     /// Whether the first tenant is the hot one.
     pub has_hot: bool,
-    /// Operations answered rightly so far.
+    /// Operations answered rightly so far, and those refused.
     pub done: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 impl<'a> Shared<'a> {
@@ -53,7 +54,8 @@ impl<'a> Shared<'a> {
     ) -> Self {
         let queue = truth.queue();
         let (jobs_path, claim_path) = (format!("/v1/queues/{queue}/jobs"), format!("/v1/queues/{queue}/claim"));
-        Shared { fleet, truth, trouble, connections, via, batch, jobs_path, claim_path, has_hot, done: AtomicU64::new(0) }
+        let (done, refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Shared { fleet, truth, trouble, connections, via, batch, jobs_path, claim_path, has_hot, done, refused }
     }
 }
 
@@ -79,7 +81,7 @@ pub struct Worker<'a> {
 /// When an operation began (with a rate: when it was due), and whether it counts: what is answered from an instant on
 /// does, wherever it began. So throughput is what came out, and an operation that was due long ago brings all its
 /// lateness along.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Began {
     pub at: Instant,
     pub counts_from: Option<Instant>,
@@ -361,6 +363,7 @@ impl<'a> Worker<'a> {
                 None
             }
             Verdict::Missed { miss, code, wait, .. } => {
+                self.shared.refused.fetch_add(u64::from(miss == Miss::Refused), Relaxed);
                 // A failure matters whenever it happens; a refusal is part of what is measured.
                 if began.counts() || miss == Miss::Failed {
                     self.tally.borrow_mut().missed(op, miss, &code, self.asked.elapsed());
