@@ -15,16 +15,9 @@ const KEPT: c_int = 2 * LARGE;
 /// For the whole process; before it has other threads.
 pub fn give_back_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        const M_TRIM_THRESHOLD: c_int = -1;
-        const M_MMAP_THRESHOLD: c_int = -3;
-        unsafe extern "C" {
-            fn mallopt(param: c_int, value: c_int) -> c_int;
-        }
-        // SAFETY: sets two numbers under the allocator's own lock. Where it refuses, memory is kept as it was before.
-        unsafe {
-            mallopt(M_MMAP_THRESHOLD, LARGE);
-            mallopt(M_TRIM_THRESHOLD, KEPT);
-        }
+    // SAFETY: sets two numbers under the allocator's own lock. Where it refuses, memory is kept as it was before.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
     }
 }
