@@ -1,6 +1,8 @@
 //! The outbox: rows that a tenant's transactions leave for the queue by inserting into the view `_outbox`. Here they are
 //! read in their order, and swept away behind the queue's mark. What the queue has refused is kept, with the reason,
-//! for [`REFUSED_KEPT_MS`] at most, and shows in the view.
+//! for [`REFUSED_KEPT_MS`] at most, and shows in the view; it has the negative of its id.
+//!
+//! Ids only rise. So the largest is never taken away: up to where the rows are swept, a row without a time stands.
 
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use crate::error::{Code, Result};
 use crate::sqlite::{Database, Limits};
 
 /// Has a row if there is something to relay; asked when a database is opened.
-pub const ANY_LEFT: &str = "SELECT 1 FROM main._tenantry_outbox LIMIT 1";
+pub const ANY_LEFT: &str = "SELECT 1 FROM main._tenantry_outbox WHERE id > 0 AND created_at <> 0 LIMIT 1";
 
 /// What the view is called, as a commit names what it wrote.
 pub const VIEW: &str = "_outbox";
@@ -110,26 +112,27 @@ pub async fn sweep(database: &Arc<Database>, mark: i64, refused: Vec<(i64, Strin
 
 // Named with their schema: a tenant's script may have made a temporary table of the same name.
 
-const TO_SWEEP: &str = "SELECT EXISTS (SELECT 1 FROM main._tenantry_outbox WHERE id <= ?1)
-     OR EXISTS (SELECT 1 FROM main._tenantry_outbox_swept WHERE id < ?1)";
+const TO_SWEEP: &str = "SELECT EXISTS (SELECT 1 FROM main._tenantry_outbox WHERE id BETWEEN 0 AND ?1 AND (id < ?1 OR created_at <> 0))
+     OR coalesce((SELECT max(id) FROM main._tenantry_outbox), 0) < ?1";
 
 /// A value of the tenant's own can be of any length: it is not read before its length is known.
 const READ: &str = "SELECT id, iif(length(CAST(queue AS BLOB)) <= 1000, queue, NULL),
          iif(coalesce(length(CAST(payload AS BLOB)), 0) <= ?3, payload, NULL),
          iif(length(CAST(options AS BLOB)) <= 65536, options, iif(options IS NULL, NULL, 0)),
          coalesce(length(CAST(payload AS BLOB)), 0)
-     FROM main._tenantry_outbox WHERE id > ?1 ORDER BY id LIMIT ?2";
+     FROM main._tenantry_outbox WHERE id > ?1 AND created_at <> 0 ORDER BY id LIMIT ?2";
 
 const KEEP_REFUSED: &str =
-    "INSERT OR IGNORE INTO main._tenantry_outbox_refused (id, queue, payload, options, created_at, reason, refused_at)
-     SELECT id, queue, payload, options, created_at, ?2, ?3 FROM main._tenantry_outbox WHERE id = ?1";
+    "UPDATE OR REPLACE main._tenantry_outbox SET id = -id, refused = ?2, refused_at = ?3 WHERE id = ?1 AND created_at <> 0";
 
-const PRUNE: &str = "DELETE FROM main._tenantry_outbox_refused WHERE id IN
-     (SELECT id FROM main._tenantry_outbox_refused
-      WHERE refused_at < ?1 OR id < (SELECT id FROM main._tenantry_outbox_refused ORDER BY id DESC LIMIT 1 OFFSET ?2)
-      ORDER BY id LIMIT ?3)";
+const PRUNE: &str = "DELETE FROM main._tenantry_outbox WHERE id IN
+     (SELECT id FROM main._tenantry_outbox
+      WHERE id < 0 AND (refused_at < ?1 OR id > (SELECT id FROM main._tenantry_outbox WHERE id < 0 ORDER BY id LIMIT 1 OFFSET ?2))
+      ORDER BY id DESC LIMIT ?3)";
 
-const SWEPT_TO: &str = "UPDATE main._tenantry_outbox_swept SET id = ?1 WHERE id < ?1";
+/// Where a row stands at the mark it gives way in its place, so this needs no room.
+const SWEPT_TO: &str = "INSERT INTO main._tenantry_outbox (id, created_at) VALUES (?1, 0)
+     ON CONFLICT (id) DO UPDATE SET queue = NULL, payload = NULL, options = NULL, created_at = 0";
 
 const SWEEP: &str = "DELETE FROM main._tenantry_outbox WHERE id IN
-     (SELECT id FROM main._tenantry_outbox WHERE id <= ?1 ORDER BY id LIMIT ?2)";
+     (SELECT id FROM main._tenantry_outbox WHERE id >= 0 AND id < ?1 ORDER BY id LIMIT ?2)";

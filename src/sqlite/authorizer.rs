@@ -337,7 +337,12 @@ mod tests {
     #[test]
     fn the_outbox_is_inserted_into_and_read_and_nothing_behind_it_is_reached() {
         let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../migrations/tenant/database/0002_outbox.up.sql")).unwrap();
+        for step in [
+            include_str!("../../migrations/tenant/database/0002_outbox.up.sql"),
+            include_str!("../../migrations/tenant/database/0003_one_outbox.up.sql"),
+        ] {
+            conn.execute_batch(step).unwrap();
+        }
         conn.execute_batch("CREATE TABLE orders(id, note)").unwrap();
         let sandbox = Sandbox::install(&conn).unwrap();
         let _confined = sandbox.confined();
@@ -356,9 +361,9 @@ mod tests {
         for denied in [
             "SELECT * FROM _tenantry_outbox",
             "WITH _outbox AS (SELECT * FROM _tenantry_job_done) SELECT * FROM _outbox",
-            "WITH _tenantry_outbox_in AS (SELECT 1) INSERT INTO _tenantry_outbox SELECT 9, 'q', '1', NULL, 0 FROM _tenantry_outbox_in",
+            "WITH _tenantry_outbox_in AS (SELECT 1) INSERT INTO _tenantry_outbox (id, created_at) SELECT 9, 0 FROM _tenantry_outbox_in",
             "DELETE FROM _tenantry_outbox",
-            "UPDATE _tenantry_outbox_swept SET id = 9",
+            "UPDATE _tenantry_outbox SET id = 9",
             "DROP VIEW _outbox",
             "DROP TRIGGER _tenantry_outbox_in",
             "CREATE TRIGGER again INSTEAD OF INSERT ON _outbox BEGIN SELECT 1; END",

@@ -66,6 +66,8 @@ struct State {
     turn: VecDeque<u128>,
     waiting: usize,
     running: usize,
+    /// Lanes that sleep, or have been woken and are not up yet. Waking is a system call, also where nobody sleeps.
+    asleep: usize,
     stopping: bool,
 }
 
@@ -115,16 +117,16 @@ impl Executor {
             }
         }
         state.push(party, job);
-        drop(state);
-        self.shared.work.notify_one();
+        self.shared.wake_one(state);
         Ok(())
     }
 
     /// Queues a job that must not be refused. For work whose number is bounded elsewhere: one for each open
     /// file (draining its write queue, closing it).
     pub fn submit_reserved(&self, party: Party, job: Job) {
-        self.shared.lock().push(party, job);
-        self.shared.work.notify_one();
+        let mut state = self.shared.lock();
+        state.push(party, job);
+        self.shared.wake_one(state);
     }
 
     pub fn lanes(&self) -> usize {
@@ -167,7 +169,9 @@ impl Shared {
                 if state.stopping {
                     return;
                 }
+                state.asleep += 1;
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.asleep -= 1;
                 continue;
             };
             drop(state);
@@ -176,8 +180,17 @@ impl Shared {
             }
             state = self.lock();
             if state.done(party) {
-                self.work.notify_one();
+                self.wake_one(state);
+                state = self.lock();
             }
+        }
+    }
+
+    /// Has a lane see what came, if one sleeps: the others look before they do.
+    fn wake_one(&self, state: MutexGuard<'_, State>) {
+        if state.asleep > 0 {
+            drop(state);
+            self.work.notify_one();
         }
     }
 }

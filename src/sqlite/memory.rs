@@ -6,6 +6,9 @@
 //! - It keeps the account of the process ([`limit`]). SQLite's own is behind one mutex that every allocation of every
 //!   thread takes, and lanes that open files met in it at nearly each: so that account is off. Ours is a number to which
 //!   a thread adds what it took in steps of [`STEP`]; it is wrong by that much for each thread at most.
+//! - What a thread gives back is at hand for what it takes next ([`kept`]).
+
+mod kept;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -131,12 +134,17 @@ fn take(bytes: c_int) -> bool {
 }
 
 unsafe extern "C" fn malloc(bytes: c_int) -> *mut c_void {
-    // SAFETY: SQLite's own argument, passed on.
-    counted(bytes, |system| unsafe { (system.malloc)(bytes) })
+    let bytes = kept::whole(bytes);
+    counted(bytes, |system| {
+        let block = kept::take(bytes);
+        // SAFETY: SQLite's own argument, passed on.
+        if block.is_null() { unsafe { (system.malloc)(bytes) } } else { block }
+    })
 }
 
 unsafe extern "C" fn realloc(block: *mut c_void, bytes: c_int) -> *mut c_void {
     let Some(system) = SYSTEM.get() else { return std::ptr::null_mut() };
+    let bytes = kept::whole(bytes);
     // SAFETY: SQLite's own arguments, passed on; the block is one of the system's.
     let more = bytes - unsafe { (system.size)(block) };
     counted(more, |system| unsafe { (system.realloc)(block, bytes) })
@@ -184,10 +192,12 @@ unsafe extern "C" fn free(block: *mut c_void) {
     if let Some(system) = SYSTEM.get() {
         // SAFETY: SQLite's own argument, passed on; the block is one of the system's.
         unsafe {
-            let bytes = -(system.size)(block);
-            take(bytes);
-            account(bytes);
-            (system.free)(block);
+            let bytes = (system.size)(block);
+            take(-bytes);
+            account(-bytes);
+            if !kept::keep(block, bytes) {
+                (system.free)(block);
+            }
         }
     }
 }

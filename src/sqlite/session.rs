@@ -132,7 +132,9 @@ impl Session {
             count_frames(&conn, &frames);
         }
         small_lookaside(&conn);
+        // One after the other, so that they are near each other: each request looks at both.
         let watch = Watch::install(&conn)?;
+        let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
         if settings.sandboxed {
             functions::install(&conn)?;
         } else {
@@ -140,7 +142,6 @@ impl Session {
             // a parameter that was compared with a partial index changes.
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         }
-        let sandbox = settings.sandboxed.then(|| Sandbox::install(&conn)).transpose()?;
         let resting = Session::resting(conn, watch, sandbox);
         Ok(Session {
             statements: tuning.statement_cache,
@@ -339,7 +340,7 @@ impl Session {
 /// SQLite sets 48 KB aside for each connection's small allocations, which is half of what an idle one takes.
 fn small_lookaside(conn: &Connection) {
     const SLOT: std::ffi::c_int = 512;
-    const SLOTS: std::ffi::c_int = 32;
+    const SLOTS: std::ffi::c_int = 8;
     // SAFETY: the handle is the open connection's, with no statement yet; SQLite allocates the memory itself.
     // Refused, it keeps what it has.
     unsafe { ffi::sqlite3_db_config(conn.handle(), ffi::SQLITE_DBCONFIG_LOOKASIDE, std::ptr::null_mut::<std::ffi::c_void>(), SLOT, SLOTS) };

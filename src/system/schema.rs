@@ -25,7 +25,7 @@ const MARK: Set = set!("system/mark": "0001_operators", "0002_publishing");
 const ANALYTICS: Set = set!("system/analytics": "0001_measurements");
 const OPERATOR_CACHE: Set = set!("system/cache": "0001_operator_cache");
 const OPERATOR_QUEUE: Set = set!("system/queue": "0001_background_jobs");
-const TENANT_DATABASE: Set = set!("tenant/database": "0001_idempotency", "0002_outbox");
+const TENANT_DATABASE: Set = set!("tenant/database": "0001_idempotency", "0002_outbox", "0003_one_outbox");
 const TENANT_CACHE: Set = set!("tenant/cache": "0001_entries", "0002_no_uses");
 const TENANT_QUEUE: Set = set!("tenant/queue": "0001_jobs", "0002_locks", "0003_retention");
 
@@ -139,5 +139,37 @@ mod tests {
                 conn.query_row("SELECT count(*) FROM sqlite_schema WHERE name <> 'sqlite_sequence'", [], |row| row.get(0)).unwrap();
             assert_eq!(left, 0, "{}", sets[0].set);
         }
+    }
+
+    #[test]
+    fn what_an_outbox_held_it_holds_in_one_table_and_again_in_three() {
+        let conn = rusqlite::Connection::open_in_memory().unwrap();
+        let set = &schema().tenant_database[0];
+        let up = |version: usize| conn.execute_batch(&set.steps[version - 1].up.sql).unwrap();
+        up(1);
+        up(2);
+        let late = 1_i64 << 60;
+        let held = format!(
+            "INSERT INTO _tenantry_outbox VALUES ({late} + 2, 'q', 'waits', NULL, 7), ({late}, 'q', 'is behind the mark', NULL, 6);
+             INSERT INTO _tenantry_outbox_refused VALUES (3, 'no such name', 'bad', '{{}}', 5, 'why', 8);
+             UPDATE _tenantry_outbox_swept SET id = {late} + 1"
+        );
+        conn.execute_batch(&held).unwrap();
+        let shown = || -> Vec<String> {
+            let sql = "SELECT concat_ws(' ', id, queue, payload, options, created_at, refused) FROM _outbox ORDER BY id";
+            let mut rows = conn.prepare(sql).unwrap();
+            rows.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let before = shown();
+        up(3);
+        assert_eq!((before.len(), shown()), (3, before.clone()));
+        conn.execute_batch(&format!("DELETE FROM _tenantry_outbox WHERE id = {late} + 2")).unwrap();
+        conn.execute_batch("INSERT INTO _outbox (queue, payload) VALUES ('q', 'new')").unwrap();
+        let given: i64 = conn.query_row("SELECT max(id) FROM _outbox", [], |row| row.get(0)).unwrap();
+        assert_eq!(given, late + 2, "above what was swept");
+        let after = shown();
+        conn.execute_batch(&set.steps[2].down.as_ref().unwrap().sql).unwrap();
+        let swept: i64 = conn.query_row("SELECT id FROM _tenantry_outbox_swept", [], |row| row.get(0)).unwrap();
+        assert_eq!((shown(), swept), (after, late + 1));
     }
 }

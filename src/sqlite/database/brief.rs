@@ -2,7 +2,9 @@
 //! times that. So a read is tried where it is asked for, on the async worker, on a connection that is idle, for at
 //! most [`BRIEF`]; what does not fit is started again on a lane, and its kind goes there directly for a while.
 //!
-//! The writer's connection serves too when no reader is idle: a tenant that is hardly used has no other.
+//! The writer's connection is asked first, a reader only while somebody writes. So a tenant that one at a time uses has one
+//! connection, with one page cache and one set of statements in memory, and what its pages hold is not read again after
+//! each of its own commits, as a reader's is.
 //!
 //! Brief writes. The same holds of a write whose commit flushes nothing: it takes some microseconds. So it is tried at
 //! once where nobody else writes the file, as a group of one. Not while a lane flushes, since the file system may hold up
@@ -109,12 +111,11 @@ impl Database {
     /// `None` when it has to be done on a lane: no connection is idle, or it was not brief. An error too, so that it is
     /// the lane's.
     fn here<T>(&self, open: &Arc<Open>, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
-        if let Some(reader) = open.readers.idle() {
-            return self.on(&reader, f, kind);
+        match open.writer.try_lock() {
+            // A job that panicked left it in a transaction: the next group ends that.
+            Ok(writer) if writer.is_clean() && self.is_open_as(open) => self.on(&writer, f, kind),
+            _ => self.on(&*open.readers.idle()?, f, kind),
         }
-        let writer = open.writer.try_lock().ok()?;
-        // A job that panicked left it in a transaction: the next group ends that.
-        if writer.is_clean() && self.is_open_as(open) { self.on(&writer, f, kind) } else { None }
     }
 
     fn on<T>(&self, session: &Session, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {

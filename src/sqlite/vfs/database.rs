@@ -23,7 +23,6 @@ struct Database {
     /// Of its log.
     pending: Pending,
     keeps_log: bool,
-    powersafe: bool,
 }
 
 /// The index's slot of whoever writes the log.
@@ -65,15 +64,7 @@ pub unsafe fn open(path: &CStr, file: *mut File, flags: c_int) -> Result<c_int, 
     let write = flags & ffi::SQLITE_OPEN_READWRITE != 0;
     let node = Node::enter(path, flags & ffi::SQLITE_OPEN_CREATE != 0, write)?;
     let reads_only = write && !node.writable;
-    let database = Database {
-        node,
-        level: UNLOCKED,
-        indexed: false,
-        held: Held::default(),
-        pending: Pending::default(),
-        keeps_log: false,
-        powersafe: true,
-    };
+    let database = Database { node, level: UNLOCKED, indexed: false, held: Held::default(), pending: Pending::default(), keeps_log: false };
     // SAFETY: the caller's promise.
     unsafe { file.write(File { methods: &raw const METHODS, database: Box::into_raw(Box::new(database)) }) };
     let writing = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
@@ -179,20 +170,18 @@ unsafe extern "C" fn control(file: *mut ffi::sqlite3_file, what: c_int, argument
     // SAFETY: SQLite's own arguments: what the argument points at follows from `what`.
     unsafe {
         let database = this(file);
-        // Negative: only asked.
-        let switch = |flag: &mut bool| {
-            let argument = argument.cast::<c_int>();
-            match *argument {
-                ..0 => *argument = (*flag).into(),
-                to => *flag = to != 0,
-            }
-        };
         match what {
             ffi::SQLITE_FCNTL_LOCKSTATE => *argument.cast::<c_int>() = database.level,
             ffi::SQLITE_FCNTL_LAST_ERRNO => *argument.cast::<c_int>() = calls::errno(),
             ffi::SQLITE_FCNTL_SIZE_HINT => {}
-            ffi::SQLITE_FCNTL_PERSIST_WAL => switch(&mut database.keeps_log),
-            ffi::SQLITE_FCNTL_POWERSAFE_OVERWRITE => switch(&mut database.powersafe),
+            ffi::SQLITE_FCNTL_PERSIST_WAL => {
+                let keeps = &mut *argument.cast::<c_int>();
+                match *keeps {
+                    // Only asked.
+                    ..0 => *keeps = database.keeps_log.into(),
+                    to => database.keeps_log = to != 0,
+                }
+            }
             ffi::SQLITE_FCNTL_HAS_MOVED => *argument.cast::<c_int>() = database.node.has_moved().into(),
             _ => return ffi::SQLITE_NOTFOUND,
         }

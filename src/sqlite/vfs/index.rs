@@ -230,11 +230,9 @@ impl Index {
                 }
             }
             // While somebody has something alone, he may be writing the file.
-            Some(since) if since.elapsed() >= SHARING && self.alone == 0 && !node.is_wanted() => {
-                if self.system(ALONE, OPEN, 1).is_ok() {
-                    let _ = self.system(NONE, FIRST, SLOTS as i64);
-                    self.is_ours(node);
-                }
+            Some(since) if since.elapsed() >= SHARING && self.alone == 0 && !node.is_wanted() && self.system(ALONE, OPEN, 1).is_ok() => {
+                let _ = self.system(NONE, FIRST, SLOTS as i64);
+                self.is_ours(node);
             }
             _ => {}
         }

@@ -197,7 +197,7 @@ impl Log {
 
     /// # Safety
     /// The connection's database file is open, and used by this thread only.
-    unsafe fn pending(&self) -> &mut Pending {
+    unsafe fn pending<'a>(&self) -> &'a mut Pending {
         // SAFETY: the caller's promise.
         unsafe { database::pending(self.database) }
     }

@@ -246,8 +246,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Files that one call of [`attend`] looks at.
-pub const ROUND: usize = 512;
+/// Files that one call of [`attend`] looks at, with a call of the system's for each: some milliseconds.
+pub const ROUND: usize = 4_096;
 
 /// Gives way to other processes that want a file, and takes files back that no other has any more: some of them in turn.
 pub fn attend() {
