@@ -163,7 +163,7 @@ fn a_run_that_was_killed_goes_on_where_it_was() {
 fn a_kill_while_the_canaries_are_tried_brings_nothing_to_the_others() {
     let mut fleet = Fleet::new();
     let tenants = fleet.tenants(4);
-    fill(&tenants[0], 150);
+    fill(&tenants[0], 300);
     fleet.write("0002_slow.up.sql", SLOW_WITH_ROWS);
     let id = fleet.begin(json!({ "kind": "up", "canary": [tenants[0].id] }));
     fleet.server.kill9();
