@@ -188,6 +188,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_brief_read_is_the_writers_unless_somebody_writes() {
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        // On a lane, which opens a reader.
+        assert_eq!(count(&database).await, 0);
+        let open = database.opened().await.unwrap();
+        let is_the_writers = || database.here(&open, &|reader| Ok(reader.session.page_bytes > 0), 0);
+        assert_eq!(is_the_writers(), Some(true));
+        let writing = database.writer_of(&open).unwrap();
+        assert_eq!(is_the_writers(), Some(false));
+        drop(writing);
+    }
+
+    #[tokio::test]
     async fn nothing_is_done_here_on_a_file_that_was_taken_away() {
         let (bench, gate) = (Bench::new(), Gate::new());
         let database = bench.database_at(&gate, Level::Off);
