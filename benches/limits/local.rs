@@ -53,6 +53,11 @@ impl Files {
         Files { paths: (0..count).map(|at| folder.join(format!("{at}.sqlite"))).collect(), level }
     }
 
+    /// The same files at another level.
+    pub fn at(&self, level: &'static str) -> Files {
+        Files { paths: self.paths.clone(), level }
+    }
+
     /// Does something in each of the first `count` files.
     pub fn each(&self, count: usize, work: impl Fn(&Connection)) {
         self.paths[..count].iter().for_each(|path| work(&open(path, self.level)));
@@ -62,13 +67,14 @@ impl Files {
     /// one, given its number.
     pub fn rate(&self, slice: Duration, one: bool, threads: usize, work: impl Fn(&Connection, usize) + Sync) -> f64 {
         let work = &work;
-        // Opened before the clock runs, as the server's are.
+        // Opened before the clock runs, and used, as the server's are.
         let sets: Vec<Vec<Connection>> = (0..threads)
             .map(|thread| match one {
                 true => vec![open(&self.paths[0], self.level)],
                 false => self.paths.iter().skip(thread).step_by(threads).map(|path| open(path, self.level)).collect(),
             })
             .collect();
+        sets.iter().flatten().enumerate().for_each(|(at, conn)| work(conn, at));
         let began = Instant::now();
         let done: usize = std::thread::scope(|scope| {
             let run = |conns: Vec<Connection>| {
@@ -170,7 +176,8 @@ pub fn cores() -> usize {
 /// As a tenant's file is opened.
 fn open(path: &Path, level: &str) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NOFOLLOW).expect("a file");
+    // SQLite's own VFS, whatever Tenantry does to this process.
+    let conn = Connection::open_with_flags_and_vfs(path, flags | OpenFlags::SQLITE_OPEN_NOFOLLOW, c"unix").expect("a file");
     conn.busy_timeout(Duration::from_secs(5)).expect("a timeout");
     conn.execute_batch(&format!(
         "PRAGMA synchronous={level}; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON;

@@ -141,7 +141,9 @@ fn read_one(site: &mut Site, round: usize) -> Vec<Measured> {
 
 fn read_many(site: &mut Site, round: usize) -> Vec<Measured> {
     touch_all(&site.tenantry);
-    vec![of("read-many", Call::read(site.tenantry.tenants.len()).against_bare(site, &site.tenantry, round))]
+    let [ours, bare] = Call::read(site.tenantry.tenants.len()).against_bare(site, &site.tenantry, round);
+    let alone = site.files.rate(site.client.slice, false, cores(), local::read_point);
+    vec![of("read-many", [ours, bare]), of("read-many / floor", [ours, together(bare, alone)])]
 }
 
 fn page(site: &mut Site, round: usize) -> Vec<Measured> {
@@ -171,7 +173,14 @@ fn insert_many(site: &mut Site, round: usize) -> Vec<Measured> {
 fn insert_many_normal(site: &mut Site, round: usize) -> Vec<Measured> {
     let normal = site.normal.as_ref().expect("it runs where this row is wanted");
     touch_all(normal);
-    vec![of("insert-many-normal", Call::insert(normal.tenants.len()).against_bare(site, normal, round))]
+    let [ours, bare] = Call::insert(normal.tenants.len()).against_bare(site, normal, round);
+    let alone = site.files.at("NORMAL").rate(site.client.slice, false, cores(), local::insert);
+    vec![of("insert-many-normal", [ours, bare]), of("insert-many-normal / floor", [ours, together(bare, alone)])]
+}
+
+/// What a server would reach that takes the bare handler's time for a request, and rusqlite's for its statement, and none of its own.
+fn together(bare: f64, alone: f64) -> f64 {
+    1.0 / (1.0 / bare + 1.0 / alone)
 }
 
 /// The first request to each tenant after a start, one after the other, against opening its file and the same statement.
