@@ -23,6 +23,10 @@ pub const STALL: Duration = Duration::from_secs(30);
 /// Answers up to so many bytes are not counted: the connections bound them.
 const SMALL: usize = 16 << 10;
 
+/// From so many bytes on a block is the kernel's, and to give its end back copies nothing: an answer that grew as it was made
+/// has up to twice its size.
+const LARGE: usize = 1 << 20;
+
 /// A tenant's share of all unread bytes.
 const SHARE: u64 = 4;
 
@@ -93,9 +97,14 @@ impl UnreadAnswers {
 
     /// `body` as the answer of what is done: it is always sent.
     pub fn keep(&self, of: &impl Audience, body: impl Into<Bytes>) -> Unread {
-        let rest = body.into();
+        let mut rest = body.into();
         if rest.len() <= SMALL {
             return Unread::small(rest);
+        }
+        if rest.len() >= LARGE && rest.is_unique() {
+            let mut grown = Vec::from(rest);
+            grown.shrink_to_fit();
+            rest = grown.into();
         }
         let bytes = rest.len() as u64;
         let counted = Counted { bytes, all: self.all.clone(), tenant: of.unread().clone() };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::fault;
+use super::{fault, vfs};
 use crate::error::{Code, Error, Result};
 
 /// Pages copied in one step.
@@ -57,6 +57,9 @@ const WRITE_VERSION: (u64, u8) = (18, 2);
 /// Opens a file and what SQLite keeps beside it, as far as they are there, and closes them again. Nobody has it open. An error
 /// too where its header lets SQLite only read it.
 pub fn try_to_open(path: &Path) -> std::io::Result<()> {
+    if vfs::is_open(path) {
+        return Ok(());
+    }
     ["", "-wal", "-shm"].iter().try_for_each(|suffix| {
         let path = with_suffix(path, suffix);
         match std::fs::symlink_metadata(&path) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use scheduled_thread_pool::ScheduledThreadPool;
+use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 use tokio::sync::oneshot;
 
 use super::counters::Counters;
@@ -24,11 +24,14 @@ use crate::error::{Error, Result};
 /// which answer everybody else, and for the lanes that write.
 const READ_NICE: i32 = 10;
 
+/// How often files are looked at that other processes want.
+const GIVE_WAY: Duration = Duration::from_millis(500);
+
 pub struct Engine {
     reads: Executor,
     writes: Executor,
     watchdog: Arc<Watchdog>,
-    /// One for every pool: r2d2 would start three threads for each.
+    /// One for every pool: r2d2 would start three threads for each. It also gives way to other processes.
     scheduler: Arc<ScheduledThreadPool>,
     descriptors: Arc<DescriptorBudget>,
     /// The system's few files are outside the budget that tenants share.
@@ -88,11 +91,17 @@ impl Engine {
             waiting_time: Duration::from_millis(executor.waiting_ms),
             nice: 0,
         };
+        let scheduler = ScheduledThreadPool::builder()
+            .num_threads(1)
+            .thread_name_pattern("pool-{}")
+            .on_drop_behavior(OnPoolDropBehavior::DiscardPendingScheduled)
+            .build();
+        scheduler.execute_with_fixed_delay(GIVE_WAY, GIVE_WAY, vfs::give_way);
         Arc::new(Engine {
             reads: Executor::start("read", Bounds { lanes: read_lanes, nice: READ_NICE, ..bounds }),
             writes: Executor::start("write", Bounds { lanes: write_lanes, nice: 0, ..bounds }),
             watchdog: Watchdog::start(),
-            scheduler: Arc::new(ScheduledThreadPool::builder().num_threads(1).thread_name_pattern("pool-{}").build()),
+            scheduler: Arc::new(scheduler),
             descriptors: DescriptorBudget::new(sqlite.descriptors),
             system_descriptors: DescriptorBudget::new(u64::MAX),
             tuning: Tuning {
@@ -149,7 +158,6 @@ impl Engine {
 
     /// Looks after files that have become quiet. Called a few times a second by the server.
     pub fn tick(&self) {
-        vfs::give_way();
         let listed = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for mut when_idle in listed {
             if when_idle() {

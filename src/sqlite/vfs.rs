@@ -15,8 +15,10 @@ mod index;
 mod log;
 mod node;
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::size_of;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::ptr;
 use std::sync::Once;
 
@@ -26,10 +28,15 @@ use calls::Code;
 #[cfg(test)]
 pub(super) use calls::FailingWrites;
 
-/// Gives way to other processes that want a file, a few files at a time. To be called a few times a second: so long, times
-/// the number of open files by [`node::ROUND`], another process waits for its first look into an open file (SQLite waits up to ten seconds).
+/// Gives way to other processes that want a file, some files at a time. To be called twice a second, where it may wait for a disk.
+/// So long another process waits for its first look into an open file, or longer where many thousand are open (SQLite waits up to ten seconds).
 pub fn give_way() {
     node::attend();
+}
+
+/// Whether this process has the file open: then nobody but SQLite may open and close it, which would drop its locks.
+pub fn is_open(path: &Path) -> bool {
+    CString::new(path.as_os_str().as_bytes()).is_ok_and(|path| node::is_open(&path))
 }
 
 /// Makes it SQLite's default. Before the first file is opened.
@@ -111,15 +118,18 @@ unsafe extern "C" fn full_pathname(vfs: *mut ffi::sqlite3_vfs, name: *const c_ch
     // SAFETY: SQLite's own arguments: a name that ends with a zero, and `room` bytes for another.
     unsafe {
         let bytes = CStr::from_ptr(name).to_bytes_with_nul();
-        if bytes.first() != Some(&b'/') {
+        let theirs = || {
             let own = own(vfs);
-            return (*own).xFullPathname.map_or(ffi::SQLITE_CANTOPEN, |full| full(own, name, room, out));
+            (*own).xFullPathname.map_or(ffi::SQLITE_CANTOPEN, |full| full(own, name, room, out))
+        };
+        if bytes.first() != Some(&b'/') {
+            return theirs();
         }
         let mut folder = bytes;
         for _ in 0..FOLDERS {
             folder = folder.get(..folder.iter().rposition(|&byte| byte == b'/').unwrap_or(0)).unwrap_or_default();
             if calls::is_link(folder) {
-                return ffi::SQLITE_OK_SYMLINK;
+                return theirs();
             }
         }
         if usize::try_from(room).is_ok_and(|room| bytes.len() <= room) {

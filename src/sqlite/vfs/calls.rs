@@ -113,15 +113,15 @@ pub fn sync(file: BorrowedFd<'_>) -> Result<(), Code> {
     if unsafe { libc::fdatasync(file.as_raw_fd()) } == 0 { Ok(()) } else { Err(ffi::SQLITE_IOERR_FSYNC) }
 }
 
-/// Flushes the entry of a file in its folder, where the system can.
-pub fn sync_folder(path: &CStr) {
+/// Flushes the entry of a file in its folder, where the file system can.
+pub fn sync_folder(path: &CStr) -> Result<(), Code> {
     let bytes = path.to_bytes();
     let end = bytes.iter().rposition(|&byte| byte == b'/').unwrap_or(0).max(1);
-    let Some(Ok(folder)) = bytes.get(..end).map(std::ffi::CString::new) else { return };
-    if let Ok(folder) = open(&folder, libc::O_RDONLY | libc::O_DIRECTORY, 0) {
-        // SAFETY: the descriptor is open.
-        unsafe { libc::fsync(folder.as_raw_fd()) };
-    }
+    let failed = ffi::SQLITE_IOERR_DIR_FSYNC;
+    let folder = bytes.get(..end).and_then(|folder| std::ffi::CString::new(folder).ok()).ok_or(failed)?;
+    let folder = open(&folder, libc::O_RDONLY | libc::O_DIRECTORY, 0).map_err(|_| failed)?;
+    // SAFETY: the descriptor is open.
+    if unsafe { libc::fsync(folder.as_raw_fd()) } == 0 || errno() == libc::EINVAL { Ok(()) } else { Err(failed) }
 }
 
 /// Gives a file made by root to the owner of the database.

@@ -86,6 +86,10 @@ impl Index {
         } else {
             index.forget()?;
             index.is_ours(node);
+            // Who may only read the index holds nothing of it but a reader's slot.
+            if node.is_wanted() {
+                index.share(node)?;
+            }
         }
         locks.index = Some(index);
         Ok(())
@@ -103,19 +107,17 @@ impl Index {
         }
     }
 
-    /// Nobody knows what is in it, so it says nothing.
-    fn forget(&mut self) -> Result<(), Code> {
-        match calls::size(self.fd())? {
-            0 => {}
-            // Its blocks are allocated.
-            bytes if bytes >= step() => {
-                let start = self.map(0, false)?;
-                // SAFETY: mapped, and nobody else has it.
-                unsafe { ptr::write_bytes(start.cast::<u8>(), 0, HEADER) };
+    /// Nobody knows what is in it, so it says nothing. Its first page is written and not touched in the map: the system would read
+    /// the others as well, and count them all as this process's memory.
+    fn forget(&self) -> Result<(), Code> {
+        let bytes = calls::size(self.fd()).map_err(|_| ffi::SQLITE_IOERR_SHMOPEN)?;
+        if bytes < step() {
+            if bytes > 0 {
+                calls::truncate(self.fd(), 0).map_err(|_| ffi::SQLITE_IOERR_SHMOPEN)?;
             }
-            _ => calls::truncate(self.fd(), 0).map_err(|_| ffi::SQLITE_IOERR_SHMOPEN)?,
+            calls::allocate(self.fd(), 0, step())?;
         }
-        Ok(())
+        calls::write(self.fd(), &[0; HEADER], 0).map_err(|_| ffi::SQLITE_IOERR_SHMSIZE)
     }
 
     /// One connection has gone, and what it held. With the last one it is closed, and deleted on demand.
@@ -170,7 +172,7 @@ impl Index {
     /// Takes `n` slots from `slot` on, one to share or any number alone. Errors: `SQLITE_BUSY`.
     pub fn lock(&mut self, held: &mut Held, slot: usize, n: usize, alone: bool) -> Result<(), Code> {
         let mask = mask(slot, n);
-        if self.alone & mask != 0 && held.alone & mask == 0 {
+        if self.alone & mask & !held.alone != 0 {
             return Err(ffi::SQLITE_BUSY);
         }
         let Some(readers) = self.readers.get_mut(slot..slot + n) else { return Err(ffi::SQLITE_IOERR_SHMLOCK) };

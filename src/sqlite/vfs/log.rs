@@ -209,7 +209,7 @@ impl Log {
         unsafe { self.pending() }.settle(self.file())?;
         calls::sync(self.file())?;
         if !self.shared.entered.load(Relaxed) {
-            calls::sync_folder(&self.shared.path);
+            calls::sync_folder(&self.shared.path)?;
             self.shared.entered.store(true, Relaxed);
         }
         Ok(())

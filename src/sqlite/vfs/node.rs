@@ -193,7 +193,8 @@ impl Node {
             return Ok(());
         }
         let mut locks = self.locks();
-        if *level > SHARED {
+        let alone = *level > SHARED;
+        if alone {
             if to == SHARED {
                 self.system(SHARE, SHARED_FIRST, SHARED_BYTES).map_err(|_| ffi::SQLITE_IOERR_RDLOCK)?;
             }
@@ -201,10 +202,11 @@ impl Node {
             locks.level = SHARED;
         }
         if to == UNLOCKED {
+            *level = UNLOCKED;
             locks.holders -= 1;
             if locks.holders == 0 {
                 locks.level = UNLOCKED;
-                if !locks.logged {
+                if !locks.logged || alone {
                     locks.held = false;
                     self.system(NONE, 0, 0).map_err(|_| ffi::SQLITE_IOERR_UNLOCK)?;
                 }
@@ -246,19 +248,27 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Files that one call of [`attend`] looks at, with a call of the system's for each: some milliseconds.
-pub const ROUND: usize = 4_096;
+/// Files that one call of [`attend`] looks at, with a call of the system's for each: some milliseconds. Or a part of them all, so that
+/// each has its turn within the ten seconds for which SQLite waits.
+const ROUND: usize = 4_096;
+const PART: usize = 10;
+
+/// Whether this process has the file open.
+pub fn is_open(path: &CStr) -> bool {
+    calls::look(path).is_ok_and(|found| Nodes::of(id(&found)).contains_key(&id(&found)))
+}
 
 /// Gives way to other processes that want a file, and takes files back that no other has any more: some of them in turn.
 pub fn attend() {
-    static TURN: Mutex<Vec<Id>> = Mutex::new(Vec::new());
+    static TURN: Mutex<(Vec<Id>, usize)> = Mutex::new((Vec::new(), ROUND));
     let mut turn = lock(&TURN);
+    let (turn, round) = &mut *turn;
     if turn.is_empty() {
         let Nodes(parts) = Nodes::all();
         turn.extend(parts.iter().flat_map(|part| lock(part).keys().copied().collect::<Vec<_>>()));
+        *round = ROUND.max(turn.len() / PART);
     }
-    let rest = turn.len().saturating_sub(ROUND);
-    for id in turn.drain(rest..) {
+    for id in turn.drain(turn.len().saturating_sub(*round)..) {
         // As a connection would, so that it is closed under the lock.
         let node = Nodes::of(id).get_mut(&id).map(|open| {
             open.connections += 1;
