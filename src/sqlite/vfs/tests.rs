@@ -185,3 +185,17 @@ fn a_file_removed_and_made_again_is_another_file() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(Connection::open(&link).and_then(|conn| conn.execute_batch("SELECT * FROM t")).is_err(), "links are not followed");
 }
+
+#[test]
+fn a_link_above_a_file_is_followed_unless_that_is_not_wanted() {
+    install();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("there")).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("there"), folder.path().join("here")).unwrap();
+    let path = folder.path().join("here").join("a.sqlite");
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    Connection::open_with_flags(&path, flags).and_then(|conn| conn.execute_batch("CREATE TABLE t (x)")).unwrap();
+    assert!(folder.path().join("there").join("a.sqlite").exists());
+    let strict = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_NOFOLLOW);
+    assert!(strict.and_then(|conn| conn.execute_batch("SELECT * FROM t")).is_err());
+}
