@@ -72,7 +72,8 @@ impl Bench {
 
 /// The same file without us.
 fn alone(path: &Path, level: &str) -> Connection {
-    let conn = Connection::open(path).expect("a file");
+    // SQLite's own VFS, which is not the default any more.
+    let conn = Connection::open_with_flags_and_vfs(path, rusqlite::OpenFlags::default(), c"unix").expect("a file");
     conn.execute_batch(&format!("PRAGMA journal_mode=WAL; PRAGMA synchronous={level}; {TABLE}")).expect("a table");
     conn
 }

@@ -215,7 +215,8 @@ fn beside() -> (Connection, TempDir) {
 
 /// With the settings of a tenant's database.
 fn open(path: &Path) -> Connection {
-    let conn = Connection::open(path).expect("a file");
+    // SQLite's own VFS, which is not the default any more.
+    let conn = Connection::open_with_flags_and_vfs(path, rusqlite::OpenFlags::default(), c"unix").expect("a file");
     conn.execute_batch(
         "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cell_size_check=ON; PRAGMA journal_mode=WAL",
     )
