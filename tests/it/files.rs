@@ -107,3 +107,37 @@ fn a_copy_that_another_process_makes_during_writes_is_one_commit() {
         copies.store(false, std::sync::atomic::Ordering::SeqCst);
     });
 }
+
+#[test]
+fn a_reader_that_may_not_write_the_index_keeps_its_snapshot() {
+    let mut server = Server::with(|c| {
+        c.set("sqlite.checkpoint_bytes", 65_536);
+    });
+    let tenant = server.tenant("careful");
+    tenant.script(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+         SELECT i, printf('old%.*c', 100, 'x') FROM n",
+    );
+    let file = server.file(&tenant.id, "database");
+    server.kill9();
+    // Its whole log is in the file, so that a checkpoint may write under a reader of it.
+    let other = Connection::open(&file).unwrap();
+    other.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_URI;
+    other.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    drop(other);
+    let reader = Connection::open_with_flags(format!("file:{}?readonly_shm=1", file.display()), flags).unwrap();
+    let old = |from: i64| {
+        let sql = "SELECT count(*) FROM t WHERE id BETWEEN ?1 AND ?1 + 9 AND v LIKE 'old%'";
+        reader.query_row(sql, [from], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(old(1), 10);
+    server.start_again();
+    let tenant = server.known(&tenant);
+    for _ in 0..5 {
+        tenant.sql("UPDATE t SET v = replace(v, 'old', 'new')", json!([])).succeeds();
+    }
+    assert_eq!((old(1), old(1000), old(1990)), (10, 10, 10));
+    reader.execute_batch("COMMIT").unwrap();
+}

@@ -86,7 +86,7 @@ impl Database {
 
     async fn open_on_lane(self: &Arc<Self>) -> Result<Arc<Open>> {
         let pass = self.hold()?;
-        let room = self.room(FILE_DESCRIPTORS).await?;
+        let room = self.room().await?;
         let (answer, answered) = oneshot::channel();
         let database = self.clone();
         let open = move || {
@@ -97,9 +97,10 @@ impl Database {
         answered.await.unwrap_or_else(|_| Err(Error::internal("opening a file ended early", &"it panicked")))
     }
 
-    /// Descriptors from the budget; waits a little for others to close.
-    pub(in crate::sqlite) async fn room(&self, wanted: u64) -> Result<Descriptors> {
-        let taken = tokio::time::timeout(ROOM_WAIT, self.engine.descriptors(self.options.party).room(wanted, &self.options.held)).await;
+    /// The file's descriptors from the budget; waits a little for others to close.
+    async fn room(&self) -> Result<Descriptors> {
+        let taken =
+            tokio::time::timeout(ROOM_WAIT, self.engine.descriptors(self.options.party).room(FILE_DESCRIPTORS, &self.options.held)).await;
         taken.map_err(|_| overloaded("sqlite.descriptors"))
     }
 

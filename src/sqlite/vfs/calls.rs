@@ -16,7 +16,7 @@ pub const SHARE: c_int = libc::F_RDLCK;
 pub const ALONE: c_int = libc::F_WRLCK;
 pub const NONE: c_int = libc::F_UNLCK;
 
-pub fn errno() -> c_int {
+fn errno() -> c_int {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 

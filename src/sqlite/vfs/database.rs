@@ -22,7 +22,6 @@ struct Database {
     held: Held,
     /// Of its log.
     pending: Pending,
-    keeps_log: bool,
 }
 
 /// The index's slot of whoever writes the log.
@@ -64,7 +63,7 @@ pub unsafe fn open(path: &CStr, file: *mut File, flags: c_int) -> Result<c_int, 
     let write = flags & ffi::SQLITE_OPEN_READWRITE != 0;
     let node = Node::enter(path, flags & ffi::SQLITE_OPEN_CREATE != 0, write)?;
     let reads_only = write && !node.writable;
-    let database = Database { node, level: UNLOCKED, indexed: false, held: Held::default(), pending: Pending::default(), keeps_log: false };
+    let database = Database { node, level: UNLOCKED, indexed: false, held: Held::default(), pending: Pending::default() };
     // SAFETY: the caller's promise.
     unsafe { file.write(File { methods: &raw const METHODS, database: Box::into_raw(Box::new(database)) }) };
     let writing = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
@@ -167,25 +166,11 @@ unsafe extern "C" fn check_reserved_lock(file: *mut ffi::sqlite3_file, out: *mut
 }
 
 unsafe extern "C" fn control(file: *mut ffi::sqlite3_file, what: c_int, argument: *mut c_void) -> c_int {
-    // SAFETY: SQLite's own arguments: what the argument points at follows from `what`.
-    unsafe {
-        let database = this(file);
-        match what {
-            ffi::SQLITE_FCNTL_LOCKSTATE => *argument.cast::<c_int>() = database.level,
-            ffi::SQLITE_FCNTL_LAST_ERRNO => *argument.cast::<c_int>() = calls::errno(),
-            ffi::SQLITE_FCNTL_SIZE_HINT => {}
-            ffi::SQLITE_FCNTL_PERSIST_WAL => {
-                let keeps = &mut *argument.cast::<c_int>();
-                match *keeps {
-                    // Only asked.
-                    ..0 => *keeps = database.keeps_log.into(),
-                    to => database.keeps_log = to != 0,
-                }
-            }
-            ffi::SQLITE_FCNTL_HAS_MOVED => *argument.cast::<c_int>() = database.node.has_moved().into(),
-            _ => return ffi::SQLITE_NOTFOUND,
-        }
+    if what != ffi::SQLITE_FCNTL_HAS_MOVED {
+        return ffi::SQLITE_NOTFOUND;
     }
+    // SAFETY: SQLite's own arguments: this question's answer is an integer.
+    unsafe { *argument.cast::<c_int>() = this(file).node.has_moved().into() };
     ffi::SQLITE_OK
 }
 

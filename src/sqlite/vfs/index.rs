@@ -88,7 +88,7 @@ impl Index {
             index.is_ours(node);
             // Who may only read the index holds nothing of it but a reader's slot.
             if node.is_wanted() {
-                index.share(node)?;
+                index.share(node).inspect_err(|_| node.bytes.store(-1, SeqCst))?;
             }
         }
         locks.index = Some(index);
