@@ -1,5 +1,6 @@
-//! [`Few`] at once open and close files. SQLite does part of both under one mutex of the process, held over system calls:
-//! lanes that meet there put each other to sleep a dozen times for each file. It is manners, not a promise: who has waited
+//! [`Few`] at once open and close files. SQLite's own VFS does part of both under one mutex of the process, held over system
+//! calls, and lanes that met there put each other to sleep a dozen times for each file. Ours does not; opening is computing all the same, and
+//! more lanes at it than cores only take turns. It is manners, not a promise: who has waited
 //! [`PATIENCE`] goes on, so that nobody hangs on another's file.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
