@@ -11,7 +11,6 @@ mod descriptors;
 mod engine;
 mod executor;
 mod fault;
-mod few;
 mod functions;
 mod gate;
 mod idempotency;

@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
 use super::executor::{Bounds, Executor, Job, Load, Party};
-use super::few::{Few, Place};
 use super::memory;
 use super::vfs;
 use super::watch::Watchdog;
@@ -40,8 +39,6 @@ pub struct Engine {
     counters: Counters,
     /// Lanes that flush just now.
     flushing: AtomicUsize,
-    /// Who opens or closes a file just now.
-    opening: Few,
     /// Files with a log to cut once they are quiet; each at most once.
     idle: Mutex<VecDeque<WhenIdle>>,
 }
@@ -118,7 +115,6 @@ impl Engine {
             },
             counters: Counters::default(),
             flushing: AtomicUsize::new(0),
-            opening: Few::new(cores),
             idle: Mutex::default(),
         })
     }
@@ -178,11 +174,6 @@ impl Engine {
 
     pub(super) fn is_flushing(&self) -> bool {
         self.flushing.load(Relaxed) > 0
-    }
-
-    /// To be held while a file is opened or closed.
-    pub(super) fn opening(&self) -> Place<'_> {
-        self.opening.place()
     }
 
     pub fn tuning(&self) -> &Tuning {
