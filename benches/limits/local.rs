@@ -24,6 +24,9 @@ pub const SCHEMA: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NUL
      INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
        SELECT i, format('%06d the quick brown fox jumps over the lazy dog', i) FROM n;";
 
+/// Threads that open and close files, so that their flushes go together.
+const MANY: usize = 16;
+
 /// Which files are used.
 #[derive(Clone, Copy)]
 pub enum Which {
@@ -88,29 +91,27 @@ impl Files {
     }
 
     /// Connections for so many threads, each used by `first`, as the server's are before anything is measured.
-    pub fn hold(&self, which: Which, threads: usize, first: &impl Fn(&Connection, usize)) -> Held {
+    pub fn hold(&self, which: Which, threads: usize, first: &(impl Fn(&Connection, usize) + Sync)) -> Held {
         let paths: Vec<&PathBuf> = match which {
             Which::One => (0..threads).map(|_| &self.paths[0]).collect(),
             Which::All => self.paths.iter().collect(),
         };
+        let begun = |at: usize| {
+            let conn = self.open(paths[at]);
+            first(&conn, at);
+            conn
+        };
+        let begun = by_many(paths.len(), begun);
         let mut sets: Vec<Vec<Connection>> = Vec::from_iter((0..threads).map(|_| Vec::new()));
         let mut dice = Dice::new(7);
-        // One flush for all of it instead of some for each file.
-        let unflushed = self.at("OFF");
-        for (at, path) in paths.into_iter().enumerate() {
-            let conn = unflushed.open(path);
-            first(&conn, at);
+        for (at, conn) in begun.into_iter().enumerate() {
             let set = &mut sets[at % threads];
             set.push(conn);
             // Neighbours in memory are not to be asked one after the other.
             let (last, other) = (set.len() - 1, dice.below(set.len()));
             set.swap(last, other);
         }
-        let folder = File::open(self.paths[0].parent().expect("a folder")).expect("a folder");
-        rustix::fs::syncfs(folder).expect("a flushed file system");
-        let held = Held(sets);
-        held.commit_at(self.level);
-        held
+        Held(sets)
     }
 
     /// How long it takes to open each file and run one statement, one after the other; with the connections, still open.
@@ -161,11 +162,6 @@ impl Files {
 pub struct Held(Vec<Vec<Connection>>);
 
 impl Held {
-    fn commit_at(&self, level: &str) {
-        let set = |conn: &Connection| conn.execute_batch(&format!("PRAGMA synchronous={level}")).expect("a level");
-        self.0.iter().flatten().for_each(set);
-    }
-
     /// Statements a second, each thread on its first connections in turn, at most `among` of all threads together. For half
     /// of a server's slice: nothing but the disk disturbs what runs here.
     pub fn rate(&mut self, slice: Duration, among: usize, work: &(impl Fn(&Connection, usize) + Sync)) -> f64 {
@@ -195,10 +191,26 @@ impl Held {
 }
 
 impl Drop for Held {
-    /// Closing flushes nothing.
     fn drop(&mut self) {
-        self.commit_at("OFF");
+        let mut open: Vec<Connection> = self.0.drain(..).flatten().collect();
+        let share = open.len().div_ceil(MANY);
+        std::thread::scope(|scope| {
+            while !open.is_empty() {
+                let some = open.split_off(open.len().saturating_sub(share));
+                scope.spawn(move || drop(some));
+            }
+        });
     }
+}
+
+/// What is made for each of so many, by many threads, each for some neighbours.
+fn by_many<T: Send>(count: usize, one: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let (one, share) = (&one, count.div_ceil(MANY).max(1));
+    std::thread::scope(|scope| {
+        let some = |from: usize| scope.spawn(move || (from..count.min(from + share)).map(one).collect::<Vec<T>>());
+        let threads: Vec<_> = (0..count).step_by(share).map(some).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a thread")).collect()
+    })
 }
 
 pub fn read_point(conn: &Connection, number: usize) {

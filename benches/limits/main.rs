@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
     /// How long each server is measured in each round, in milliseconds; what runs in process half as long
-    #[arg(long, value_name = "MS", default_value_t = 600)]
+    #[arg(long, value_name = "MS", default_value_t = 750)]
     slice_ms: u64,
     /// Write the results as JSON into a file
     #[arg(long, value_name = "FILE")]
