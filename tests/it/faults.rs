@@ -268,7 +268,10 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
 /// nothing that was acknowledged goes with it.
 #[test]
 fn memory_that_runs_out_loses_nothing() {
-    let mut server = Server::start();
+    let mut server = Server::with(|c| {
+        // Neither a bound of its own nor its time stops who takes all there is.
+        c.set("sqlite.statement_memory_bytes", 0).set("plans.default.statement_ms", 3_600_000);
+    });
     let (greedy, careful) = (server.tenant("greedy"), server.tenant("careful"));
     careful.script("CREATE TABLE t (x INTEGER PRIMARY KEY, pad BLOB)");
     let size = memory(&server, "VmSize");

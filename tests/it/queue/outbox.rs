@@ -240,9 +240,9 @@ fn killed_at_any_call_each_committed_row_becomes_one_job_and_no_other_does() {
                 Err(_) => Some(true),
             }
         };
-        let died = !answered || eventually("it is relayed or the server dies", relayed);
+        let gone = !answered || eventually("it is relayed or the server dies", relayed);
         let (_, hits) = shim.clear();
-        assert_eq!(died, hits > 0, "call {nth}");
+        assert!(hits > 0 || !gone, "call {nth}: the server is gone, and was not killed");
         if hits == 0 {
             break;
         }
@@ -264,7 +264,7 @@ fn killed_at_any_call_each_committed_row_becomes_one_job_and_no_other_does() {
     came.sort_by_key(|n| n.as_i64());
     assert_eq!(came, committed);
     println!("{kills} kills over the calls of a commit, its relay and its sweep: {} rows committed, {} jobs", committed.len(), came.len());
-    assert!(kills > 5);
+    assert!(kills >= 6, "the row's commit, the job's and the sweep's are two calls each: {kills}");
     server.stop();
     crate::support::check_files(server.dir());
 }
