@@ -140,9 +140,8 @@ fn requests_per_second_are_limited_after_the_burst() {
     let served = statuses.iter().filter(|&&status| status == 200).count() as u64;
     // The burst, and one for each second that it took.
     assert!(served >= 5 && served <= 6 + begun.elapsed().as_secs(), "{statuses:?}");
-    let refused = eventually("a refusal", || {
-        at_once(10, |_| slow.sql("SELECT 1", json!([]))).into_iter().find(|answer| answer.status == 429)
-    });
+    let refused =
+        eventually("a refusal", || at_once(10, |_| slow.sql("SELECT 1", json!([]))).into_iter().find(|answer| answer.status == 429));
     let wait: u64 = refused.header("retry-after").expect("Retry-After").parse().unwrap();
     assert!((1..=10).contains(&wait), "{wait}");
     refused.refused(429, "too_many_requests");
@@ -208,7 +207,7 @@ fn a_plan_changed_under_a_request_holds_for_every_request_after_it() {
 }
 
 #[test]
-fn what_is_committed_is_answered_however_many_answers_wait_to_be_read() {
+fn whose_answer_has_no_room_beside_those_that_wait_to_be_read_is_refused_before_the_commit() {
     use std::io::Write;
     let server = Server::with(|c| {
         // On a busy machine the first answer takes its time.
@@ -228,12 +227,19 @@ fn what_is_committed_is_answered_however_many_answers_wait_to_be_read() {
         stream
     };
     // A tenant's share is a quarter: the one that waits is under it, and with a second one it is over.
+    // A tenant's share is a quarter: the one that waits is under it, and with a second one it would be over.
     let first = unread(&deaf);
-    eventually("an answer waits", || {
-        let again = deaf.sql("SELECT hex(zeroblob(7000000))", json!([]));
-        (again.status == 429).then_some(())
-    });
-    deaf.sql("INSERT INTO t VALUES (hex(zeroblob(7000000))) RETURNING x", json!([])).expect(200);
-    drop(first);
+    eventually("an answer waits", || (server.metric("tenantry_answer_bytes") > 14_000_000).then_some(()));
+    let refused = deaf.sql("SELECT hex(zeroblob(7000000))", json!([]));
+    assert!(refused.header("retry-after").is_some() && refused.text().contains("http.unread_bytes"), "{}", refused.text());
+    refused.refused(429, "too_many_requests");
+    // What has no room for its answer is not committed; what has is, and is answered.
+    let large = "INSERT INTO t VALUES (hex(zeroblob(7000000))) RETURNING x";
+    deaf.sql(large, json!([])).refused(429, "too_many_requests");
+    deaf.sql("INSERT INTO t VALUES (hex(zeroblob(7000000))) RETURNING length(x)", json!([])).expect(200);
     assert_eq!(deaf.rows("SELECT count(*) FROM t", json!([])), json!([[1]]));
+    drop(first);
+    eventually("there is room again", || (server.metric("tenantry_answer_bytes") == 0).then_some(()));
+    deaf.sql(large, json!([])).expect(200);
+    assert_eq!(deaf.rows("SELECT count(*) FROM t", json!([])), json!([[2]]));
 }

@@ -4,7 +4,6 @@
 use super::wait::wait;
 use super::*;
 use crate::support::shim::*;
-use crate::support::within;
 
 fn shop(server: &Server) -> TenantClient {
     shop_of(server.tenant("queue"))
@@ -185,10 +184,9 @@ fn whom_the_relay_gave_up_it_finds_again_though_nobody_sends_sql() {
     server.stop();
     server.start_again();
     let is_there = |tenant: &TenantClient| (tenant.get("/v1/queues/mail").json()["jobs"]["ready"] == json!(1)).then_some(());
-    let long = std::time::Duration::from_secs(40);
-    within(long, "the job of who was left", || is_there(&left));
+    eventually("the job of who was left", || is_there(&left));
     server.admin().patch(&path, json!({ "state": "active" })).expect(200);
-    within(long, "the job of who was suspended", || is_there(&suspended));
+    eventually("the job of who was suspended", || is_there(&suspended));
     for tenant in [&suspended, &left] {
         until_relayed(tenant);
         assert_eq!(drain(tenant, "mail", 1), [json!({ "n": 1 })]);

@@ -223,8 +223,9 @@ fn each_run_is_fired_once_wherever_the_server_is_killed() {
             bed.server.start_again();
         }
     }
-    let expected: Vec<_> =
-        (1..=1 + kills).map(|hour| tenantry::clock::rfc3339(parse_rfc3339("2030-01-01T00:00:00Z").unwrap() + hour * HOUR_S * 1_000)).collect();
+    let expected: Vec<_> = (1..=1 + kills)
+        .map(|hour| tenantry::clock::rfc3339(parse_rfc3339("2030-01-01T00:00:00Z").unwrap() + hour * HOUR_S * 1_000))
+        .collect();
     for tenant in &tenants {
         assert_eq!(fired(tenant, 1 + kills as usize), expected, "dice {}", dice.seed);
     }

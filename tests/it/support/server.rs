@@ -108,6 +108,8 @@ impl Server {
         let server = SHARED.get_or_init(|| {
             Server::with(|with| {
                 with.set("rest.unindexed_embeds", "index");
+                // On a busy machine what takes its time takes longer.
+                with.set("plans.default.statement_ms", 60_000);
             })
         });
         Shared { server, logged: server.log().len() }
@@ -310,6 +312,14 @@ impl Server {
         }
         found.sort();
         found
+    }
+
+    /// A number of `/metrics`.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.anyone().get("/metrics").expect(200).text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+        line.trim().parse().unwrap()
     }
 
     /// What it wrote to stderr, over all its starts.

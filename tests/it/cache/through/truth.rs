@@ -56,5 +56,8 @@ fn whoever_comes_between_an_entry_is_what_the_database_has_or_none() {
         }
     }
     let [hits, set, there] = [&hits, &set, &there].map(|n| n.load(SeqCst));
-    println!("{} writes, {set} of 240 at once set the entry; {hits} hits meanwhile, {there} of 80 entries there after", next.load(SeqCst) - 1);
+    println!(
+        "{} writes, {set} of 240 at once set the entry; {hits} hits meanwhile, {there} of 80 entries there after",
+        next.load(SeqCst) - 1
+    );
 }
