@@ -65,6 +65,7 @@ impl Bench {
             sandboxed,
             create: true,
             held: Arc::default(),
+            answers: tenantry::sqlite::Allowance::unbounded(),
         };
         Database::new(&self.engine, &Gate::new(), self.dir.path().join(name), options)
     }

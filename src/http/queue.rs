@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::extract::{Json, JsonText, idempotency_key, parse};
 use super::guard::Caller;
-use super::unread::UnreadAnswers;
+use super::unread::Unread;
 use crate::auth::Claims;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
@@ -133,24 +133,13 @@ pub async fn enqueue(
 }
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
-pub async fn claim(
-    call: Caller,
-    queue: Path<String>,
-    body: Json<ClaimBody>,
-    unread: Data<UnreadAnswers>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+pub async fn claim(call: Caller, queue: Path<String>, body: Json<ClaimBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     let ClaimBody { max, lease_s, wait_s } = body.0;
-    claim_from(call, vec![QueueName::parse_open(&queue)?], Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+    claim_from(call, vec![QueueName::parse_open(&queue)?], Claim::new(max, lease_s)?, wait_s, waiters).await
 }
 
 /// `POST /v1/claim`: the same from several queues, the first one first.
-pub async fn claim_of_several(
-    call: Caller,
-    body: Json<SeveralBody>,
-    unread: Data<UnreadAnswers>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+pub async fn claim_of_several(call: Caller, body: Json<SeveralBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     let SeveralBody { queues, max, lease_s, wait_s } = body.0;
     if queues.is_empty() || queues.len() > QUEUES_MAX {
         return Err(Error::bad_request(format!("queues are not 1 to {QUEUES_MAX}")));
@@ -162,17 +151,10 @@ pub async fn claim_of_several(
             names.push(name);
         }
     }
-    claim_from(call, names, Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+    claim_from(call, names, Claim::new(max, lease_s)?, wait_s, waiters).await
 }
 
-async fn claim_from(
-    call: Caller,
-    queues: Vec<QueueName>,
-    claim: Claim,
-    wait_s: u64,
-    unread: Data<UnreadAnswers>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+async fn claim_from(call: Caller, queues: Vec<QueueName>, claim: Claim, wait_s: u64, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     if wait_s > WAIT_MAX_S {
         return Err(Error::bad_request(format!("wait_s is {wait_s}, but must lie between 0 and {WAIT_MAX_S}")));
@@ -182,7 +164,7 @@ async fn claim_from(
     loop {
         // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
         let lease = call.lease().await?;
-        unread.admit(&lease)?;
+        lease.answers().admit()?;
         if wait_s > 0 && waiting.is_none() {
             waiting = Some(waiters.join(lease.queue(), &queues)?);
         }
@@ -196,7 +178,7 @@ async fn claim_from(
             }
             return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(claim_json(&[])?));
         }
-        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, claim_json(&found.jobs)?)));
+        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(Unread::keep(&lease, claim_json(&found.jobs)?)));
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::checkpoint;
+use super::draft::Allowance;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
@@ -80,6 +81,8 @@ pub struct Options {
     pub create: bool,
     /// Descriptors that the connections of this file, and of others of the same owner, hold.
     pub held: Arc<AtomicU64>,
+    /// What answers that are made of its rows may take.
+    pub answers: Arc<Allowance>,
 }
 
 pub struct Database {
@@ -209,7 +212,9 @@ impl Database {
                 return;
             }
             let run = |session: &Session| {
-                session.watched(&engine, limits.time, gone, || f(&Reader::new(session))).map_err(|error| writer::explain(session, error))
+                session
+                    .watched(&engine, limits.time, gone, || f(&Reader::new(session, &open.answers)))
+                    .map_err(|error| writer::explain(session, error))
             };
             let outcome = database.not_refused().and_then(|()| run(&*open.readers.get()?));
             engine.counters().reads.fetch_add(1, Relaxed);
@@ -445,6 +450,10 @@ impl Database {
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    pub(super) fn answers(&self) -> &Arc<Allowance> {
+        &self.options.answers
     }
 
     pub(super) fn has_writes_waiting(&self) -> bool {

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
+use super::draft::Allowances;
 use super::executor::{Bounds, Executor, Job, Load, Party};
 use super::few::{Few, Place};
 use super::memory;
@@ -38,6 +39,7 @@ pub struct Engine {
     system_descriptors: Arc<DescriptorBudget>,
     tuning: Tuning,
     counters: Counters,
+    answers: Arc<Allowances>,
     /// Lanes that flush just now.
     flushing: AtomicUsize,
     /// Who opens or closes a file just now.
@@ -117,10 +119,16 @@ impl Engine {
                 writes_waiting: executor.waiting_per_tenant,
             },
             counters: Counters::default(),
+            answers: Allowances::new(u64::MAX),
             flushing: AtomicUsize::new(0),
             opening: Few::new(cores),
             idle: Mutex::default(),
         })
+    }
+
+    /// What answers may take: without a bound until it is given one.
+    pub fn answers(&self) -> &Arc<Allowances> {
+        &self.answers
     }
 
     /// Runs file work of the server's own on a write lane.

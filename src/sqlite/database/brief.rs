@@ -119,7 +119,7 @@ impl Database {
     }
 
     fn on<T>(&self, session: &Session, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
-        let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(session)))));
+        let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(session, self.answers())))));
         match ran {
             Ok(Ok(Ok(value))) => {
                 self.engine.counters().reads.fetch_add(1, Relaxed);

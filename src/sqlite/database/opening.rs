@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, LogLength};
 use super::super::descriptors::{Descriptors, FILE_DESCRIPTORS};
+use super::super::draft::Allowance;
 use super::super::executor::overloaded;
 use super::super::fault;
 use super::super::interactive::Transactions;
@@ -35,6 +36,7 @@ pub struct Open {
     pub(in crate::sqlite) transactions: Transactions,
     pub(in crate::sqlite) apart: Apart,
     pub(in crate::sqlite) versions: Versions,
+    pub(in crate::sqlite) answers: Arc<Allowance>,
     told: Arc<OnceLock<Told>>,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
@@ -171,6 +173,7 @@ impl Database {
             transactions: Transactions::default(),
             apart: Apart::default(),
             versions: Versions::load(&session).map_err(describe)?,
+            answers: self.options.answers.clone(),
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
