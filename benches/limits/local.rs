@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
+use tenantry::cli::load::mix::Dice;
 use tenantry::tenant::Role;
 use tenantry::tenant::template::{Blueprint, Template};
 
@@ -31,10 +32,12 @@ pub struct Files {
 }
 
 impl Files {
-    /// Databases.
+    /// Databases: one that is made, and copies of it.
     pub fn make(folder: &Path, count: usize) -> Files {
         let files = Files::named(folder, "FULL", count);
-        files.each(count, |conn| conn.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).expect("a schema"));
+        files.each(1, |conn| conn.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).expect("a schema"));
+        let made = std::fs::read(&files.paths[0]).expect("it is closed, and its log with it");
+        files.paths[1..].iter().for_each(|path| std::fs::write(path, &made).expect("a file"));
         files
     }
 
@@ -63,37 +66,28 @@ impl Files {
         self.paths[..count].iter().for_each(|path| work(&open(path, self.level)));
     }
 
-    /// Statements a second, one thread for each core on the first file (`one`) or each on files of its own; `work` runs
-    /// one, given its number.
+    /// Statements a second, so many threads on the first file (`one`) or each on files of its own; `work` runs one, given
+    /// its number.
     pub fn rate(&self, slice: Duration, one: bool, threads: usize, work: impl Fn(&Connection, usize) + Sync) -> f64 {
-        let work = &work;
-        // Opened before the clock runs, and used, as the server's are.
-        let sets: Vec<Vec<Connection>> = (0..threads)
-            .map(|thread| match one {
-                true => vec![open(&self.paths[0], self.level)],
-                false => self.paths.iter().skip(thread).step_by(threads).map(|path| open(path, self.level)).collect(),
-            })
-            .collect();
-        sets.iter().flatten().enumerate().for_each(|(at, conn)| work(conn, at));
-        let began = Instant::now();
-        let done: usize = std::thread::scope(|scope| {
-            let run = |conns: Vec<Connection>| {
-                move || {
-                    let mut done = 0;
-                    loop {
-                        work(&conns[done % conns.len()], done);
-                        done += 1;
-                        // Not before: a thread that comes late on a busy machine has done something.
-                        if began.elapsed() >= slice {
-                            return done;
-                        }
-                    }
-                }
-            };
-            let threads: Vec<_> = sets.into_iter().map(|conns| scope.spawn(run(conns))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
-        });
-        done as f64 / began.elapsed().as_secs_f64()
+        let held = match one {
+            true => Held((0..threads).map(|_| vec![open(&self.paths[0], self.level)]).collect()),
+            false => self.hold(threads),
+        };
+        held.used(&work).rate(slice, usize::MAX, &work)
+    }
+
+    /// Connections to all files, dealt to so many threads.
+    pub fn hold(&self, threads: usize) -> Held {
+        let mut sets: Vec<Vec<Connection>> = Vec::from_iter((0..threads).map(|_| Vec::new()));
+        let mut dice = Dice::new(7);
+        for (at, path) in self.paths.iter().enumerate() {
+            let set = &mut sets[at % threads];
+            set.push(open(path, self.level));
+            // Neighbours in memory are not to be asked one after the other.
+            let (last, other) = (set.len() - 1, dice.below(set.len()));
+            set.swap(last, other);
+        }
+        Held(sets)
     }
 
     /// How long it takes to open each file and run one statement, one after the other; with the connections, still open.
@@ -107,17 +101,56 @@ impl Files {
         self.paths.iter().map(open_and_read).collect()
     }
 
-    /// Files opened, read once and closed again in a second, one after the other by one thread for each core.
-    pub fn reopened(&self, slice: Duration) -> f64 {
+    /// Of the first `count` files, those opened, read once and closed again in a second, one after the other by one thread for
+    /// each core.
+    pub fn reopened(&self, count: usize, slice: Duration) -> f64 {
         let began = Instant::now();
         let done: usize = std::thread::scope(|scope| {
             let run = |thread: usize| {
                 move || {
-                    let paths = self.paths.iter().skip(thread).step_by(cores()).cycle();
+                    let paths = self.paths[..count].iter().skip(thread).step_by(cores()).cycle();
                     paths.take_while(|_| began.elapsed() < slice).map(|path| read_point(&open(path, self.level), 7)).count()
                 }
             };
             let threads: Vec<_> = (0..cores()).map(|thread| scope.spawn(run(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
+        });
+        done as f64 / began.elapsed().as_secs_f64()
+    }
+}
+
+/// Connections that are open, a set for each thread.
+pub struct Held(Vec<Vec<Connection>>);
+
+impl Held {
+    /// Each used once, as the server's are before anything is measured.
+    pub fn used(self, work: &impl Fn(&Connection, usize)) -> Held {
+        self.0.iter().flatten().enumerate().for_each(|(at, conn)| work(conn, at));
+        self
+    }
+
+    /// Statements a second, each thread on its first connections in turn, at most `among` of all threads together. For half
+    /// of a server's slice: nothing but the disk disturbs what runs here.
+    pub fn rate(&mut self, slice: Duration, among: usize, work: &(impl Fn(&Connection, usize) + Sync)) -> f64 {
+        let (slice, each) = (slice / 2, among.div_ceil(self.0.len()));
+        let began = Instant::now();
+        let run = |conns: &mut [Connection]| {
+            let mut done = 0;
+            loop {
+                work(&conns[done % conns.len()], done);
+                done += 1;
+                // Not before: a thread that comes late on a busy machine has done something.
+                if began.elapsed() >= slice {
+                    return done;
+                }
+            }
+        };
+        let done: usize = std::thread::scope(|scope| {
+            let threads = self.0.iter_mut().map(|set| {
+                let most = each.min(set.len());
+                scope.spawn(move || run(&mut set[..most]))
+            });
+            let threads: Vec<_> = threads.collect();
             threads.into_iter().map(|thread| thread.join().expect("a thread")).sum()
         });
         done as f64 / began.elapsed().as_secs_f64()

@@ -179,7 +179,7 @@ fn insert_many_normal(site: &mut Site, round: usize) -> Vec<Measured> {
 }
 
 /// What a server would reach that takes the bare handler's time for a request, and rusqlite's for its statement, and none of its own.
-fn together(bare: f64, alone: f64) -> f64 {
+pub fn together(bare: f64, alone: f64) -> f64 {
     1.0 / (1.0 / bare + 1.0 / alone)
 }
 
