@@ -34,6 +34,9 @@ pub const LEASE_MAX_S: i64 = 43_200;
 /// Payload bytes in one claim, past which it hands out fewer jobs than asked for; one job always fits.
 pub const CLAIM_BYTES: i64 = 4 << 20;
 
+/// Random bytes at the beginning of a lease token, with the six bits that make it a UUID. A job's place has 42 bits.
+const RANDOM: usize = 10;
+
 /// A payload of at most so many bytes is read with its job.
 const SMALL: i64 = 4 << 10;
 
@@ -107,8 +110,8 @@ struct Taking<'a> {
     name: &'a QueueName,
     queue: i64,
     claim: Claim,
-    /// Of all that this claim leases: who holds one of its jobs holds them all.
-    token: Uuid,
+    /// What the tokens of this claim's jobs begin with.
+    random: Uuid,
     limits: Limits,
     now: Millis,
 }
@@ -130,7 +133,7 @@ struct Candidate {
 
 pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: &mut Bell, now: Millis) -> Result<Found> {
     let (mut found, mut untold) = (Found::default(), false);
-    let token = lease::new_token(claim.own);
+    let random = lease::new_token(claim.own);
     for name in queues {
         let line = |row: &Row<'_>| {
             Ok(Line {
@@ -146,7 +149,7 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
             continue;
         }
         let before = found.jobs.len();
-        let mut taking = Taking { name, queue: line.queue, claim, token, limits: Limits::default(), now };
+        let mut taking = Taking { name, queue: line.queue, claim, random, limits: Limits::default(), now };
         if line.any_grouped || (line.over.delays || line.over.leases) && tx.row(ANY_GROUPED, [line.queue], |_| Ok(()))?.is_some() {
             taking.turns(tx, &mut found)?;
         } else {
@@ -211,7 +214,8 @@ impl Taking<'_> {
             return Ok(());
         }
         let until = self.now + self.claim.lease_ms;
-        let leased = tx.execute(LEASE_BEST, params![self.queue, jobs.len() as i64, self.token.as_bytes(), until, self.now])?;
+        let leased = params![self.queue, jobs.len() as i64, &self.random.as_bytes()[..RANDOM], until, self.now];
+        let leased = tx.execute(LEASE_BEST, leased)?;
         if leased != jobs.len() {
             return Err(Error::internal("a claim did not lease what it found", &leased));
         }
@@ -246,7 +250,7 @@ impl Taking<'_> {
             match self.look(tx, &next, found)? {
                 Look::Free => {
                     let (seq, until) = (next.id.seq(), self.until(&next));
-                    tx.execute(LEASE, params![seq, self.token.as_bytes(), until, self.now])?;
+                    tx.execute(LEASE, params![seq, self.token(seq).as_bytes(), until, self.now])?;
                     self.hand_out(tx, next, found)?;
                 }
                 Look::Blocked => blocked += 1,
@@ -287,6 +291,13 @@ impl Taking<'_> {
         Ok(Look::Free)
     }
 
+    /// Each job has another one: behind what is random stands its place.
+    fn token(&self, seq: i64) -> Uuid {
+        let mut token = self.random.into_bytes();
+        token[RANDOM..].copy_from_slice(&seq.to_be_bytes()[RANDOM - 8..]);
+        Uuid::from_bytes(token)
+    }
+
     fn until(&self, job: &Candidate) -> Millis {
         self.now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms))
     }
@@ -300,7 +311,7 @@ impl Taking<'_> {
         };
         let payload = payload.ok_or_else(|| Error::internal("a job has no body", &id))?;
         found.bytes += bytes;
-        let (queue, lease_token) = (self.name.clone(), self.token);
+        let (queue, lease_token) = (self.name.clone(), self.token(id.seq()));
         found.jobs.push(Claimed { id, queue, attempt: attempt + 1, lease_token, lease_until, payload_type, payload, waited_for });
         Ok(())
     }
@@ -366,8 +377,10 @@ const BEST: &str = candidates!(
      WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2"
 );
 
-/// The first of them, in the same order.
-const LEASE_BEST: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1, lease_token = ?3, lease_until = ?4, since = ?5 WHERE seq IN
+/// The first of them, in the same order, with the tokens of [`Taking::token`].
+const LEASE_BEST: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1,
+         lease_token = CAST(?3 || unhex(printf('%012x', seq)) AS BLOB), lease_until = ?4, since = ?5
+     WHERE seq IN
      (SELECT j.seq FROM jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq
       WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2)";
 
