@@ -471,7 +471,13 @@ impl Database {
     /// The writer, once nobody else has it; `None` if the file has been taken away since it was open as `open`. Asked with
     /// the writer held: a commit that fails undecided takes the file away before it lets go of the writer.
     fn writer_of<'o>(&self, open: &'o Arc<Open>) -> Option<MutexGuard<'o, Session>> {
-        let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = open.writer.try_lock().unwrap_or_else(|_| {
+            // A lock that is let go is anybody's, and whoever sleeps before it comes late: brief reads leave it to him.
+            open.wanted.fetch_add(1, Relaxed);
+            let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            open.wanted.fetch_sub(1, Relaxed);
+            writer
+        });
         self.is_open_as(open).then_some(writer)
     }
 

@@ -346,7 +346,7 @@ fn deaf(server: &Server, tenant: &TenantClient, method: &str, path: &str, body: 
 fn answers_that_are_made_or_that_nobody_reads_are_bounded() {
     const BOUND: u64 = 32 << 20;
     let server = Server::with(|c| {
-        c.set("http.unread_bytes", BOUND).set("plans.default.statement_ms", 60_000);
+        c.set("http.unread_bytes", BOUND);
     });
     let (tenants, quiet): (Vec<_>, _) = ((0..8).map(|_| server.tenant("deaf")).collect(), server.tenant("quiet"));
     for tenant in &tenants {

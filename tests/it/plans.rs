@@ -210,8 +210,7 @@ fn a_plan_changed_under_a_request_holds_for_every_request_after_it() {
 fn whose_answer_has_no_room_beside_those_that_wait_to_be_read_is_refused_before_the_commit() {
     use std::io::Write;
     let server = Server::with(|c| {
-        // On a busy machine the first answer takes its time.
-        c.set("http.unread_bytes", 80_000_000).set("plans.default.statement_ms", 60_000);
+        c.set("http.unread_bytes", 80_000_000);
     });
     let deaf = server.tenant("deaf");
     deaf.script("CREATE TABLE t (x TEXT)");

@@ -2,7 +2,7 @@
 //! uses it. What cannot be opened is remembered as such for a moment, so that a broken file costs little.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(3);
 /// An open file: its writer and its readers.
 pub struct Open {
     pub(in crate::sqlite) writer: Mutex<Session>,
+    /// How many wait for it who do not give up.
+    pub(super) wanted: AtomicU32,
     pub(super) writer_watch: Arc<Watch>,
     pub(in crate::sqlite) readers: Readers,
     pub(in crate::sqlite) log: LogLength,
@@ -177,6 +179,7 @@ impl Database {
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
+            wanted: AtomicU32::new(0),
             readers: Readers::new(&self.engine, &self.path, settings),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),

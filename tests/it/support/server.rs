@@ -96,6 +96,8 @@ impl Server {
     pub fn stopped(settings: impl FnOnce(&mut Settings)) -> Server {
         let home = tempfile::tempdir().unwrap();
         let mut with = Settings::default();
+        // On a busy machine what takes its time takes longer.
+        with.set("plans.default.statement_ms", 60_000);
         settings(&mut with);
         let dir = with.dir.clone().unwrap_or_else(|| home.path().join("data"));
         Server { settings: with, dir, _home: home, child: None, log: Arc::default(), wire: Wire::new() }
@@ -108,8 +110,6 @@ impl Server {
         let server = SHARED.get_or_init(|| {
             Server::with(|with| {
                 with.set("rest.unindexed_embeds", "index");
-                // On a busy machine what takes its time takes longer.
-                with.set("plans.default.statement_ms", 60_000);
             })
         });
         Shared { server, logged: server.log().len() }
