@@ -12,7 +12,6 @@ mod draft;
 mod engine;
 mod executor;
 mod fault;
-mod few;
 mod functions;
 mod gate;
 mod idempotency;

@@ -5,7 +5,7 @@ mod flood;
 mod overload;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ use tenantry::cli::load::mix::Dice;
 use tenantry::cli::load::wire::{self, Target};
 
 use crate::client::{Client, Line};
-use crate::local::{self, Files, cores};
+use crate::local::{self, Files, Which, cores};
 use crate::results::Bound::{AtLeast, AtMost, None as Free};
 use crate::results::{Goal, Measured, Results, goal};
 use crate::rows::{self, SQL, read_body, together};
@@ -149,13 +149,8 @@ impl Scale {
 
     /// Uses each of the first so many tenants once.
     fn touch(&self, tenants: usize) {
-        let members = &self.tenantry.tenants[..tenants];
-        let connections = self.client.connections;
-        let patient = Client { connections, slice: Duration::from_secs(600) };
-        patient.rate(self.tenantry.target(), async |line: &mut Line| {
-            for member in members.iter().skip(line.number).step_by(connections) {
-                read(line, SQL, member, line.number).await;
-            }
+        self.client.each(self.tenantry.target(), tenants, async |line: &mut Line, at| {
+            read(line, SQL, &self.tenantry.tenants[at], at).await;
         });
     }
 }
@@ -187,7 +182,7 @@ fn many(scale: &mut Scale, round: usize) -> Vec<Measured> {
     }
     let rates = both(round, || scale.read_rate(all), || scale.read_rate(FEW));
     // What so much memory alone costs, in the client, in a server that has none of its own, and in SQLite.
-    let mut held = scale.files.hold(cores()).used(&local::read_point);
+    let mut held = scale.files.exclusive().hold(Which::All, cores(), &local::read_point);
     let mut elsewhere = |tenants| {
         let alone = held.rate(scale.client.slice, tenants, &local::read_point);
         together(scale.bare_rate(tenants), alone)
