@@ -73,6 +73,7 @@ impl Side {
             sandboxed: false,
             create: true,
             held: Arc::default(),
+            answers: tenantry::sqlite::Allowance::unbounded(),
         };
         let file = Database::new(engine, &Gate::new(), path.to_owned(), options);
         Ok(Side { file, waiters: Arc::default(), name: QueueName::parse("q")? })

@@ -67,6 +67,7 @@ fn rows(c: &mut Criterion) {
         sandboxed: true,
         create: true,
         held: Arc::default(),
+        answers: tenantry::sqlite::Allowance::unbounded(),
     };
     std::fs::write(folder.path().join("of_project.sql"), FUNCTION).expect("a function's file");
     let trial = Trial::on(&[Arc::new(migrations)]).expect("a trial");

@@ -44,7 +44,7 @@ pub struct Http {
     pub max_body_bytes: usize,
     /// Bytes of large request bodies on their way, over all connections.
     pub receiving_bytes: u64,
-    /// Bytes of large answers that clients have not read yet, over all tenants; one tenant has a quarter.
+    /// Bytes of large answers that are being made or that clients have not read yet, over all tenants; one tenant has a quarter, and no more than is free.
     pub unread_bytes: u64,
     /// Connections accepted at once, over all workers.
     pub max_connections: usize,

@@ -60,7 +60,7 @@ pub use verdict::{caller, verdict};
 use crate::auth::scope::Scope;
 use crate::config;
 use crate::error::{Error, Result};
-use crate::sqlite::{Database, Limits, Reader, WriteTx};
+use crate::sqlite::{Database, Finished, Limits, Reader, WriteTx};
 use indexes::Lacking;
 use media::Media;
 use outline::Outline;
@@ -142,7 +142,7 @@ pub struct Answer {
     pub status: u16,
     /// With `body`; an answer without one has none.
     pub content_type: Option<&'static str>,
-    pub body: Vec<u8>,
+    pub body: Finished,
     pub content_range: Option<String>,
     pub location: Option<String>,
     pub preference_applied: Option<String>,

@@ -12,7 +12,6 @@ pub mod schema;
 pub mod secret;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub use schema::{Sets, schema};
 
 use crate::config::{Durability, Level, Telemetry};
 use crate::error::{Error, Result};
-use crate::sqlite::{Database, Engine, Gate, Leave, Limits, Options, Party};
+use crate::sqlite::{Allowance, Database, Engine, Gate, Leave, Limits, Options, Party};
 
 /// How long closing waits for what still runs.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -64,8 +63,8 @@ pub struct Systems {
     pub audit: Audit,
     pub cache: Arc<Database>,
     pub queue: Arc<Database>,
-    /// Bytes of answers out of the operator's own files that clients have not read yet.
-    pub unread: Arc<AtomicU64>,
+    /// What answers out of the operator's own files may take.
+    pub answers: Arc<Allowance>,
     files: Files,
     /// Move the audit log and write measurements.
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -76,6 +75,7 @@ struct Files {
     engine: Arc<Engine>,
     gate: Arc<Gate>,
     dir: PathBuf,
+    answers: Arc<Allowance>,
     registered: RwLock<Vec<Registered>>,
 }
 
@@ -83,7 +83,14 @@ impl Systems {
     /// Opens and migrates everything in `dir` (`<data-dir>/system`), makes what is missing, and starts the tasks
     /// behind the requests on the current runtime.
     pub async fn open(engine: &Arc<Engine>, dir: &Path, durability: &Durability, telemetry: &Telemetry) -> Result<Systems> {
-        let files = Files { engine: engine.clone(), gate: Gate::new(), dir: dir.to_owned(), registered: RwLock::default() };
+        let answers = engine.answers().one();
+        let files = Files {
+            engine: engine.clone(),
+            gate: Gate::new(),
+            dir: dir.to_owned(),
+            answers: answers.clone(),
+            registered: RwLock::default(),
+        };
         let schema = schema();
         let app = files.open(Database::new, "app", "app.db", "tenants, tokens, people", durability.system, &schema.app).await?;
         let mark =
@@ -102,7 +109,7 @@ impl Systems {
         let keep = Duration::from_secs(u64::from(telemetry.keep_days) * 86_400);
         let (analytics, writing) = Analytics::new(analytics, telemetry.waiting, keep);
         let tasks = vec![tokio::spawn(audit.clone().run()), tokio::spawn(writing)];
-        Ok(Systems { app, mark, analytics, audit, cache, queue, unread: Arc::default(), files, tasks: Mutex::new(tasks) })
+        Ok(Systems { app, mark, analytics, audit, cache, queue, answers, files, tasks: Mutex::new(tasks) })
     }
 
     /// Opens one more system database, which is then listed, checked and closed with the others.
@@ -178,6 +185,7 @@ impl Files {
             sandboxed: false,
             create: true,
             held: Arc::default(),
+            answers: self.answers.clone(),
         };
         let database = handle(&self.engine, &self.gate, self.dir.join(file), options);
         database.ensure_open().await.map_err(|error| {

@@ -26,6 +26,7 @@ pub(super) fn file_of(dir: &tempfile::TempDir, max_bytes: u64, party: Party, exe
         sandboxed: false,
         create: true,
         held: Arc::default(),
+        answers: crate::sqlite::Allowance::unbounded(),
     };
     Database::new(&Engine::start(&Sqlite::default(), executor), &Gate::new(), dir.path().join("cache.sqlite"), options)
 }

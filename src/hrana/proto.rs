@@ -19,7 +19,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-pub use answer::{BatchResult, Col, DescribeCol, DescribeParam, DescribeResult, Error, Rows, StmtResult, StreamResponse};
+pub use answer::{BatchResult, Col, DescribeCol, DescribeParam, DescribeResult, Error, Rows, RowsDraft, StmtResult, StreamResponse};
 
 /// Requests in one pipeline, and steps in one batch.
 pub const STEPS_MAX: usize = 10_000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::Control;
-use super::proto::{Col, NamedArg, Rows, StmtResult, Value};
+use super::proto::{Col, NamedArg, RowsDraft, StmtResult, Value};
 use super::stream::Context;
 use crate::error::Result;
 use crate::sqlite::{Prepared, Reader, may_only_read};
@@ -58,14 +58,15 @@ impl Statement {
         tally.bytes +=
             columns(&prepared).iter().map(|col| (col.name.len() + col.decltype.as_ref().map_or(0, String::len)) as u64).sum::<u64>();
         cx.plan.admits(tally.rows, tally.bytes)?;
-        let mut rows = Rows::default();
+        let mut rows = RowsDraft::new(reader.draft());
         let effect = prepared.run(|cells| {
             if self.want_rows {
-                rows.push(cells);
+                rows.push(cells)?;
                 cx.plan.admits(tally.rows + rows.count(), tally.bytes + rows.bytes())?;
             }
             Ok(())
         })?;
+        let rows = rows.finish();
         *tally = Tally { rows: tally.rows + rows.count(), bytes: tally.bytes + rows.bytes() };
         Ok(Some(StmtResult {
             cols: columns(&prepared),

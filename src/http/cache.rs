@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::extract::{Body, Json, Query};
 use super::guard::Caller;
-use super::unread::{Audience, UnreadAnswers};
+use super::unread::{Audience, Unread};
 use crate::auth::scope::Scope;
 use crate::cache::{
     Answer, CONTENT_TYPE_BYTES, Cache, Conditions, Etag, Etags, FILL_MAX_S, FillLease, Found, Key, Memory, Namespace, Put, Seconds, Tag,
@@ -118,12 +118,11 @@ pub async fn get(
     query: Query<GetQuery>,
     memory: Data<Memory>,
     waiters: Data<Waiters>,
-    unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let key = key(&request, query.0.namespace.as_deref())?;
     if query.0.fill.is_some() {
-        return get_or_fill(call, request, key, query.0, memory, waiters, unread).await;
+        return get_or_fill(call, request, key, query.0, memory, waiters).await;
     }
     let lease = call.lease().await?;
     let cache = Cache::new(lease.cache(), &memory);
@@ -132,10 +131,10 @@ pub async fn get(
         Some(Stale::IfError) => cache.get_if_error(key.clone()).await?,
     };
     if let Some(found) = found {
-        return answer(&request, &lease, &unread, &found);
+        return answer(&request, &lease, &found);
     }
     match behind::pending(lease.queue(), &waiters, &key).await? {
-        Some(put) => behind::answer(&lease, &unread, put),
+        Some(put) => behind::answer(&lease, put),
         None => Ok(missed(&nothing().hint("It was never set, was deleted, evicted, or has expired."))),
     }
 }
@@ -147,7 +146,6 @@ async fn get_or_fill(
     query: GetQuery,
     memory: Data<Memory>,
     waiters: Data<Waiters>,
-    unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let fill_for = Seconds::parse("fill", query.fill.as_deref().unwrap_or_default())?;
     if fill_for.ms() > FILL_MAX_S * 1_000 {
@@ -170,11 +168,11 @@ async fn get_or_fill(
                 // It may have been overtaken already.
                 let _ = cache.give_up(&key, fill.token);
             }
-            return behind::answer(&lease, &unread, put?);
+            return behind::answer(&lease, put?);
         }
         match found {
-            Answer::Found(found) => return answer(&request, &lease, &unread, &found),
-            Answer::Fill(fill, Some(stale)) => return with_fill(answer(&request, &lease, &unread, &stale)?, fill),
+            Answer::Found(found) => return answer(&request, &lease, &found),
+            Answer::Fill(fill, Some(stale)) => return with_fill(answer(&request, &lease, &stale)?, fill),
             Answer::Fill(fill, None) => {
                 let error = nothing().hint("It is yours to make: put it with this answer's Fill-Token before Fill-Until.");
                 return with_fill(missed(&error), fill);
@@ -225,7 +223,7 @@ pub async fn give_up(call: Caller, request: HttpRequest, query: Query<KeyQuery>,
 }
 
 /// An entry, or that the client has it.
-fn answer(request: &HttpRequest, lease: &impl Audience, unread: &UnreadAnswers, found: &Found) -> Result<HttpResponse> {
+fn answer(request: &HttpRequest, lease: &impl Audience, found: &Found) -> Result<HttpResponse> {
     let has = request.headers().get(IF_NONE_MATCH).and_then(|has| has.to_str().ok()).is_some_and(|has| Etags::new(has).has(&found.etag));
     let mut answer = match (&found.value, has) {
         (_, true) => HttpResponse::NotModified(),
@@ -243,7 +241,7 @@ fn answer(request: &HttpRequest, lease: &impl Audience, unread: &UnreadAnswers, 
     Ok(answer
         .insert_header((CONTENT_TYPE, content_type))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(unread.hold(lease, value.clone())?))
+        .body(Unread::hold(lease, value.clone())?))
 }
 
 /// RFC 9211: that it was a hit, for how many seconds it is still fresh (0 and below: stale), and which tier had it.

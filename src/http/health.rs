@@ -118,6 +118,7 @@ pub async fn metrics(
     for (event, count) in waiters.paces().totals() {
         to.sample("tenantry_queue_jobs_total", &format!("{{event=\"{event}\"}}"), count);
     }
+    to.one("tenantry_answer_bytes", "gauge", "Bytes of large answers that are being made or not read yet.", engine.answers().used());
     let (reads, writes) = engine.load();
     for (lane, load) in [("read", reads), ("write", writes)] {
         to.one(&format!("tenantry_{lane}_lanes"), "gauge", "Threads.", load.lanes);

@@ -15,7 +15,7 @@ use actix_web::web::Data;
 
 use super::extract::{Body, parse};
 use super::guard::TenantCall;
-use super::unread::UnreadAnswers;
+use super::unread::Unread;
 use super::watch::SlowLog;
 use crate::error::{Code, Error, Result};
 use crate::hrana::proto::{self, CursorReqBody, PipelineReqBody, StreamRequest, StreamResponse};
@@ -28,17 +28,11 @@ pub async fn version() -> HttpResponse {
 }
 
 /// Clients differ in the Content-Type they send, so it is not looked at.
-pub async fn pipeline(
-    call: TenantCall,
-    body: Body,
-    streams: Data<Streams>,
-    unread: Data<UnreadAnswers>,
-    slow: Data<SlowLog>,
-) -> Result<HttpResponse> {
+pub async fn pipeline(call: TenantCall, body: Body, streams: Data<Streams>, slow: Data<SlowLog>) -> Result<HttpResponse> {
     let PipelineReqBody { baton, requests } = parse(&body.0)?;
     drop(body);
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let streams = streams.into_inner();
     let cx = context(&call, &lease, &streams)?;
     let mut held = streams.take(call.owner(), baton.as_deref())?;
@@ -61,22 +55,16 @@ pub async fn pipeline(
     let baton = if closed { None } else { streams.give_back(call.owner(), held) };
     out.push(b']');
     end(&mut out, baton.as_deref());
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(unread.keep(&lease, out)))
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json"))).body(Unread::keep(&lease, out)))
 }
 
 /// A batch whose result is told entry by entry. It has ended before the first one is sent: a client that reads slowly
 /// holds up nobody, and what it has not read is bounded like any answer.
-pub async fn cursor(
-    call: TenantCall,
-    body: Body,
-    streams: Data<Streams>,
-    unread: Data<UnreadAnswers>,
-    slow: Data<SlowLog>,
-) -> Result<HttpResponse> {
+pub async fn cursor(call: TenantCall, body: Body, streams: Data<Streams>, slow: Data<SlowLog>) -> Result<HttpResponse> {
     let CursorReqBody { baton, batch } = parse(&body.0)?;
     drop(body);
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let streams = streams.into_inner();
     let cx = context(&call, &lease, &streams)?;
     let mut held = streams.take(call.owner(), baton.as_deref())?;
@@ -88,7 +76,7 @@ pub async fn cursor(
     end(&mut out, baton.as_deref());
     out.push(b'\n');
     write_entries(&mut out, outcome);
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))).body(unread.keep(&lease, out)))
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))).body(Unread::keep(&lease, out)))
 }
 
 impl TenantCall {

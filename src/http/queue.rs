@@ -23,12 +23,12 @@ use uuid::Uuid;
 
 use super::extract::{Json, JsonText, idempotency_key, parse};
 use super::guard::Caller;
-use super::unread::UnreadAnswers;
+use super::unread::Unread;
 use crate::auth::Claims;
 use crate::auth::scope::Scope;
 use crate::clock::rfc3339;
 use crate::error::{Body, Error, Result};
-use crate::queue::{Batch, Claim, Claimed, Enqueued, JobId, JobRequest, Outcome, QUEUES_MAX, Queue, QueueName, Then, Waiters, Waits};
+use crate::queue::{Batch, Claim, Claimed, Enqueued, JobId, JobRequest, Outcome, QUEUES_MAX, Queue, QueueName, Then, Waiters};
 
 /// The longest that a claim waits for a job, in seconds.
 const WAIT_MAX_S: u64 = 20;
@@ -133,24 +133,13 @@ pub async fn enqueue(
 }
 
 /// `POST /v1/queues/{queue}/claim`: 200 with the jobs, none when nothing is ready.
-pub async fn claim(
-    call: Caller,
-    queue: Path<String>,
-    body: Json<ClaimBody>,
-    unread: Data<UnreadAnswers>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+pub async fn claim(call: Caller, queue: Path<String>, body: Json<ClaimBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     let ClaimBody { max, lease_s, wait_s } = body.0;
-    claim_from(call, vec![QueueName::parse_open(&queue)?], Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+    claim_from(call, vec![QueueName::parse_open(&queue)?], Claim::new(max, lease_s)?, wait_s, waiters).await
 }
 
 /// `POST /v1/claim`: the same from several queues, the first one first.
-pub async fn claim_of_several(
-    call: Caller,
-    body: Json<SeveralBody>,
-    unread: Data<UnreadAnswers>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+pub async fn claim_of_several(call: Caller, body: Json<SeveralBody>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     let SeveralBody { queues, max, lease_s, wait_s } = body.0;
     if queues.is_empty() || queues.len() > QUEUES_MAX {
         return Err(Error::bad_request(format!("queues are not 1 to {QUEUES_MAX}")));
@@ -162,17 +151,10 @@ pub async fn claim_of_several(
             names.push(name);
         }
     }
-    claim_from(call, names, Claim::new(max, lease_s)?, wait_s, unread, waiters).await
+    claim_from(call, names, Claim::new(max, lease_s)?, wait_s, waiters).await
 }
 
-async fn claim_from(
-    call: Caller,
-    queues: Vec<QueueName>,
-    claim: Claim,
-    wait_s: u64,
-    unread: Data<UnreadAnswers>,
-    waiters: Data<Waiters>,
-) -> Result<HttpResponse> {
+async fn claim_from(call: Caller, queues: Vec<QueueName>, claim: Claim, wait_s: u64, waiters: Data<Waiters>) -> Result<HttpResponse> {
     call.claims.require(Scope::QueueConsume)?;
     if wait_s > WAIT_MAX_S {
         return Err(Error::bad_request(format!("wait_s is {wait_s}, but must lie between 0 and {WAIT_MAX_S}")));
@@ -182,7 +164,7 @@ async fn claim_from(
     loop {
         // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
         let lease = call.lease().await?;
-        unread.admit(&lease)?;
+        lease.answers().admit()?;
         if wait_s > 0 && waiting.is_none() {
             waiting = Some(waiters.join(lease.queue(), &queues)?);
         }
@@ -196,7 +178,7 @@ async fn claim_from(
             }
             return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(claim_json(&[])?));
         }
-        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, claim_json(&found.jobs)?)));
+        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(Unread::keep(&lease, claim_json(&found.jobs)?)));
     }
 }
 
@@ -262,38 +244,30 @@ fn a_minute() -> i64 {
 
 /// Writes the answer around the payloads, since parsing them again only to print them would be most of the work.
 fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
-    #[derive(Serialize)]
-    struct Head<'a> {
-        id: JobId,
-        queue: &'a str,
-        attempt: i64,
-        lease_token: Uuid,
-        lease_until: String,
-        enqueued_at: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        payload_type: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        waited_for: Option<Waits>,
-    }
-
     let mut out = Vec::with_capacity(16 + jobs.iter().map(|job| job.payload.len() + 288).sum::<usize>());
     out.extend_from_slice(b"{\"jobs\":[");
+    let (mut id_text, mut token_text) = (Uuid::encode_buffer(), Uuid::encode_buffer());
     for (i, job) in jobs.iter().enumerate() {
-        let head = Head {
-            id: job.id,
-            queue: job.queue.as_str(),
-            attempt: job.attempt,
-            lease_token: job.lease_token,
-            lease_until: rfc3339(job.lease_until),
-            enqueued_at: rfc3339(job.enqueued_at()),
-            payload_type: job.payload_type.as_deref(),
-            waited_for: job.waited_for,
-        };
-        if i > 0 {
-            out.push(b',');
+        let (id, token) = (Uuid::from(job.id), job.lease_token);
+        // JSON escapes nothing of these texts.
+        let texts: [(&str, &str); 5] = [
+            (if i > 0 { ",{\"id\":\"" } else { "{\"id\":\"" }, id.as_hyphenated().encode_lower(&mut id_text)),
+            ("\",\"queue\":\"", job.queue.as_str()),
+            ("\",\"lease_token\":\"", token.as_hyphenated().encode_lower(&mut token_text)),
+            ("\",\"lease_until\":\"", &rfc3339(job.lease_until)),
+            ("\",\"enqueued_at\":\"", &rfc3339(job.enqueued_at())),
+        ];
+        for (name, text) in texts {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(text.as_bytes());
         }
-        serde_json::to_writer(&mut out, &head).map_err(|e| Error::internal("a claimed job could not be written as JSON", &e))?;
-        out.pop();
+        member(&mut out, "\",\"attempt\":", &job.attempt)?;
+        if let Some(payload_type) = &job.payload_type {
+            member(&mut out, ",\"payload_type\":", payload_type)?;
+        }
+        if let Some(waited_for) = &job.waited_for {
+            member(&mut out, ",\"waited_for\":", waited_for)?;
+        }
         out.extend_from_slice(b",\"payload\":");
         match job.payload_type {
             None => out.extend_from_slice(&job.payload),
@@ -303,6 +277,11 @@ fn claim_json(jobs: &[Claimed]) -> Result<Vec<u8>> {
     }
     out.extend_from_slice(b"]}");
     Ok(out)
+}
+
+fn member(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> Result<()> {
+    out.extend_from_slice(name.as_bytes());
+    serde_json::to_writer(out, value).map_err(|e| Error::internal("a claimed job could not be written as JSON", &e))
 }
 
 /// Bytes as `{"base64":"…"}`.

@@ -10,7 +10,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::extract::{Body, JsonText, idempotency_key};
 use super::guard::TenantCall;
-use super::unread::UnreadAnswers;
+use super::unread::Unread;
 use super::watch::SlowLog;
 use crate::error::Result;
 use crate::rest::{self, Answer, Batch, Call, Caller, Dialect, InForce, Request, Setting, Task, Verb};
@@ -18,16 +18,9 @@ use crate::sqlite::Database;
 use crate::tenant::Lease;
 
 /// Every method of `/rest/v1/{table}`.
-pub async fn rows(
-    call: TenantCall,
-    request: HttpRequest,
-    body: Body,
-    rules: Data<InForce>,
-    slow: Data<SlowLog>,
-    unread: Data<UnreadAnswers>,
-) -> Result<HttpResponse> {
+pub async fn rows(call: TenantCall, request: HttpRequest, body: Body, rules: Data<InForce>, slow: Data<SlowLog>) -> Result<HttpResponse> {
     let task = Task::read(&asked(&request, &body.0))?;
-    run(&call, &rules.now(), &slow, &unread, "rest", async |database, setting| rest::run(database, setting, task).await).await
+    run(&call, &rules.now(), &slow, "rest", async |database, setting| rest::run(database, setting, task).await).await
 }
 
 /// `OPTIONS /rest/v1/{table}`: the methods it takes.
@@ -38,17 +31,10 @@ pub async fn options(call: TenantCall, request: HttpRequest, rules: Data<InForce
 }
 
 /// `/rest/v1/rpc/{name}`
-pub async fn call(
-    call: TenantCall,
-    request: HttpRequest,
-    body: Body,
-    rules: Data<InForce>,
-    slow: Data<SlowLog>,
-    unread: Data<UnreadAnswers>,
-) -> Result<HttpResponse> {
+pub async fn call(call: TenantCall, request: HttpRequest, body: Body, rules: Data<InForce>, slow: Data<SlowLog>) -> Result<HttpResponse> {
     let (dialect, caller) = (rules.now(), Caller { claims: call.claims.clone() });
     let called = Call::read(&asked(&request, &body.0), &dialect.functions, &caller)?;
-    run(&call, &dialect, &slow, &unread, "rpc", async |database, setting| rest::call(database, setting, called).await).await
+    run(&call, &dialect, &slow, "rpc", async |database, setting| rest::call(database, setting, called).await).await
 }
 
 /// `POST /rest/v1/`: several requests in one transaction.
@@ -58,12 +44,11 @@ pub async fn batch(
     body: JsonText,
     rules: Data<InForce>,
     slow: Data<SlowLog>,
-    unread: Data<UnreadAnswers>,
 ) -> Result<HttpResponse> {
     let key = idempotency_key(&request, &[request.path().as_bytes(), &body.0])?;
     let dialect = rules.now();
     let batch = Batch::read(&body.0, key, &dialect.functions, &Caller { claims: call.claims.clone() })?;
-    run(&call, &dialect, &slow, &unread, "rest batch", async |database, setting| rest::run_batch(database, setting, batch).await).await
+    run(&call, &dialect, &slow, "rest batch", async |database, setting| rest::run_batch(database, setting, batch).await).await
 }
 
 /// `OPTIONS /rest/v1/rpc/{name}`: the methods it takes.
@@ -73,11 +58,11 @@ pub async fn callable(call: TenantCall, request: HttpRequest, rules: Data<InForc
 }
 
 /// `GET /rest/v1/`: the tables, as an OpenAPI document.
-pub async fn root(call: TenantCall, rules: Data<InForce>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn root(call: TenantCall, rules: Data<InForce>) -> Result<HttpResponse> {
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let document = rest::describe(lease.database(), setting(&call, &lease, &rules.now())).await?;
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/openapi+json; charset=utf-8")).body(unread.hold(&lease, document)?))
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/openapi+json; charset=utf-8")).body(Unread::hold(&lease, document)?))
 }
 
 /// What `work` answers of the tenant's database; `operation` is its name in the log of slow ones.
@@ -85,16 +70,15 @@ async fn run(
     call: &TenantCall,
     dialect: &Arc<Dialect>,
     slow: &SlowLog,
-    unread: &UnreadAnswers,
     operation: &str,
     work: impl AsyncFnOnce(&Arc<Database>, Setting) -> Result<Answer>,
 ) -> Result<HttpResponse> {
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let began = Instant::now();
     let outcome = work(lease.database(), setting(call, &lease, dialect)).await;
     slow.note(call.tenant.id.uuid(), "database", operation, began.elapsed(), 1, call.request_id);
-    answered(outcome?, &lease, unread)
+    answered(outcome?, &lease)
 }
 
 fn setting(call: &TenantCall, lease: &Lease, dialect: &Arc<Dialect>) -> Setting {
@@ -128,7 +112,7 @@ fn table(request: &HttpRequest) -> &str {
     request.uri().path().rsplit('/').next().unwrap_or_default()
 }
 
-fn answered(answer: Answer, lease: &Lease, unread: &UnreadAnswers) -> Result<HttpResponse> {
+fn answered(answer: Answer, lease: &Lease) -> Result<HttpResponse> {
     let mut reply = HttpResponse::build(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK));
     let named = [
         (CONTENT_TYPE, answer.content_type.map(str::to_owned)),
@@ -147,5 +131,5 @@ fn answered(answer: Answer, lease: &Lease, unread: &UnreadAnswers) -> Result<Htt
     if answer.content_type.is_none() {
         return Ok(reply.finish());
     }
-    Ok(reply.body(if answer.wrote { unread.keep(lease, answer.body) } else { unread.hold(lease, answer.body)? }))
+    Ok(reply.body(if answer.wrote { Unread::keep(lease, answer.body) } else { Unread::hold(lease, answer.body)? }))
 }

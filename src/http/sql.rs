@@ -8,22 +8,16 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::extract::{JsonBytes, idempotency_key};
 use super::guard::TenantCall;
-use super::unread::UnreadAnswers;
+use super::unread::Unread;
 use super::watch::SlowLog;
 use crate::error::Result;
 use crate::sql::{self, Caller, Request};
 
-pub async fn run(
-    call: TenantCall,
-    request: HttpRequest,
-    body: JsonBytes<Request>,
-    slow: Data<SlowLog>,
-    unread: Data<UnreadAnswers>,
-) -> Result<HttpResponse> {
+pub async fn run(call: TenantCall, request: HttpRequest, body: JsonBytes<Request>, slow: Data<SlowLog>) -> Result<HttpResponse> {
     let key = idempotency_key(&request, &[&body.bytes])?;
     let caller = Caller { subject: call.claims.sub.clone(), scopes: call.sql_scopes()? };
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let began = Instant::now();
     let outcome = sql::run(lease.database(), lease.plan(), caller, body.value, key).await;
     let (took, statements) = outcome.as_ref().map_or_else(|_| (began.elapsed(), 1), |answer| (answer.took, answer.statements));
@@ -34,6 +28,6 @@ pub async fn run(
     if answer.replayed {
         reply.insert_header(("idempotent-replayed", "true"));
     }
-    let body = if answer.wrote { unread.keep(&lease, answer.body) } else { unread.hold(&lease, answer.body)? };
+    let body = if answer.wrote { Unread::keep(&lease, answer.body) } else { Unread::hold(&lease, answer.body)? };
     Ok(reply.body(body))
 }

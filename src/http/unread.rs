@@ -1,19 +1,18 @@
 //! Answers that clients have not read yet. A large answer waits in memory for its client, long after the statement
-//! that made it, so their bytes are counted: for each tenant and over all. Past a bound no more work is
-//! begun; what was committed is answered all the same. A connection on which nothing moves is closed by the kernel
-//! ([`STALL`]).
+//! that made it, so what it has taken of its tenant's allowance ([`crate::sqlite::Allowance`]) as it was written is given back
+//! only when its last chunk is on its way. A connection on which nothing moves is closed by the kernel ([`STALL`]).
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
+use crate::sqlite::{Allowance, Finished, Taken};
 use crate::tenant::Lease;
 use crate::tenant::lease::Files;
 
@@ -27,115 +26,101 @@ const SMALL: usize = 16 << 10;
 /// has up to twice its size.
 const LARGE: usize = 1 << 20;
 
-/// A tenant's share of all unread bytes.
-const SHARE: u64 = 4;
-
 /// What is handed to a connection at once.
 const CHUNK: usize = 64 << 10;
-
-/// The bytes of all unread answers, within a bound.
-pub struct UnreadAnswers {
-    all: Arc<AtomicU64>,
-    most: u64,
-}
 
 /// An answer's body, counted until its last chunk is on its way.
 pub struct Unread {
     rest: Bytes,
-    counted: Option<Counted>,
+    taken: Option<Taken>,
+}
+
+/// What becomes one: bytes, and what they have taken as they were written.
+pub struct Body(Bytes, Option<Taken>);
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        Body(bytes, None)
+    }
+}
+
+impl From<(Bytes, Option<Taken>)> for Body {
+    fn from((bytes, taken): (Bytes, Option<Taken>)) -> Body {
+        Body(bytes, taken)
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Body {
+        Body(bytes.into(), None)
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Body {
+        Body(text.into(), None)
+    }
+}
+
+impl From<Finished> for Body {
+    fn from(Finished { bytes, taken }: Finished) -> Body {
+        Body(bytes.into(), taken)
+    }
 }
 
 /// Whose answers are counted together.
 pub trait Audience {
-    fn unread(&self) -> &Arc<AtomicU64>;
+    fn answers(&self) -> &Arc<Allowance>;
 }
 
 impl Audience for Lease {
-    fn unread(&self) -> &Arc<AtomicU64> {
-        Lease::unread(self)
+    fn answers(&self) -> &Arc<Allowance> {
+        Lease::answers(self)
     }
 }
 
 impl Audience for Files {
-    fn unread(&self) -> &Arc<AtomicU64> {
-        Files::unread(self)
+    fn answers(&self) -> &Arc<Allowance> {
+        Files::answers(self)
     }
 }
 
-struct Counted {
-    bytes: u64,
-    all: Arc<AtomicU64>,
-    tenant: Arc<AtomicU64>,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Relaxed);
-        self.tenant.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-impl UnreadAnswers {
-    pub fn new(most: u64) -> UnreadAnswers {
-        UnreadAnswers { all: Arc::default(), most }
-    }
-
-    /// Whether more may be asked for: 429 past the tenant's share, 503 past the whole. Called before the work, so
-    /// that what is refused has not been done.
-    pub fn admit(&self, of: &impl Audience) -> Result<()> {
-        self.within(self.all.load(Relaxed), of.unread().load(Relaxed), 0)
-    }
-
-    /// `body` as the answer of what only read; refused like [`UnreadAnswers::admit`], as it can be asked again.
-    pub fn hold(&self, of: &impl Audience, body: impl Into<Bytes>) -> Result<Unread> {
-        let held = self.keep(of, body);
-        if let Some(counted) = &held.counted {
-            self.within(counted.all.load(Relaxed), counted.tenant.load(Relaxed), counted.bytes)?;
-        }
-        Ok(held)
+impl Unread {
+    /// `body` as the answer of what only read; refused where there is no room for it, as it can be asked again.
+    pub fn hold(of: &impl Audience, body: impl Into<Body>) -> Result<Unread> {
+        Unread::counted(body.into(), |bytes| of.answers().take(bytes))
     }
 
     /// `body` as the answer of what is done: it is always sent.
-    pub fn keep(&self, of: &impl Audience, body: impl Into<Bytes>) -> Unread {
-        let mut rest = body.into();
+    pub fn keep(of: &impl Audience, body: impl Into<Body>) -> Unread {
+        let kept = Unread::counted(body.into(), |bytes| Ok::<_, Infallible>(of.answers().take_anyway(bytes)));
+        let Ok(unread) = kept;
+        unread
+    }
+
+    /// `take` is for what has taken nothing yet.
+    fn counted<E>(Body(mut rest, mut taken): Body, take: impl FnOnce(u64) -> Result<Taken, E>) -> Result<Unread, E> {
         if rest.len() <= SMALL {
-            return Unread::small(rest);
+            return Ok(Unread::small(rest));
         }
         if rest.len() >= LARGE && rest.is_unique() {
             let mut grown = Vec::from(rest);
             grown.shrink_to_fit();
             rest = grown.into();
+            if let Some(taken) = &mut taken {
+                taken.shrink(rest.len() as u64);
+            }
         }
-        let bytes = rest.len() as u64;
-        let counted = Counted { bytes, all: self.all.clone(), tenant: of.unread().clone() };
-        counted.all.fetch_add(bytes, Relaxed);
-        counted.tenant.fetch_add(bytes, Relaxed);
-        Unread { rest, counted: Some(counted) }
-    }
-
-    /// A tenant that has no other answer waiting is within the bounds, whatever the others do.
-    fn within(&self, of_all: u64, of_tenant: u64, of_this: u64) -> Result<()> {
-        let refused = |code, whose: &str| {
-            Err(Error::new(code, format!("too many bytes of answers {whose} wait to be read"))
-                .hint("Read the answers that were sent, or ask for less at once. The bound is http.unread_bytes.")
-                .retry_after(Duration::from_secs(1)))
+        let taken = match taken {
+            None => take(rest.len() as u64)?,
+            Some(taken) => taken,
         };
-        if of_tenant <= of_this {
-            Ok(())
-        } else if of_tenant > self.most / SHARE {
-            refused(Code::TooManyRequests, "of this tenant")
-        } else if of_all > self.most {
-            refused(Code::Overloaded, "of all tenants")
-        } else {
-            Ok(())
-        }
+        Ok(Unread { rest, taken: Some(taken) })
     }
-}
 
-impl Unread {
     /// What is bounded otherwise.
     pub fn small(body: impl Into<Bytes>) -> Unread {
-        Unread { rest: body.into(), counted: None }
+        Unread { rest: body.into(), taken: None }
     }
 
     pub fn len(&self) -> usize {
@@ -164,6 +149,6 @@ impl MessageBody for Unread {
 
     fn try_into_bytes(self) -> Result<Bytes, Self> {
         // A small one goes out in one piece with its head.
-        if self.counted.is_none() { Ok(self.rest) } else { Err(self) }
+        if self.taken.is_none() { Ok(self.rest) } else { Err(self) }
     }
 }

@@ -13,6 +13,7 @@ fn file(dir: &tempfile::TempDir) -> Arc<Database> {
         sandboxed: false,
         create: true,
         held: Arc::default(),
+        answers: crate::sqlite::Allowance::unbounded(),
     };
     Database::new(&Engine::start(&Sqlite::default(), &Executor::default()), &Gate::new(), dir.path().join("queue.sqlite"), options)
 }

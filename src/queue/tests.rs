@@ -31,6 +31,7 @@ impl File {
             sandboxed: false,
             create: true,
             held: Arc::default(),
+            answers: crate::sqlite::Allowance::unbounded(),
         };
         let engine = Engine::start(&Sqlite::default(), &Executor::default());
         File { db: Database::new(&engine, &Gate::new(), dir.path().join("queue.sqlite"), options), _dir: dir }

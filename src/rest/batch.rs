@@ -13,7 +13,7 @@ use super::media::Media;
 use super::schema::Schema;
 use super::{Answer, Call, Functions, Request, Setting, Task, Verb, read, refusal, write};
 use crate::error::{Error, Result};
-use crate::sqlite::{Idempotency, IdempotencyKey, Reader, WriteTx};
+use crate::sqlite::{Draft, Finished, Idempotency, IdempotencyKey, Reader, WriteTx};
 
 /// The most requests of one batch.
 const OPERATIONS_MAX: usize = 100;
@@ -69,7 +69,7 @@ impl Batch {
     }
 
     pub fn look(&self, reader: &Reader<'_>, schema: &Arc<Schema>, setting: &Setting) -> Result<Answer> {
-        self.each(schema, setting, |operation| match operation {
+        self.each(reader.draft(), schema, setting, |operation| match operation {
             Operation::Rows(task) => read::rows(reader, schema, setting, task),
             Operation::Call(call) => call.run(reader, schema, setting),
         })
@@ -81,9 +81,9 @@ impl Batch {
         if let Some(key) = &self.key
             && let Some(body) = ANSWERS.answered(tx, subject, key)?
         {
-            return Ok(Answer { replayed: true, ..answer(body) });
+            return Ok(Answer { replayed: true, ..answer(body.into()) });
         }
-        let answer = self.each(schema, setting, |operation| match operation {
+        let answer = self.each(tx.draft(), schema, setting, |operation| match operation {
             Operation::Rows(task) if task.verb == Verb::Get => read::rows(tx, schema, setting, task),
             Operation::Rows(task) => write::rows(tx, schema, setting, task),
             Operation::Call(call) => call.run(tx, schema, setting),
@@ -95,8 +95,8 @@ impl Batch {
     }
 
     /// The operations' answers, one after the other; the first that fails is the batch's.
-    fn each(&self, schema: &Schema, setting: &Setting, run: impl Fn(&Operation) -> Result<Answer>) -> Result<Answer> {
-        let mut out = b"{\"results\":[".to_vec();
+    fn each(&self, mut out: Draft<'_>, schema: &Schema, setting: &Setting, run: impl Fn(&Operation) -> Result<Answer>) -> Result<Answer> {
+        out.extend_from_slice(b"{\"results\":[");
         for (at, operation) in self.operations.iter().enumerate() {
             let told = |error| refusal::translate(access::told(&setting.caller, schema, error)).at(&place(at));
             let one = run(operation).and_then(Answer::succeeded).map_err(told)?;
@@ -109,16 +109,18 @@ impl Batch {
                 "location": one.location,
                 "preference_applied": one.preference_applied,
             });
+            out.expect(one.body.len())?;
             out.extend_from_slice(about.to_string().trim_end_matches('}').as_bytes());
             out.extend_from_slice(b",\"body\":");
             out.extend_from_slice(if one.content_type.is_some() { &one.body } else { b"null" });
             out.push(b'}');
+            out.settle()?;
             if setting.plan.result_bytes > 0 && out.len() as u64 > setting.plan.result_bytes {
                 return Err(too_large("bytes", "result_bytes"));
             }
         }
         out.extend_from_slice(b"]}");
-        Ok(answer(out))
+        Ok(answer(out.finish()))
     }
 }
 
@@ -167,6 +169,6 @@ fn place(at: usize) -> String {
     format!("operations[{at}]")
 }
 
-fn answer(body: Vec<u8>) -> Answer {
+fn answer(body: Finished) -> Answer {
     Answer { status: 200, content_type: Some(Media::Json { stripped: false }.content_type()), body, ..Answer::default() }
 }

@@ -8,7 +8,7 @@ use super::refusal;
 use super::render::{Layout, Member};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::Cells;
+use crate::sqlite::{Cells, Draft, Finished};
 
 pub struct Body<'p> {
     media: Media,
@@ -17,19 +17,19 @@ pub struct Body<'p> {
     layout: Layout,
     members: &'p [Member],
     plan: &'p Plan,
-    out: Vec<u8>,
+    out: Draft<'p>,
     pub rows: u64,
 }
 
 impl<'p> Body<'p> {
-    pub fn new(media: Media, layout: Layout, many: bool, members: &'p [Member], plan: &'p Plan) -> Body<'p> {
-        let mut body = Body { media, many, layout, members, plan, out: Vec::with_capacity(256), rows: 0 };
+    pub fn new(out: Draft<'p>, media: Media, layout: Layout, many: bool, members: &'p [Member], plan: &'p Plan) -> Result<Body<'p>> {
+        let mut body = Body { media, many, layout, members, plan, out, rows: 0 };
         match media {
             Media::Json { .. } if many => body.out.push(b'['),
-            Media::Csv => body.line(members.iter().map(|member| ValueRef::Text(member.name.as_bytes()))),
+            Media::Csv => body.line(members.iter().map(|member| ValueRef::Text(member.name.as_bytes())))?,
             Media::Json { .. } | Media::Object { .. } | Media::Plan { .. } | Media::OpenApi => {}
         }
-        body
+        Ok(body)
     }
 
     pub fn row(&mut self, cells: &Cells<'_>) -> Result<()> {
@@ -40,7 +40,7 @@ impl<'p> Body<'p> {
         match self.media {
             Media::Csv => {
                 self.out.push(b'\n');
-                self.line(cells.iter());
+                self.line(cells.iter())?;
             }
             // Only counted: one is too many already.
             Media::Object { .. } if self.rows > 1 => {}
@@ -49,28 +49,29 @@ impl<'p> Body<'p> {
                     self.out.push(b',');
                 }
                 match (self.layout, cells.iter().next(), self.members.first()) {
-                    (Layout::Bare, Some(value), Some(member)) => member.writing.write(value, &mut self.out),
-                    (layout, ..) => self.object(cells, layout == Layout::Object { stripped: true }),
+                    (Layout::Bare, Some(value), Some(member)) => self.value(member, value)?,
+                    (layout, ..) => self.object(cells, layout == Layout::Object { stripped: true })?,
                 }
             }
         }
+        self.out.settle()?;
         if self.plan.result_bytes > 0 && self.out.len() as u64 > self.plan.result_bytes {
             return Err(too_large("bytes", "result_bytes"));
         }
         Ok(())
     }
 
-    pub fn finish(mut self) -> Result<Vec<u8>> {
+    pub fn finish(mut self) -> Result<Finished> {
         match self.media {
             Media::Json { .. } if self.many => self.out.push(b']'),
             Media::Json { .. } if self.rows == 0 => self.out.extend_from_slice(b"null"),
             Media::Object { .. } if self.rows != 1 => return Err(refusal::not_one(self.rows)),
             _ => {}
         }
-        Ok(self.out)
+        Ok(self.out.finish())
     }
 
-    fn object(&mut self, cells: &Cells<'_>, stripped: bool) {
+    fn object(&mut self, cells: &Cells<'_>, stripped: bool) -> Result<()> {
         self.out.push(b'{');
         let empty = self.out.len();
         for (member, value) in self.members.iter().zip(cells.iter()) {
@@ -80,19 +81,27 @@ impl<'p> Body<'p> {
             }
             self.out.extend_from_slice(member.key.as_bytes());
             let begins = self.out.len();
-            member.writing.write(value, &mut self.out);
+            self.value(member, value)?;
             if stripped && self.out[begins..] == *b"null" {
                 self.out.truncate(start);
             }
         }
         self.out.push(b'}');
+        Ok(())
     }
 
-    fn line<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {
+    fn value(&mut self, member: &Member, value: ValueRef<'_>) -> Result<()> {
+        self.out.expect(length(value))?;
+        member.writing.write(value, &mut self.out);
+        Ok(())
+    }
+
+    fn line<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) -> Result<()> {
         for (at, value) in values.enumerate() {
             if at > 0 {
                 self.out.push(b',');
             }
+            self.out.expect(length(value))?;
             match value {
                 ValueRef::Null => {}
                 ValueRef::Integer(value) => self.out.extend_from_slice(value.to_string().as_bytes()),
@@ -104,6 +113,7 @@ impl<'p> Body<'p> {
                 }
             }
         }
+        Ok(())
     }
 
     /// An empty text is quoted: nothing at all is NULL.
@@ -113,6 +123,15 @@ impl<'p> Body<'p> {
         } else {
             self.out.extend_from_slice(text.as_bytes());
         }
+    }
+}
+
+/// About as many bytes as it takes in the answer, if they are many.
+fn length(value: ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 0,
+        ValueRef::Text(text) => text.len(),
+        ValueRef::Blob(bytes) => base64::encoded_len(bytes.len(), true).unwrap_or(0),
     }
 }
 

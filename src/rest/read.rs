@@ -64,7 +64,7 @@ pub fn page(
     if let Media::Plan { json } = task.media {
         return explained(reader, setting, statement, task.media, json);
     }
-    let mut body = Body::new(task.media, layout, given != Some(Given::One), members, &setting.plan);
+    let mut body = Body::new(reader.draft(), task.media, layout, given != Some(Given::One), members, &setting.plan)?;
     execute(reader, statement, |cells| body.row(cells))?;
     if given.is_some() && task.prefer.most().is_some_and(|most| body.rows > most) {
         return Err(refusal::too_many_affected(body.rows));
@@ -116,7 +116,7 @@ fn explained(reader: &Reader<'_>, setting: &Setting, statement: &Statement, medi
         });
         lines.collect()
     };
-    Ok(Answer { status: 200, content_type: Some(media.content_type()), body: body.into_bytes(), ..Answer::default() })
+    Ok(Answer { status: 200, content_type: Some(media.content_type()), body: body.into_bytes().into(), ..Answer::default() })
 }
 
 /// The refusal of a page past the end, which says where the end is.
@@ -124,7 +124,7 @@ fn beyond(error: Error, total: Option<u64>) -> Answer {
     Answer {
         status: error.status(),
         content_type: Some(Media::Json { stripped: false }.content_type()),
-        body: error.to_json().to_string().into_bytes(),
+        body: error.to_json().to_string().into_bytes().into(),
         content_range: Some(content_range(0, 0, total)),
         refused: Some(error),
         ..Answer::default()

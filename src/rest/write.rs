@@ -26,7 +26,7 @@ use super::schema::{Column, Schema, Shape, Table};
 use super::statement::{Binder, Statement};
 use super::{Answer, Setting, Task, Verb, execute, refusal};
 use crate::error::Result;
-use crate::sqlite::WriteTx;
+use crate::sqlite::{Finished, WriteTx};
 use key::{as_json, key};
 
 /// A write on its way: what it is to do, and what it did.
@@ -354,7 +354,7 @@ impl Write<'_> {
         self.answered(written, body, with_body, without, content_range)
     }
 
-    fn answered(&self, written: &Written, body: Option<Vec<u8>>, with_body: u16, without: u16, content_range: String) -> Result<Answer> {
+    fn answered(&self, written: &Written, body: Option<Finished>, with_body: u16, without: u16, content_range: String) -> Result<Answer> {
         if matches!(self.task.media, Media::Object { .. }) && written.rows != 1 {
             return Err(refusal::not_one(written.rows));
         }
@@ -372,12 +372,12 @@ impl Write<'_> {
     }
 
     /// The written rows, as the request asks for them.
-    fn read_back(&self, written: &Written) -> Result<Vec<u8>> {
+    fn read_back(&self, written: &Written) -> Result<Finished> {
         let keys = json!(written.keys).to_string();
         let media = self.task.media;
         let Rendered { statement, members, .. } =
             render::rows(self.schema, &self.setting.caller, self.plan, media.layout(), From::Keys(&keys))?;
-        let mut body = Body::new(media, media.layout(), true, &members, &self.setting.plan);
+        let mut body = Body::new(self.tx.draft(), media, media.layout(), true, &members, &self.setting.plan)?;
         execute(self.tx, &statement, |cells| body.row(cells))?;
         body.finish()
     }

@@ -23,7 +23,6 @@ use crate::http::cors::Cors;
 use crate::http::extract::BodyLimits;
 use crate::http::guard::Keeper;
 use crate::http::health::{Readiness, ScrapeKey};
-use crate::http::unread::UnreadAnswers;
 use crate::http::watch::SlowLog;
 use crate::locks::WaitingForLocks;
 use crate::queue::{Post, Waiters};
@@ -72,7 +71,6 @@ pub struct Parts {
     /// The weight of tokens that each worker may remember.
     remembered: u64,
     cors: Arc<Cors>,
-    unread: Arc<UnreadAnswers>,
     pub streams: Arc<Streams>,
     grace: Duration,
     _data_dir: Arc<DataDir>,
@@ -83,6 +81,7 @@ impl Parts {
         let data_dir = DataDir::open(&config.data_dir)?;
         let layout = data_dir.layout.clone();
         let engine = Engine::start(&config.sqlite, &config.executor);
+        engine.answers().bound(config.http.unread_bytes);
         let systems = Arc::new(Systems::open(&engine, &layout.system(), &config.durability, &config.telemetry).await?);
         let admin_key_path = layout.system().join("admin.key");
         settle_first_operator(&systems, admin_key, &admin_key_path).await?;
@@ -174,7 +173,6 @@ impl Parts {
             durability: Arc::new(config.durability),
             scrape_key: Arc::new(ScrapeKey(config.telemetry.scrape_key)),
             streams: Streams::new(config.hrana, secret::random()?),
-            unread: Arc::new(UnreadAnswers::new(config.http.unread_bytes)),
             cors: Arc::new(Cors::new(origins)),
             remembered,
             body_limits: Arc::new(BodyLimits::new(config.http.max_body_bytes, config.http.receiving_bytes)),
@@ -207,7 +205,6 @@ impl Parts {
             .app_data(Data::from(self.rules))
             .app_data(Data::from(self.scrape_key))
             .app_data(Data::from(self.durability))
-            .app_data(Data::from(self.unread))
             .app_data(Data::from(self.streams))
             .app_data(Data::from(self.body_limits))
             .app_data(Data::from(self.cors));

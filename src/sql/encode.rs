@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::params::Params;
 use crate::config::Plan;
 use crate::error::Result;
-use crate::sqlite::{Cells, Effect, Prepared};
+use crate::sqlite::{Cells, Draft, Effect, Finished, Prepared};
 
 /// How integers are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub enum Integers {
 
 /// The answer being written, within the plan's bounds.
 pub struct Answering<'p> {
-    out: Vec<u8>,
+    out: Draft<'p>,
     integers: Integers,
     plan: &'p Plan,
     rows: u64,
@@ -39,8 +39,7 @@ pub struct Answering<'p> {
 }
 
 impl<'p> Answering<'p> {
-    pub fn new(plan: &'p Plan, integers: Integers) -> Self {
-        let mut out = Vec::with_capacity(256);
+    pub fn new(mut out: Draft<'p>, plan: &'p Plan, integers: Integers) -> Self {
         out.extend_from_slice(b"{\"results\":[");
         Answering { out, integers, plan, rows: 0, results: 0, first_row: true }
     }
@@ -89,9 +88,10 @@ impl<'p> Answering<'p> {
             if std::mem::replace(&mut between, true) {
                 self.out.push(b',');
             }
-            self.value(value);
+            self.value(value)?;
         }
         self.out.push(b']');
+        self.out.settle()?;
         self.plan.admits(self.rows, self.out.len() as u64)
     }
 
@@ -107,34 +107,40 @@ impl<'p> Answering<'p> {
     }
 
     /// Ends the answer. `more` is written as further members.
-    pub fn finish(mut self, more: &str, took: std::time::Duration) -> Vec<u8> {
+    pub fn finish(mut self, more: &str, took: std::time::Duration) -> Finished {
         self.out.push(b']');
         self.out.extend_from_slice(more.as_bytes());
         self.out.extend_from_slice(b",\"duration_ms\":");
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         number(&mut self.out, micros / 1_000);
         self.out.extend_from_slice(format!(".{:03}}}", micros % 1_000).as_bytes());
-        self.out
+        self.out.finish()
     }
 
-    fn value(&mut self, value: ValueRef<'_>) {
+    fn value(&mut self, value: ValueRef<'_>) -> Result<()> {
         match value {
             ValueRef::Null => self.out.extend_from_slice(b"null"),
             ValueRef::Integer(value) => self.integer(value),
             ValueRef::Real(value) => number(&mut self.out, value),
-            ValueRef::Text(text) => match std::str::from_utf8(text) {
-                Ok(text) => string(&mut self.out, text),
-                Err(_) => string(&mut self.out, &String::from_utf8_lossy(text)),
-            },
+            ValueRef::Text(text) => {
+                self.out.expect(text.len())?;
+                match std::str::from_utf8(text) {
+                    Ok(text) => string(&mut self.out, text),
+                    Err(_) => string(&mut self.out, &String::from_utf8_lossy(text)),
+                }
+            }
             ValueRef::Blob(bytes) => {
+                let encoded = base64::encoded_len(bytes.len(), true).unwrap_or(0);
+                self.out.expect(encoded)?;
                 self.out.extend_from_slice(b"{\"base64\":\"");
                 let start = self.out.len();
-                self.out.resize(start + base64::encoded_len(bytes.len(), true).unwrap_or(0), 0);
+                self.out.resize(start + encoded, 0);
                 // The slice is as long as the encoding.
                 let _ = BASE64.encode_slice(bytes, &mut self.out[start..]);
                 self.out.extend_from_slice(b"\"}");
             }
         }
+        Ok(())
     }
 
     fn integer(&mut self, value: i64) {
@@ -161,12 +167,13 @@ fn string(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqlite::Allowance;
 
     fn written(value: ValueRef<'_>, integers: Integers) -> String {
-        let plan = Plan::default();
-        let mut answering = Answering::new(&plan, integers);
+        let (plan, room) = (Plan::default(), Allowance::unbounded());
+        let mut answering = Answering::new(Draft::new(&room), &plan, integers);
         let start = answering.out.len();
-        answering.value(value);
+        answering.value(value).unwrap();
         String::from_utf8(answering.out[start..].to_vec()).unwrap()
     }
 

@@ -11,7 +11,7 @@ use super::params::Params;
 use super::run::Caller;
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Limits, Reader, Seen, Sources};
+use crate::sqlite::{Database, Finished, Limits, Reader, Seen, Sources};
 
 /// How often it is tried to have what the query reads watched, before the answer is given as one that cannot be kept.
 const TRIES: u32 = 3;
@@ -27,7 +27,7 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Made {
     /// JSON, as [`run`](super::run) answers.
-    pub body: Vec<u8>,
+    pub body: Finished,
     /// What it hangs on; `None` where that cannot be told.
     pub seen: Option<Seen>,
     pub took: Duration,
@@ -82,7 +82,7 @@ impl Query {
         if let (Sources::Unwatched(tables), true) = (reader.sources(&prepared)?, keep) {
             return Ok(Try::Unwatched(tables));
         }
-        let mut answering = Answering::new(plan, self.integers);
+        let mut answering = Answering::new(reader.draft(), plan, self.integers);
         answering.result(&mut prepared, &self.params)?;
         let seen = match reader.sources(&prepared)? {
             Sources::Seen(seen) => Some(seen),

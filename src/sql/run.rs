@@ -10,7 +10,7 @@ use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Exclusive, Idempotency, IdempotencyKey, Limits, Reader, WriteTx, is_vacuum};
+use crate::sqlite::{Database, Exclusive, Finished, Idempotency, IdempotencyKey, Limits, Reader, WriteTx, is_vacuum};
 
 const ANSWERS: Idempotency = Idempotency::kept_in("_tenantry_idempotency");
 
@@ -27,7 +27,7 @@ pub struct Caller {
 #[derive(Debug)]
 pub struct Answer {
     /// JSON.
-    pub body: Vec<u8>,
+    pub body: Finished,
     /// Statements run.
     pub statements: usize,
     pub took: Duration,
@@ -105,7 +105,7 @@ impl Task {
 
     fn read(&self, reader: &Reader<'_>) -> Result<Read> {
         let began = Instant::now();
-        let mut answering = Answering::new(&self.plan, self.integers);
+        let mut answering = Answering::new(reader.draft(), &self.plan, self.integers);
         let ran = match &self.work {
             Work::Statements(statements) => {
                 if statements.len() > 1 {
@@ -134,9 +134,9 @@ impl Task {
         if let Some(key) = &self.key
             && let Some(body) = ANSWERS.answered(tx, &self.caller.subject, key)?
         {
-            return Ok(Answer { body, statements: 0, took: began.elapsed(), wrote: true, replayed: true });
+            return Ok(Answer { body: body.into(), statements: 0, took: began.elapsed(), wrote: true, replayed: true });
         }
-        let mut answering = Answering::new(&self.plan, self.integers);
+        let mut answering = Answering::new(tx.draft(), &self.plan, self.integers);
         let ran = match &self.work {
             Work::Statements(statements) => {
                 for (index, statement) in statements.iter().enumerate() {
@@ -156,7 +156,7 @@ impl Task {
     /// Each statement in a transaction of its own. What ran before one that fails stays.
     fn each_alone(&self, writer: &Exclusive<'_>) -> Result<Answer> {
         let began = Instant::now();
-        let mut answering = Answering::new(&self.plan, self.integers);
+        let mut answering = Answering::new(writer.draft(), &self.plan, self.integers);
         let Work::Statements(statements) = &self.work else {
             return Err(Error::internal("a script outside a transaction", &"refused before"));
         };

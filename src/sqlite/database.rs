@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::checkpoint;
+use super::draft::Allowance;
 use super::engine::Engine;
 use super::executor::Party;
 use super::gate::{Gate, Pass};
@@ -80,6 +81,8 @@ pub struct Options {
     pub create: bool,
     /// Descriptors that the connections of this file, and of others of the same owner, hold.
     pub held: Arc<AtomicU64>,
+    /// What answers that are made of its rows may take.
+    pub answers: Arc<Allowance>,
 }
 
 pub struct Database {
@@ -209,7 +212,9 @@ impl Database {
                 return;
             }
             let run = |session: &Session| {
-                session.watched(&engine, limits.time, gone, || f(&Reader::new(session))).map_err(|error| writer::explain(session, error))
+                session
+                    .watched(&engine, limits.time, gone, || f(&Reader::new(session, &open.answers)))
+                    .map_err(|error| writer::explain(session, error))
             };
             let outcome = database.not_refused().and_then(|()| run(&*open.readers.get()?));
             engine.counters().reads.fetch_add(1, Relaxed);
@@ -447,6 +452,10 @@ impl Database {
         &self.engine
     }
 
+    pub(super) fn answers(&self) -> &Arc<Allowance> {
+        &self.options.answers
+    }
+
     pub(super) fn has_writes_waiting(&self) -> bool {
         !self.queue().work.is_empty()
     }
@@ -462,7 +471,13 @@ impl Database {
     /// The writer, once nobody else has it; `None` if the file has been taken away since it was open as `open`. Asked with
     /// the writer held: a commit that fails undecided takes the file away before it lets go of the writer.
     fn writer_of<'o>(&self, open: &'o Arc<Open>) -> Option<MutexGuard<'o, Session>> {
-        let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = open.writer.try_lock().unwrap_or_else(|_| {
+            // A lock that is let go is anybody's, and whoever sleeps before it comes late: brief reads leave it to him.
+            open.wanted.fetch_add(1, Relaxed);
+            let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            open.wanted.fetch_sub(1, Relaxed);
+            writer
+        });
         self.is_open_as(open).then_some(writer)
     }
 

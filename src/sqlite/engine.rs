@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
+use super::draft::Allowances;
 use super::executor::{Bounds, Executor, Job, Load, Party};
 use super::memory;
 use super::vfs;
@@ -37,6 +38,7 @@ pub struct Engine {
     system_descriptors: Arc<DescriptorBudget>,
     tuning: Tuning,
     counters: Counters,
+    answers: Arc<Allowances>,
     /// Lanes that flush just now.
     flushing: AtomicUsize,
     /// Files with a log to cut once they are quiet; each at most once.
@@ -114,9 +116,15 @@ impl Engine {
                 writes_waiting: executor.waiting_per_tenant,
             },
             counters: Counters::default(),
+            answers: Allowances::new(u64::MAX),
             flushing: AtomicUsize::new(0),
             idle: Mutex::default(),
         })
+    }
+
+    /// What answers may take: without a bound until it is given one.
+    pub fn answers(&self) -> &Arc<Allowances> {
+        &self.answers
     }
 
     /// Runs file work of the server's own on a write lane.

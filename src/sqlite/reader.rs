@@ -3,9 +3,11 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use rusqlite::{Params, Row};
 
+use super::draft::{Allowance, Draft};
 use super::room::Gauge;
 use super::session::Session;
 use crate::error::{Error, Result};
@@ -13,12 +15,18 @@ use crate::error::{Error, Result};
 /// A connection that reads. Outside [`Reader::snapshot`] each statement sees the newest commit.
 pub struct Reader<'a> {
     pub(super) session: &'a Session,
+    answers: &'a Arc<Allowance>,
     in_snapshot: Cell<bool>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(session: &'a Session) -> Reader<'a> {
-        Reader { session, in_snapshot: Cell::new(false) }
+    pub(super) fn new(session: &'a Session, answers: &'a Arc<Allowance>) -> Reader<'a> {
+        Reader { session, answers, in_snapshot: Cell::new(false) }
+    }
+
+    /// For the answer that is made of what is read here.
+    pub fn draft(&self) -> Draft<'a> {
+        Draft::new(self.answers)
     }
 
     /// From here on all statements see the same commit. Ends with the closure.
@@ -71,8 +79,8 @@ pub struct WriteTx<'a> {
 }
 
 impl<'a> WriteTx<'a> {
-    pub(super) fn new(session: &'a Session) -> WriteTx<'a> {
-        WriteTx { reader: Reader::new(session) }
+    pub(super) fn new(session: &'a Session, answers: &'a Arc<Allowance>) -> WriteTx<'a> {
+        WriteTx { reader: Reader::new(session, answers) }
     }
 
     /// The number of rows changed.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::authorizer::Needs;
+use super::draft::Allowance;
 use super::migrate::{Course, Failure, Migrations, bring, unwatched};
 use super::reader::Reader;
 use super::session::Session;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 
 pub struct Trial {
     session: Session,
+    answers: Arc<Allowance>,
 }
 
 /// What SQLite says of a statement.
@@ -38,7 +40,7 @@ impl Trial {
         let make = || -> Result<Trial, Failure> {
             let conn = Connection::open_in_memory()?;
             bring(&conn, sets, Course::Up, None, &unwatched)?;
-            Ok(Trial { session: Session::in_memory(conn)? })
+            Ok(Trial { session: Session::in_memory(conn)?, answers: Allowance::unbounded() })
         };
         make().map_err(|failure| match failure {
             Failure::Sqlite(error) => Error::bad_request(format!("the migrations do not run on an empty file: {error}")),
@@ -48,7 +50,7 @@ impl Trial {
 
     /// The schema is there to be read.
     pub fn reader(&self) -> Reader<'_> {
-        Reader::new(&self.session)
+        Reader::new(&self.session, &self.answers)
     }
 
     /// Compiles one statement as a tenant's, and does not run it.

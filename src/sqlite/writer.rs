@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rusqlite::ffi;
 
 use super::database::{BRIEF, BRIEF_LENGTH, Limits, Open};
+use super::draft::Draft;
 use super::engine::Engine;
 use super::fault;
 use super::gate::Pass;
@@ -122,7 +123,7 @@ pub fn run_group(engine: &Engine, open: &Open, session: &Session, mut jobs: VecD
         let began = Instant::now();
         let mut kept = Vec::with_capacity(jobs.len());
         while let Some(mut job) = jobs.pop_front() {
-            match attempt(engine, session, &mut job, open.apart.next()) {
+            match attempt(engine, open, session, &mut job) {
                 Attempt::Kept => kept.push(job),
                 Attempt::Failed(error) => job.settle(Err(error)),
                 Attempt::Lost(error) => {
@@ -155,7 +156,7 @@ pub fn run_briefly(engine: &Engine, open: &Open, session: &Session, mut job: Job
         return Some(job);
     }
     session.touched.set(false);
-    let tx = WriteTx::new(session);
+    let tx = WriteTx::new(session, &open.answers);
     let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| (job.step)(Step::Attempt(&tx)))));
     let done = matches!(ran, Ok(Ok(Ok(())))) && !session.conn.is_autocommit() && !session.has_unmet_foreign_keys();
     if !done || session.drop_temp().is_err() {
@@ -225,14 +226,15 @@ enum Attempt {
     Lost(Error),
 }
 
-fn attempt(engine: &Engine, session: &Session, job: &mut Job, apart: bool) -> Attempt {
+fn attempt(engine: &Engine, open: &Open, session: &Session, job: &mut Job) -> Attempt {
+    let apart = open.apart.next();
     let conn = &session.conn;
     let batch = |sql: &str| if apart { conn.prepare_cached(sql).and_then(|mut statement| statement.execute([])) } else { Ok(0) };
     if let Err(error) = batch("SAVEPOINT job") {
         return lost(session, error.into());
     }
     session.touched.set(false);
-    let tx = WriteTx::new(session);
+    let tx = WriteTx::new(session, &open.answers);
     let ran =
         session.watched(engine, job.limits.time, job.gone.clone(), || catch_unwind(AssertUnwindSafe(|| (job.step)(Step::Attempt(&tx)))));
     let outcome = match ran {
@@ -329,12 +331,17 @@ pub struct Exclusive<'a> {
     pub(super) gone: Gone,
 }
 
-impl Exclusive<'_> {
+impl<'a> Exclusive<'a> {
+    /// For the answer that is made of what is done here.
+    pub fn draft(&self) -> Draft<'a> {
+        Draft::new(&self.open.answers)
+    }
+
     /// Runs `f` in a transaction of its own and commits it; an `Err` rolls it back. All of them together have the
     /// job's time.
     pub fn transaction<T>(&self, f: impl FnOnce(&WriteTx<'_>) -> Result<T>) -> Result<T> {
         self.session.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let outcome = self.watched(|| f(&WriteTx::new(self.session))).and_then(|value| {
+        let outcome = self.watched(|| f(&WriteTx::new(self.session, &self.open.answers))).and_then(|value| {
             self.session.drop_temp()?;
             if self.session.has_unmet_foreign_keys() { Err(unmet_foreign_key()) } else { Ok(value) }
         });

@@ -2,13 +2,12 @@
 //! here holds for both. [`Files`] are those of a tenant or the operator's own, for what works on either.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::registry::{Moment, Registry, Tenant};
 use super::triples::LeasedBefore;
 use super::{Lease, TenantId, Triples};
 use crate::error::Result;
-use crate::sqlite::Database;
+use crate::sqlite::{Allowance, Database};
 use crate::system::Systems;
 
 /// A queue and a cache that may be used.
@@ -33,11 +32,11 @@ impl Files {
         }
     }
 
-    /// Bytes of its owner's answers that clients have not read yet.
-    pub fn unread(&self) -> &Arc<AtomicU64> {
+    /// What its owner's answers may take.
+    pub fn answers(&self) -> &Arc<Allowance> {
         match self {
-            Files::Tenant(lease) => lease.unread(),
-            Files::Operator(systems) => &systems.unread,
+            Files::Tenant(lease) => lease.answers(),
+            Files::Operator(systems) => &systems.answers,
         }
     }
 }

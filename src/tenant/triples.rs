@@ -26,7 +26,7 @@ use super::{Layout, Role, TenantId};
 use crate::clock::Millis;
 use crate::config::{Durability, Plan};
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Engine, Gate, Leave, Options, Party, Pass};
+use crate::sqlite::{Allowance, Database, Engine, Gate, Leave, Options, Party, Pass};
 pub use leased::{Lease, LeasedBefore};
 pub use visit::Visit;
 
@@ -52,8 +52,8 @@ pub struct Triple {
     /// Descriptors its connections hold, and what the LRU was last told of them.
     held: Arc<AtomicU64>,
     weighed: AtomicU64,
-    /// Bytes of its answers that clients have not read yet.
-    unread: Arc<AtomicU64>,
+    /// What its answers may take.
+    answers: Arc<Allowance>,
     /// The LRU has let it go; it closes when nobody uses it.
     evicted: AtomicBool,
     fenced: AtomicBool,
@@ -289,6 +289,7 @@ impl Triples {
     fn triple(&self, id: TenantId, plan: Arc<Plan>) -> Arc<Triple> {
         let gate = Gate::new();
         let held = Arc::new(AtomicU64::new(0));
+        let answers = self.engine.answers().one();
         let file = |role: Role| {
             let (level, max_bytes) = match role {
                 Role::Database => (self.durability.database, plan.database_bytes),
@@ -304,6 +305,7 @@ impl Triples {
                 sandboxed: role == Role::Database,
                 create: false,
                 held: held.clone(),
+                answers: answers.clone(),
             };
             let path = self.layout.file(id, role);
             match role {
@@ -325,7 +327,7 @@ impl Triples {
             triples: self.me.clone(),
             held,
             weighed: AtomicU64::default(),
-            unread: Arc::default(),
+            answers,
             evicted: AtomicBool::default(),
             fenced: AtomicBool::default(),
             held_up: AtomicBool::default(),

@@ -34,9 +34,10 @@ struct control {
     uint64_t seen;       /* calls that matched */
     uint64_t hits;       /* calls that failed */
     uint32_t torn;       /* a failing write writes its first half */
-    uint32_t loaded;     /* set once by the shim */
+    uint32_t loaded;     /* the process that the shim is in */
     char pattern[208];   /* fnmatch(3) with FNM_EXTMATCH; * matches / too */
     int64_t ahead;       /* seconds that the wall clock is ahead; the others are as they are */
+    uint32_t inside;     /* calls that are being held against the rule: it is over once they have ended, too */
 };
 
 static volatile struct control *control;
@@ -52,12 +53,13 @@ __attribute__((constructor)) static void load(void) {
     syscall(SYS_close, fd);
     if (map != MAP_FAILED) {
         control = map;
-        control->loaded = 1;
+        control->inside = 0; /* a process that was killed left some */
+        control->loaded = (uint32_t)getpid();
     }
 }
 
 /* Whether this call is to fail (with errno set). */
-static int falls(uint32_t operation, const char *path) {
+static int falls(const char *path) {
     if (!fnmatch((const char *)control->pattern, path, FNM_EXTMATCH)) {
         uint64_t call = __atomic_add_fetch(&control->seen, 1, __ATOMIC_SEQ_CST);
         uint64_t from = control->nth;
@@ -70,12 +72,8 @@ static int falls(uint32_t operation, const char *path) {
     return 0;
 }
 
-static int wanted(uint32_t operation) { return control && (control->operations & operation); }
-
-static int fd_falls(uint32_t operation, int fd) {
+static int falls_of_fd(int fd) {
     char link[40], path[PATH_MAX];
-    if (!wanted(operation))
-        return 0;
     int kept = errno;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
@@ -83,10 +81,21 @@ static int fd_falls(uint32_t operation, int fd) {
     if (length < 0)
         return 0;
     path[length] = 0;
-    return falls(operation, path);
+    return falls(path);
 }
 
-static int path_falls(uint32_t operation, const char *path) { return wanted(operation) && path && falls(operation, path); }
+/* Looks at the rule only while it is counted as inside. */
+#define HELD(operation, outcome) \
+    if (!control) \
+        return 0; \
+    __atomic_add_fetch(&control->inside, 1, __ATOMIC_SEQ_CST); \
+    int held = (control->operations & operation) && outcome; \
+    __atomic_sub_fetch(&control->inside, 1, __ATOMIC_SEQ_CST); \
+    return held
+
+static int fd_falls(uint32_t operation, int fd) { HELD(operation, falls_of_fd(fd)); }
+
+static int path_falls(uint32_t operation, const char *path) { HELD(operation, path && falls(path)); }
 
 /* What a falling call does: 0 to go on, -1 to fail. */
 static int fall(void) {

@@ -176,33 +176,33 @@ fn a_bomb_of_a_statement_ends_within_its_limits_beside_a_neighbour() {
 #[test]
 fn statements_that_hoard_memory_fail_and_their_neighbour_does_not() {
     let server = Server::with(|c| {
-        c.set("sqlite.heap_max_bytes", 300 << 20).set("sqlite.statement_memory_bytes", 48 << 20).set("plans.default.statement_ms", 2_000);
+        c.set("sqlite.heap_max_bytes", 300 << 20).set("sqlite.statement_memory_bytes", 48 << 20);
+        c.set("plans.short.statement_ms", 2_000).set("plans.long.statement_ms", 110_000);
     });
     let neighbour = Neighbour::of(&server);
-    let tenant = server.tenant("greedy");
-    tenant.script("CREATE TABLE t (y)");
+    let [short, long] = ["short", "long"].map(|plan| server.tenant_on(plan, "greedy"));
     let endless = format!("({ENDLESS} SELECT x FROM c)");
-    let mut refused = 0;
-    for (name, sql) in [
-        ("DISTINCT of much that is small", format!("SELECT count(*) FROM (SELECT DISTINCT x || 'some more text' FROM {endless})")),
+    // What takes long to gather much may be stopped for its time before; of what is large, a few rows are too many.
+    for (name, tenant, sql) in [
+        ("DISTINCT of much that is small", &short, format!("SELECT count(*) FROM (SELECT DISTINCT x || 'some more text' FROM {endless})")),
         (
             "a CTE kept of much that is small",
+            &short,
             format!("WITH m AS MATERIALIZED (SELECT x, hex(x) AS b FROM {endless}) SELECT count(*) FROM m a, m b"),
         ),
-        ("DISTINCT of what is large", format!("SELECT count(*) FROM (SELECT DISTINCT randomblob(1000000) FROM {endless})")),
-        ("a sort of what is large", format!("SELECT x, zeroblob(100000 + x) AS b FROM {endless} ORDER BY b DESC, x")),
-        ("JSON of what is large", format!("SELECT length(json_group_array(hex(zeroblob(100000)))) FROM {endless}")),
-        ("a write of a sort", format!("INSERT INTO t SELECT zeroblob(100000 + x) AS b FROM {endless} ORDER BY b DESC")),
+        ("JSON of what is large", &short, format!("SELECT length(json_group_array(hex(zeroblob(100000)))) FROM {endless}")),
+        ("DISTINCT of what is large", &long, format!("SELECT count(*) FROM (SELECT DISTINCT randomblob(1000000) FROM {endless})")),
+        ("a sort of what is large", &long, format!("SELECT x, zeroblob(100000 + x) AS b FROM {endless} ORDER BY b DESC, x")),
+        ("a write of a sort", &long, format!("INSERT INTO t SELECT zeroblob(100000 + x) AS b FROM {endless} ORDER BY b DESC")),
     ] {
+        tenant.script("CREATE TABLE IF NOT EXISTS t (y)");
         for answer in neighbour.beside(name, &server, || at_once(4, |_| tenant.sql(&sql, json!([])))) {
             match answer.json()["code"].as_str() {
-                Some("sql_error") if answer.text().contains("sqlite.statement_memory_bytes") => refused += 1,
-                Some("statement_timeout") => {}
+                Some("sql_error") if answer.text().contains("sqlite.statement_memory_bytes") => {}
+                Some("statement_timeout") if std::ptr::eq(tenant, &short) => {}
                 _ => panic!("{name}: {}", answer.text()),
             }
         }
         assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[0]]), "{name}");
     }
-    println!("{refused} of 24 statements were refused memory");
-    assert!(refused >= 8, "{refused}");
 }

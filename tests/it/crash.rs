@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tenantry::queue::JobId;
 
+use crate::support::shim::*;
 use crate::support::*;
 
 const WRITERS: usize = 6;
@@ -87,19 +88,16 @@ fn what_was_acknowledged_survives_kill_9() {
 
 #[test]
 fn a_batch_cut_short_by_kill_9_goes_on_under_its_key() {
-    let mut server = Server::start();
+    let shim = Shim::new();
+    let mut server = Server::with(|c| shim.under(c));
     let items: Vec<_> = (0..200).map(|_| json!({ "slug": unique("cut"), "name": "Cut" })).collect();
     let body = json!({ "tenants": items });
     let post = |admin: Client| admin.call("POST", "/admin/v1/tenants:batch").idempotency_key("k").json(&body).try_send();
-    std::thread::scope(|scope| {
-        let admin = server.admin();
-        let cut = scope.spawn(move || post(admin));
-        let some = format!("/admin/v1/tenants?state=active&slug={}", items[20]["slug"].as_str().unwrap());
-        let look = server.admin();
-        eventually("some are made", || (look.get(&some).expect(200).json()["tenants"] != json!([])).then_some(()));
-        server.kill9();
-        assert!(cut.join().unwrap().is_err(), "killed before it was answered");
-    });
+    // Somewhere in the middle: each tenant has a folder made.
+    shim.set(&Rule { nth: 60, ..Rule::new(MKDIR, "*", KILL) });
+    assert!(post(server.admin()).is_err(), "killed before it was answered");
+    server.ended();
+    assert_eq!(shim.clear().1, 1);
     server.start_again();
     let answer = post(server.admin()).unwrap().expect(200).json();
     for result in answer["results"].as_array().unwrap() {

@@ -2,7 +2,6 @@
 //! leaks anything. Also what goes back to a pool, and how long a write-ahead log may grow.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use crate::support::*;
 
@@ -12,6 +11,9 @@ fn descriptors(server: &Server) -> Vec<String> {
     let links = std::fs::read_dir(dir).unwrap().flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
     links.map(|path| path.to_string_lossy().into_owned()).filter(|path| path.contains("/tenant_")).collect()
 }
+
+/// Of each of many writers.
+const WRITES: usize = 200;
 
 #[test]
 fn under_a_tiny_budget_and_many_writers_nothing_acknowledged_is_lost() {
@@ -23,22 +25,22 @@ fn under_a_tiny_budget_and_many_writers_nothing_acknowledged_is_lost() {
     for tenant in &tenants {
         tenant.script("CREATE TABLE t (x INTEGER PRIMARY KEY)");
     }
-    let until = Instant::now() + Duration::from_secs(6);
     let results = at_once(12, |thread| {
         let (mut acknowledged, mut refused, mut most) = (Vec::new(), 0, 0);
-        for i in 0.. {
-            if Instant::now() > until {
-                break;
-            }
+        for i in 0..WRITES {
             let which = (thread * 7 + i * 5) % tenants.len();
             let x = (thread * 1_000_000 + i) as i64;
-            let answer = tenants[which].sql("INSERT INTO t VALUES (?1)", json!([x]));
-            match answer.status {
-                200 => acknowledged.push((which, x)),
-                // At its bound the server says so; it never fails otherwise.
-                503 => refused += usize::from(answer.refused(503, "overloaded")["code"] == "overloaded"),
-                other => panic!("{other}: {}", answer.text()),
-            }
+            // At its bound the server says so; it never fails otherwise, and everybody has his turn.
+            eventually("it is written", || {
+                let answer = tenants[which].sql("INSERT INTO t VALUES (?1)", json!([x]));
+                if answer.status == 200 {
+                    return Some(());
+                }
+                answer.refused(503, "overloaded");
+                refused += 1;
+                None
+            });
+            acknowledged.push((which, x));
             if thread == 0 {
                 most = most.max(descriptors(&server).len());
             }
@@ -48,7 +50,6 @@ fn under_a_tiny_budget_and_many_writers_nothing_acknowledged_is_lost() {
     let refused: usize = results.iter().map(|(_, refused, _)| refused).sum();
     let most = results[0].2;
     let acknowledged: Vec<_> = results.into_iter().flat_map(|(acknowledged, ..)| acknowledged).collect();
-    assert!(acknowledged.len() > 100, "only {} writes in six seconds ({refused} refused)", acknowledged.len());
     assert!(most <= budget, "{most} descriptors held under a budget of {budget}");
     let health = server.admin().get("/admin/v1/health").expect(200).text();
     let metrics = server.anyone().get("/metrics").expect(200).text();
@@ -193,11 +194,9 @@ fn what_a_request_leaves_on_a_connection_the_next_does_not_see() {
             tenant.sql(&format!("PRAGMA {pragma}"), json!([]));
         }
         for _ in 0..4 {
-            let asked = Instant::now();
             let seen = tenant.rows("SELECT (SELECT count(*) FROM sqlite_temp_schema), 'a' LIKE 'A', x FROM t WHERE x = 1", json!([]));
             assert_eq!(seen, json!([[0, 1, 1]]), "round {round}");
             tenant.sql("UPDATE t SET x = x WHERE x = 1", json!([])).expect(200);
-            assert!(asked.elapsed() < Duration::from_secs(1), "round {round}: {:?}", asked.elapsed());
         }
     }
     let stray = tenant.rows("SELECT count(*) FROM t WHERE x <> 1", json!([]))[0][0].as_i64().unwrap();
@@ -207,11 +206,14 @@ fn what_a_request_leaves_on_a_connection_the_next_does_not_see() {
 #[test]
 fn a_client_that_goes_away_in_the_middle_holds_nobody_up() {
     use std::io::Write;
-    let server = Server::shared();
+    let server = Server::with(|c| {
+        // What goes on for those who have gone is not over before the test is.
+        c.set("plans.default.statement_ms", 3_600_000);
+    });
     let tenant = server.tenant("rude");
     tenant.script("CREATE TABLE t (x)");
-    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 100000000)";
-    for sql in [format!("INSERT INTO t {endless} SELECT x FROM c"), format!("{endless} SELECT count(*) FROM c")] {
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
+    for sql in [format!("INSERT INTO t {endless} SELECT x FROM c WHERE x < 0"), format!("{endless} SELECT count(*) FROM c")] {
         let body = json!({ "statements": [{ "sql": sql }] }).to_string();
         for _ in 0..3 {
             let mut stream = server.connect();
@@ -222,14 +224,11 @@ fn a_client_that_goes_away_in_the_middle_holds_nobody_up() {
             );
             stream.write_all(head.as_bytes()).unwrap();
             stream.write_all(body.as_bytes()).unwrap();
-            // Let it begin, then vanish. (A pause, not synchronisation: any moment of the run must do.)
-            std::thread::sleep(Duration::from_millis(150));
+            server.until_at_work();
             drop(stream);
         }
-        let asked = Instant::now();
         assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[0]]));
         tenant.sql("DELETE FROM t", json!([])).expect(200);
-        assert!(asked.elapsed() < Duration::from_secs(1), "after {sql}: {:?}", asked.elapsed());
     }
 }
 
@@ -237,7 +236,7 @@ fn a_client_that_goes_away_in_the_middle_holds_nobody_up() {
 fn a_long_reader_does_not_let_the_log_grow() {
     let bound = 2 << 20;
     let server = Server::with(|c| {
-        c.set("sqlite.wal_max_bytes", bound).set("sqlite.checkpoint_bytes", 256 << 10).set("plans.default.statement_ms", 30_000);
+        c.set("sqlite.wal_max_bytes", bound).set("sqlite.checkpoint_bytes", 256 << 10).set("plans.default.statement_ms", 3_600_000);
     });
     let tenant = server.tenant("log");
     tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, x BLOB); INSERT INTO t VALUES (1, zeroblob(100000));");
@@ -248,15 +247,14 @@ fn a_long_reader_does_not_let_the_log_grow() {
             let sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c, t";
             tenant.sql(sql, json!([]))
         });
+        server.until_at_work();
         let mut most = 0;
-        let until = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < until {
+        while !reader.is_finished() {
             tenant.sql("UPDATE t SET x = randomblob(100000)", json!([])).expect(200);
             most = most.max(length());
         }
         let answer = reader.join().unwrap();
-        assert_ne!(answer.status, 200, "the reader held the log back and was stopped");
-        assert!([422, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
+        assert!([422, 503].contains(&answer.status), "the reader held the log back and was stopped: {} {}", answer.status, answer.text());
         most
     });
     println!("the log beside a long reader: at most {most} bytes, bound {bound}");

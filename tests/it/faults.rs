@@ -179,6 +179,44 @@ fn an_unknown_outcome_is_settled_by_its_key() {
     println!("{unknown} commits ended unknown; of all, {kept} had happened and were answered from their key, none twice");
 }
 
+/// A log that was just made has its entry flushed with its first commit: without it a power cut takes the whole log.
+#[test]
+fn a_commit_whose_logs_folder_cannot_be_flushed_is_not_acknowledged() {
+    let shim = Shim::new();
+    let mut server = Server::with(|c| shim.under(c));
+    let mut tenants = Vec::new();
+    for times in [1, 2, u64::MAX] {
+        let tenant = server.tenant("folder");
+        tenant.script("CREATE TABLE t (x INTEGER PRIMARY KEY, pad BLOB)");
+        let mut known = Known::default();
+        known.learn(1, &insert(&tenant, 1).expect(200), "before");
+        for state in ["suspended", "active"] {
+            server.admin().patch(&format!("/admin/v1/tenants/{}", tenant.id), json!({ "state": state })).expect(200);
+        }
+        shim.set(&Rule { times, ..Rule::new(SYNC, format!("*/{}", tenant.id), EIO) });
+        let first = insert(&tenant, 2);
+        known.learn(2, &first, "the folder fails");
+        first.refused(500, "unknown");
+        // As long as it fails, nothing more is taken for kept.
+        if times == u64::MAX {
+            known.learn(3, &insert(&tenant, 3), "it still fails");
+            assert_eq!(known.acknowledged.len(), 1, "{:?}", known.acknowledged);
+        }
+        let (_, hits) = shim.clear();
+        assert!((1..=times).contains(&hits), "{hits} of {times}");
+        heals(&tenant, &mut known);
+        assert_eq!(known.contradicted(&rows(&tenant)), None, "{times} times");
+        tenants.push((tenant, known));
+    }
+    server.kill9();
+    server.start_again();
+    for (tenant, known) in &tenants {
+        assert_eq!(known.contradicted(&rows(tenant)), None);
+    }
+    server.stop();
+    check_files(server.dir());
+}
+
 #[test]
 fn a_disk_that_stays_broken_is_its_tenants_trouble_alone() {
     let shim = Shim::new();
@@ -268,7 +306,10 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
 /// nothing that was acknowledged goes with it.
 #[test]
 fn memory_that_runs_out_loses_nothing() {
-    let mut server = Server::start();
+    let mut server = Server::with(|c| {
+        // Neither a bound of its own nor its time stops who takes all there is.
+        c.set("sqlite.statement_memory_bytes", 0).set("plans.default.statement_ms", 3_600_000);
+    });
     let (greedy, careful) = (server.tenant("greedy"), server.tenant("careful"));
     careful.script("CREATE TABLE t (x INTEGER PRIMARY KEY, pad BLOB)");
     let size = memory(&server, "VmSize");

@@ -67,7 +67,7 @@ fn another_process_reads_what_was_acknowledged_and_writes_what_the_server_reads(
     other.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
     drop(other);
     assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[40]]));
-    within(Duration::from_secs(30), "the server to have its file to itself again", || is_to_itself(&server, &tenant).then_some(()));
+    eventually("the server to have its file to itself again", || is_to_itself(&server, &tenant).then_some(()));
     tenant.sql("INSERT INTO t (v) VALUES ('ours')", json!([])).succeeds();
     assert_eq!(count(&open(&server, &tenant)), 41);
 }
@@ -140,4 +140,61 @@ fn a_reader_that_may_not_write_the_index_keeps_its_snapshot() {
     }
     assert_eq!((old(1), old(1000), old(1990)), (10, 10, 10));
     reader.execute_batch("COMMIT").unwrap();
+}
+
+#[test]
+fn another_process_gets_a_file_while_the_server_is_stopping() {
+    use std::io::Write;
+    let mut server = Server::with(|c| {
+        c.set("shutdown.grace_s", 3_600).set("plans.default.statement_ms", 3_600_000);
+    });
+    let (tenant, busy) = (server.tenant("wanted"), server.tenant("busy"));
+    tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t (v) VALUES ('ours')");
+    // Whom the server waits for as it stops, and who goes away when this test says so.
+    let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+    let body = json!({ "statements": [{ "sql": endless }] }).to_string();
+    let mut client = server.connect();
+    write!(
+        client,
+        "POST /v1/sql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        busy.token,
+        body.len()
+    )
+    .unwrap();
+    server.until_at_work();
+    server.terminate();
+    eventually("the door is shut", || server.anyone().call("GET", "/healthz").try_send().is_err().then_some(()));
+    assert!(is_to_itself(&server, &tenant));
+    let other = open(&server, &tenant);
+    assert_eq!(count(&other), 1);
+    other.execute_batch("INSERT INTO t (v) VALUES ('theirs')").unwrap();
+    drop(client);
+    assert!(server.ended().success(), "{}", server.log());
+    assert_eq!(count(&other), 2);
+    server.start_again();
+    assert_eq!(server.known(&tenant).rows("SELECT v FROM t", json!([])), json!([["ours"], ["theirs"]]));
+}
+
+#[test]
+fn another_process_that_keeps_a_file_locked_does_not_hold_up_the_servers_stop() {
+    let mut server = Server::start();
+    for begin in ["BEGIN", "BEGIN IMMEDIATE"] {
+        let tenant = server.tenant("kept");
+        tenant.script("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t (v) VALUES ('ours')");
+        let other = open(&server, &tenant);
+        other.execute_batch(begin).unwrap();
+        assert_eq!(count(&other), 1);
+        if begin == "BEGIN" {
+            tenant.sql("INSERT INTO t (v) VALUES ('more')", json!([])).succeeds();
+        } else {
+            other.execute_batch("INSERT INTO t (v) VALUES ('theirs')").unwrap();
+        }
+        // It ends, with what it was told to keep in the file or its log.
+        server.stop();
+        other.execute_batch("COMMIT").unwrap();
+        assert_eq!(count(&other), 2, "{begin}");
+        drop(other);
+        server.start_again();
+        assert_eq!(server.known(&tenant).rows("SELECT count(*) FROM t", json!([])), json!([[2]]), "{begin}");
+    }
 }

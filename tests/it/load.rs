@@ -76,7 +76,8 @@ fn a_rate_is_kept_and_hot_and_quiet_tenants_are_told_apart() {
 fn more_than_a_server_can_do_is_found_asked_for_and_told_of_by_what_was_refused() {
     let home = tempfile::tempdir().unwrap();
     let server = Server::with(|c| {
-        c.set("plans.default.requests_per_s", 100);
+        // Little enough that a slow machine asks for more, too.
+        c.set("plans.default.requests_per_s", 20).set("plans.default.burst", 20);
     });
     let output = load(Some(&server), None, home.path(), &["--rate", "4x", "--warmup", "2s", "--mix", "read=1"]);
     let text = said(&output);

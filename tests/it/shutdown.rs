@@ -1,10 +1,18 @@
 //! SIGTERM: `/readyz` turns 503, nothing new is accepted, what runs is finished, files are closed, exit 0.
 
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use crate::support::*;
 
 const SLOW: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < ?1) SELECT count(*) FROM c";
+
+/// A server on which what runs is finished however slow the machine is.
+fn patient() -> Server {
+    Server::with(|c| {
+        c.set("shutdown.grace_s", 120).set("plans.default.statement_ms", 120_000);
+    })
+}
 
 /// A parameter for [`SLOW`] that keeps the server busy for about two seconds here.
 fn two_seconds(tenant: &TenantClient) -> i64 {
@@ -15,7 +23,7 @@ fn two_seconds(tenant: &TenantClient) -> i64 {
 
 #[test]
 fn what_runs_is_finished_and_the_exit_is_clean() {
-    let mut server = Server::start();
+    let mut server = patient();
     let tenant = server.tenant("stop");
     tenant.script("CREATE TABLE t (x)");
     server.anyone().get("/readyz").expect(200);
@@ -23,8 +31,7 @@ fn what_runs_is_finished_and_the_exit_is_clean() {
     let steps = two_seconds(&tenant);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| tenant.sql(&format!("INSERT INTO t {SLOW}"), json!([steps])));
-        // Let it begin: the server shows it among what runs, or half a second is enough for it to arrive.
-        std::thread::sleep(Duration::from_millis(500));
+        server.until_at_work();
         server.terminate();
         let ready = eventually("readyz turns 503 or the door is shut", || match server.anyone().call("GET", "/readyz").try_send() {
             Ok(answer) if answer.status == 200 => None,
@@ -53,12 +60,12 @@ fn what_runs_is_finished_and_the_exit_is_clean() {
 #[test]
 fn readyz_turns_503_while_requests_finish() {
     use std::io::{Read, Write};
-    let mut server = Server::start();
+    let mut server = patient();
     let tenant = server.tenant("stop");
     let steps = two_seconds(&tenant);
     // A connection that is there before the signal still hears what is going on.
     let mut kept = server.connect();
-    kept.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    kept.set_read_timeout(Some(SOON)).unwrap();
     let mut ask = |path: &str| -> Option<String> {
         kept.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).ok()?;
         let mut buffer = [0; 4096];
@@ -68,7 +75,7 @@ fn readyz_turns_503_while_requests_finish() {
     assert!(ask("/readyz").unwrap().contains(" 200 "));
     std::thread::scope(|scope| {
         let running = scope.spawn(|| tenant.sql(SLOW, json!([steps])));
-        std::thread::sleep(Duration::from_millis(300));
+        server.until_at_work();
         server.terminate();
         let seen = eventually("an answer that is not 200", || match ask("/readyz") {
             Some(answer) if answer.contains(" 200 ") => None,
@@ -85,7 +92,7 @@ fn readyz_turns_503_while_requests_finish() {
 #[test]
 fn a_request_that_will_not_end_is_cut_off_after_the_grace() {
     let mut server = Server::with(|c| {
-        c.set("shutdown.grace_s", 1).set("plans.default.statement_ms", 60_000);
+        c.set("shutdown.grace_s", 1).set("plans.default.statement_ms", 3_600_000);
     });
     let tenant = server.tenant("stop");
     tenant.script("CREATE TABLE t (x)");
@@ -96,11 +103,10 @@ fn a_request_that_will_not_end_is_cut_off_after_the_grace() {
                 assert_ne!(answer.status, 200);
             }
         });
-        std::thread::sleep(Duration::from_millis(500));
-        let asked = Instant::now();
+        server.until_at_work();
+        // Left alone it would take an hour.
         let status = server.sigterm();
         assert_eq!(status.code(), Some(0), "{}", server.log());
-        assert!(asked.elapsed() < Duration::from_secs(12), "{:?}", asked.elapsed());
     });
     server.start_again();
     assert_eq!(tenant.rows("SELECT count(*) FROM t", json!([])), json!([[0]]), "it was not acknowledged, and left nothing");
@@ -111,16 +117,20 @@ fn stopping_under_load_loses_nothing_that_was_acknowledged() {
     let mut server = Server::start();
     let tenant = server.tenant("stop");
     tenant.script("CREATE TABLE t (x INTEGER PRIMARY KEY)");
+    let so_far = AtomicUsize::new(0);
     let acknowledged: Vec<i64> = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..8)
             .map(|writer| {
-                let tenant = &tenant;
+                let (tenant, so_far) = (&tenant, &so_far);
                 scope.spawn(move || {
                     let mut done = Vec::new();
                     for x in (writer * 1_000_000).. {
                         let body = json!({ "statements": [{ "sql": "INSERT INTO t VALUES (?1)", "params": [x] }] });
                         match tenant.call("POST", "/v1/sql").json(&body).try_send() {
-                            Ok(answer) if answer.status == 200 => done.push(x),
+                            Ok(answer) if answer.status == 200 => {
+                                done.push(x);
+                                so_far.fetch_add(1, Relaxed);
+                            }
                             Ok(answer) => assert_eq!(answer.status, 503, "{}", answer.text()),
                             Err(_) => break,
                         }
@@ -129,7 +139,7 @@ fn stopping_under_load_loses_nothing_that_was_acknowledged() {
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(700));
+        eventually("all are at work", || (so_far.load(Relaxed) > 100).then_some(()));
         assert_eq!(server.sigterm().code(), Some(0));
         writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
@@ -137,15 +147,13 @@ fn stopping_under_load_loses_nothing_that_was_acknowledged() {
     let there: std::collections::HashSet<i64> =
         tenant.rows("SELECT x FROM t", json!([])).as_array().unwrap().iter().map(|row| row[0].as_i64().unwrap()).collect();
     assert_eq!(acknowledged.iter().filter(|x| !there.contains(x)).count(), 0, "of {}", acknowledged.len());
-    assert!(!acknowledged.is_empty());
 }
 
 #[test]
 fn ctrl_c_is_the_same() {
     let mut server = Server::start();
     server.tenant("stop");
-    let pid = rustix::process::Pid::from_raw(server.pid() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    server.signal(rustix::process::Signal::INT);
     assert_eq!(server.ended().code(), Some(0));
 }
 

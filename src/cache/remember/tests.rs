@@ -28,6 +28,7 @@ fn open(engine: &Arc<Engine>, path: &Path, schema: &[&str], sandboxed: bool) -> 
         sandboxed,
         create: true,
         held: Arc::default(),
+        answers: crate::sqlite::Allowance::unbounded(),
     };
     Database::new(engine, &Gate::new(), path.to_owned(), options)
 }

@@ -1,4 +1,4 @@
-//! What is answered. Rows are JSON from the moment SQLite gives them ([`Rows::push`]): nothing is kept of a value but the
+//! What is answered. Rows are JSON from the moment SQLite gives them ([`RowsDraft::push`]): nothing is kept of a value but the
 //! bytes that go out.
 
 use base64::Engine as _;
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::BASE64;
 use crate::error;
-use crate::sqlite::Cells;
+use crate::sqlite::{Cells, Draft, Finished};
 
 #[derive(Debug)]
 pub enum StreamResponse {
@@ -40,9 +40,15 @@ pub struct Col {
 }
 
 /// Rows, already encoded: each a JSON array and a line of its own. (JSON has no line ends inside strings.)
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Rows {
-    lines: Vec<u8>,
+    lines: Finished,
+    count: u64,
+}
+
+/// Rows being written.
+pub struct RowsDraft<'a> {
+    lines: Draft<'a>,
     count: u64,
 }
 
@@ -80,23 +86,48 @@ pub struct Error {
     pub extended_code: Option<String>,
 }
 
-impl Rows {
-    pub fn push(&mut self, cells: &Cells<'_>) {
-        self.push_values(cells.iter());
+impl<'a> RowsDraft<'a> {
+    pub fn new(lines: Draft<'a>) -> RowsDraft<'a> {
+        RowsDraft { lines, count: 0 }
     }
 
-    pub(super) fn push_values<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) {
+    pub fn push(&mut self, cells: &Cells<'_>) -> error::Result<()> {
+        self.push_values(cells.iter())
+    }
+
+    pub(super) fn push_values<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) -> error::Result<()> {
         self.lines.push(b'[');
         for (index, value) in values.enumerate() {
             if index > 0 {
                 self.lines.push(b',');
             }
+            match value {
+                ValueRef::Text(text) => self.lines.expect(text.len())?,
+                ValueRef::Blob(bytes) => self.lines.expect(base64::encoded_len(bytes.len(), true).unwrap_or(0))?,
+                ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => {}
+            }
             write_value(&mut self.lines, value);
         }
         self.lines.extend_from_slice(b"]\n");
         self.count += 1;
+        self.lines.settle()
     }
 
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Their bytes in the answer.
+    pub fn bytes(&self) -> u64 {
+        self.lines.len() as u64
+    }
+
+    pub fn finish(self) -> Rows {
+        Rows { lines: self.lines.finish(), count: self.count }
+    }
+}
+
+impl Rows {
     pub fn count(&self) -> u64 {
         self.count
     }

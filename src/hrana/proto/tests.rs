@@ -3,6 +3,7 @@ use serde_json::{Value as Json, json};
 
 use super::socket::{ClientMsg, Request, respond};
 use super::*;
+use crate::sqlite::{Allowance, Draft};
 
 fn request(json: Json) -> Result<StreamRequest, String> {
     serde_json::from_str(&json.to_string()).map_err(|error| error.to_string())
@@ -105,11 +106,19 @@ fn messages_of_a_socket_are_read() {
     assert!(read(json!({"type": "request", "request": {"type": "open_stream", "stream_id": 1}})).is_err());
 }
 
+fn rows(rows: &[&[ValueRef<'_>]]) -> Rows {
+    let room = Allowance::unbounded();
+    let mut draft = RowsDraft::new(Draft::new(&room));
+    rows.iter().for_each(|values| draft.push_values(values.iter().copied()).unwrap());
+    draft.finish()
+}
+
 #[test]
 fn results_are_written_as_the_protocol_has_them() {
-    let mut rows = Rows::default();
-    rows.push_values([ValueRef::Null, ValueRef::Integer(i64::MAX), ValueRef::Real(1.0)].into_iter());
-    rows.push_values([ValueRef::Text("a\n\"é".as_bytes()), ValueRef::Text(b"\xff"), ValueRef::Blob(&[0, 255])].into_iter());
+    let rows = rows(&[
+        &[ValueRef::Null, ValueRef::Integer(i64::MAX), ValueRef::Real(1.0)],
+        &[ValueRef::Text("a\n\"é".as_bytes()), ValueRef::Text(b"\xff"), ValueRef::Blob(&[0, 255])],
+    ]);
     let cols = vec![Col { name: "a".to_owned(), decltype: Some("INT".to_owned()) }, Col { name: "b".to_owned(), decltype: None }];
     let result = StmtResult { cols, rows, affected_row_count: 2, last_insert_rowid: Some(5), ..StmtResult::default() };
     let wanted = json!({
@@ -133,8 +142,7 @@ fn results_are_written_as_the_protocol_has_them() {
 
 #[test]
 fn infinities_are_numbers_that_readers_take_for_infinite() {
-    let mut rows = Rows::default();
-    rows.push_values([ValueRef::Real(f64::INFINITY), ValueRef::Real(f64::NEG_INFINITY)].into_iter());
+    let rows = rows(&[&[ValueRef::Real(f64::INFINITY), ValueRef::Real(f64::NEG_INFINITY)]]);
     let mut out = Vec::new();
     StreamResponse::Execute(StmtResult { rows, ..StmtResult::default() }).write(&mut out);
     let text = String::from_utf8(out).unwrap();
@@ -143,8 +151,7 @@ fn infinities_are_numbers_that_readers_take_for_infinite() {
 
 #[test]
 fn a_cursors_entries_say_what_the_batch_did() {
-    let mut rows = Rows::default();
-    (1..=2).for_each(|n| rows.push_values([ValueRef::Integer(n)].into_iter()));
+    let rows = rows(&[&[ValueRef::Integer(1)], &[ValueRef::Integer(2)]]);
     let cols = vec![Col { name: "n".to_owned(), decltype: None }];
     let failed = Error { message: "m".to_owned(), code: "C".to_owned(), extended_code: None };
     let result = StmtResult { cols, rows, last_insert_rowid: Some(7), ..StmtResult::default() };

@@ -33,6 +33,7 @@ impl Bench {
             sandboxed: true,
             create: true,
             held: Arc::default(),
+            answers: crate::sqlite::Allowance::unbounded(),
         };
         let database = Database::new(&engine, &Gate::new(), dir.path().canonicalize().unwrap().join("t.sqlite"), options);
         let mut hrana = config::Hrana { turn_wait_ms: 100, ..config::Hrana::default() };

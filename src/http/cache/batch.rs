@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::extract::Json;
 use super::super::guard::Caller;
-use super::super::unread::UnreadAnswers;
+use super::super::unread::Unread;
 use super::behind;
 use super::entry::EntryBody;
 use super::{namespace, one};
@@ -137,13 +137,7 @@ struct EntryReply<'a> {
 }
 
 /// 200 with a result for each operation.
-pub async fn run(
-    call: Caller,
-    memory: Data<Memory>,
-    waiters: Data<Waiters>,
-    unread: Data<UnreadAnswers>,
-    body: Json<BatchBody>,
-) -> Result<HttpResponse> {
+pub async fn run(call: Caller, memory: Data<Memory>, waiters: Data<Waiters>, body: Json<BatchBody>) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
     let operations = body.0.operations;
     if operations.is_empty() || operations.len() > OPS_MAX {
@@ -152,7 +146,7 @@ pub async fn run(
     let ops = operations.into_iter().enumerate().map(|(n, op)| op.read().map_err(|error| at(n, &error))).collect::<Result<Vec<_>>>()?;
     let asked: Vec<_> = ops.iter().map(|op| if let Op::Get(key) = op { Some(key.clone()) } else { None }).collect();
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let mut done = Cache::new(lease.cache(), &memory).apply(ops).await?;
     let mut behind = Vec::with_capacity(asked.len());
     for (done, key) in done.iter().zip(&asked) {
@@ -176,7 +170,7 @@ pub async fn run(
     let results = done.iter().zip(&behind).map(|(done, behind)| result(done, behind.as_ref())).collect();
     let reply = BatchReply { results };
     let text = serde_json::to_vec(&reply).map_err(|error| Error::internal("a batch's results could not be written as JSON", &error))?;
-    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(unread.keep(&lease, text)))
+    Ok(HttpResponse::Ok().content_type(ContentType::json()).body(Unread::keep(&lease, text)))
 }
 
 impl OpBody {

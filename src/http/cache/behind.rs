@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::super::extract::{JsonBytes, Query, idempotency_key, parse};
 use super::super::guard::{TenantCall, may_send_sql};
 use super::super::queue::{effect, enqueued};
-use super::super::unread::{Audience, UnreadAnswers};
+use super::super::unread::{Audience, Unread};
 use super::entry::EntryBody;
 use super::through::{REPLAYED, replayed, stored};
 use super::{CACHE_STATUS, KeyQuery, namespace, segment};
@@ -120,14 +120,14 @@ pub(super) async fn pending(queue: &Arc<Database>, waiters: &Arc<Waiters>, key: 
 }
 
 /// The answer to who asks for an entry that is still to be written.
-pub(super) fn answer(of: &impl Audience, unread: &UnreadAnswers, put: Put) -> Result<HttpResponse> {
+pub(super) fn answer(of: &impl Audience, put: Put) -> Result<HttpResponse> {
     let mut answer = if put.value.is_some() { HttpResponse::Ok() } else { HttpResponse::NoContent() };
     answer
         .insert_header((CACHE_CONTROL, "private, no-cache"))
         .insert_header((CACHE_STATUS, HeaderValue::from_static("tenantry; hit; detail=behind")));
     let Some(value) = put.value else { return Ok(answer.finish()) };
     let content_type = put.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
-    Ok(answer.insert_header((CONTENT_TYPE, content_type)).insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff")).body(unread.hold(of, value)?))
+    Ok(answer.insert_header((CONTENT_TYPE, content_type)).insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff")).body(Unread::hold(of, value)?))
 }
 
 /// Makes a write that was claimed. What cannot be done now is tried again later, as often as it was given tries; what never can

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
-use actix_web::web::Data;
+use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::super::extract::{Json, JsonBytes, Query, idempotency_key};
 use super::super::guard::TenantCall;
-use super::super::unread::UnreadAnswers;
+use super::super::unread::Unread;
 use super::super::watch::SlowLog;
 use super::through::{REPLAYED, Written};
 use super::{CACHE_STATUS, KeyQuery, answer, namespace, segment};
@@ -63,7 +63,6 @@ pub async fn remember(
     request: HttpRequest,
     query: Query<KeyQuery>,
     memory: Data<Memory>,
-    unread: Data<UnreadAnswers>,
     slow: Data<SlowLog>,
     body: Json<RememberBody>,
 ) -> Result<HttpResponse> {
@@ -71,7 +70,7 @@ pub async fn remember(
     if asked.statements.is_some() {
         return Err(Error::bad_request("a query is asked with statements").hint("PUT runs them first."));
     }
-    asked.answer(&call, &request, &memory, &unread, &slow).await
+    asked.answer(&call, &request, &memory, &slow).await
 }
 
 /// `PUT`: the answer after statements that are committed first. Errors: those of the statements, with nothing written; any
@@ -81,7 +80,6 @@ pub async fn write(
     request: HttpRequest,
     query: Query<KeyQuery>,
     memory: Data<Memory>,
-    unread: Data<UnreadAnswers>,
     slow: Data<SlowLog>,
     body: JsonBytes<RememberBody>,
 ) -> Result<HttpResponse> {
@@ -90,12 +88,12 @@ pub async fn write(
     let mut asked = Asked::new(allowed(&call)?, key, body.value)?;
     let statements = asked.statements.take().ok_or_else(|| Error::bad_request("statements are missing").hint("POST asks without them."))?;
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let integers = asked.query.integers;
     let written = Written { caller: asked.caller.clone(), statements, integers, key: idempotency_key };
     let committed = written.commit(&lease, &slow, &call).await?;
     drop(lease);
-    let answer = asked.answer(&call, &request, &memory, &unread, &slow).await;
+    let answer = asked.answer(&call, &request, &memory, &slow).await;
     let mut answer = answer.map_err(|error| error.detail("committed", true))?;
     if committed.replayed {
         answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -130,29 +128,22 @@ impl Asked {
         Ok(Asked { caller, key, id: QueryId::of(&spelled), query: Arc::new(query), terms, lasting: ttl.is_none(), statements })
     }
 
-    async fn answer(
-        self,
-        call: &TenantCall,
-        request: &HttpRequest,
-        memory: &Arc<Memory>,
-        unread: &UnreadAnswers,
-        slow: &SlowLog,
-    ) -> Result<HttpResponse> {
+    async fn answer(self, call: &TenantCall, request: &HttpRequest, memory: &Arc<Memory>, slow: &SlowLog) -> Result<HttpResponse> {
         let until = Instant::now() + WAIT;
         for _ in 0..WAITS {
             // Not held while waiting: the tenant can be suspended, and its files closed, meanwhile.
             let lease = call.lease().await?;
             let cache = Cache::new(lease.cache(), memory);
             match cache.recall(&self.key, self.id, lease.database(), Limits::of(lease.plan())).await? {
-                Recalled::Found(found) => return answer(request, &lease, unread, &found),
-                Recalled::Mine(making) => return self.make(call, &lease, memory, unread, slow, Some(making)).await,
+                Recalled::Found(found) => return answer(request, &lease, &found),
+                Recalled::Mine(making) => return self.make(call, &lease, memory, slow, Some(making)).await,
                 Recalled::Theirs(waiting) => {
                     drop(lease);
                     waiting.over(until).await;
                 }
             }
         }
-        self.make(call, &call.lease().await?, memory, unread, slow, None).await
+        self.make(call, &call.lease().await?, memory, slow, None).await
     }
 
     /// Asks the database, and keeps the answer where `making` entitles to.
@@ -161,14 +152,13 @@ impl Asked {
         call: &TenantCall,
         lease: &Lease,
         memory: &Arc<Memory>,
-        unread: &UnreadAnswers,
         slow: &SlowLog,
         making: Option<Making>,
     ) -> Result<HttpResponse> {
-        unread.admit(lease)?;
+        lease.answers().admit()?;
         let made = self.query.make(lease.database(), lease.plan(), self.caller, self.lasting).await?;
         slow.note(call.tenant.id.uuid(), "database", "remember", made.took, 1, call.request_id);
-        let body = actix_web::web::Bytes::from(made.body);
+        let (body, taken) = (Bytes::from(made.body.bytes), made.body.taken);
         let kept = match (making, made.seen) {
             (Some(making), Some(seen)) => {
                 Cache::new(lease.cache(), memory).keep(making, self.key, self.id, seen, body.clone(), self.terms).await
@@ -184,7 +174,7 @@ impl Asked {
             Some(etag) => answer.insert_header((ETAG, etag.to_string())).insert_header((CACHE_STATUS, "tenantry; fwd=miss; stored")),
             None => answer.insert_header((CACHE_STATUS, "tenantry; fwd=miss")),
         };
-        Ok(answer.body(unread.hold(lease, body)?))
+        Ok(answer.body(Unread::hold(lease, (body, taken))?))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::super::extract::{JsonBytes, Query, idempotency_key};
 use super::super::guard::TenantCall;
-use super::super::unread::UnreadAnswers;
+use super::super::unread::Unread;
 use super::super::watch::SlowLog;
 use super::entry::EntryBody;
 use super::{CACHE_STATUS, KeyQuery, behind, key};
@@ -58,7 +58,6 @@ pub async fn put(
     request: HttpRequest,
     query: Query<KeyQuery>,
     (memory, waiters, slow): (Data<Memory>, Data<Waiters>, Data<SlowLog>),
-    unread: Data<UnreadAnswers>,
     body: JsonBytes<ThroughBody>,
 ) -> Result<HttpResponse> {
     call.claims.require(Scope::Cache)?;
@@ -69,7 +68,7 @@ pub async fn put(
     let (put, written) = (entry.put(key.clone())?, Written { caller, statements, integers, key: idempotency_key });
     written.caller.scopes.require(Scope::SqlWrite)?;
     let lease = call.lease().await?;
-    unread.admit(&lease)?;
+    lease.answers().admit()?;
     let (memory, waiters, slow) = (memory.into_inner(), waiters.into_inner(), slow.into_inner());
     // It goes on when the client hangs up: nobody may fill the entry before the commit that is on its way.
     let through = actix_web::rt::spawn(async move {
@@ -92,7 +91,7 @@ pub async fn put(
     if answer.replayed {
         reply.insert_header((REPLAYED, "true"));
     }
-    Ok(reply.body(unread.keep(&lease, answer.body)))
+    Ok(reply.body(Unread::keep(&lease, answer.body)))
 }
 
 /// RFC 9211: whether the entry was set, and why not.

@@ -13,7 +13,7 @@ use crate::hrana::proto::{Batch, StreamRequest, StreamResponse};
 use crate::hrana::{Stream, Streams};
 use crate::http::extract::Receiving;
 use crate::http::guard::Door;
-use crate::http::unread::{Unread, UnreadAnswers};
+use crate::http::unread::Unread;
 use crate::http::watch::SlowLog;
 use crate::tenant::Lease;
 
@@ -52,7 +52,6 @@ pub struct Done {
 pub struct Hall {
     pub door: Door,
     pub streams: Data<Streams>,
-    pub unread: Data<UnreadAnswers>,
     pub slow: Data<SlowLog>,
 }
 
@@ -66,12 +65,12 @@ impl Hall {
         };
         let mut refused = None;
         let (answer, cursor) = match (self.pass(&token, &mut stream, request, &mut refused).await, cursor) {
-            (Ok((response, lease)), None) => (self.unread.keep(&lease, respond(id, Ok(&Response::OnStream(response)))), None),
+            (Ok((response, lease)), None) => (Unread::keep(&lease, respond(id, Ok(&Response::OnStream(response)))), None),
             (Ok((response, lease)), Some(cursor)) => {
                 let mut entries = Vec::new();
                 write_entries(&mut entries, Ok(response));
                 let entries = Bytes::from(entries);
-                let counted = self.unread.keep(&lease, entries.clone());
+                let counted = Unread::keep(&lease, entries.clone());
                 (Unread::small(respond(id, Ok(&Response::OpenCursor))), Some((cursor, Some((entries, counted)))))
             }
             (Err(error), cursor) => (Unread::small(respond(id, Err((&error).into()))), cursor.map(|cursor| (cursor, None))),
@@ -91,7 +90,7 @@ impl Hall {
         })?;
         call.tenant.admit()?;
         let lease = call.lease().await?;
-        self.unread.admit(&lease)?;
+        lease.answers().admit()?;
         let began = Instant::now();
         let outcome = stream.run(&context(&call, &lease, &self.streams)?, request).await;
         self.slow.note(call.tenant.id.uuid(), "database", "hrana", began.elapsed(), 1, call.request_id);

@@ -33,7 +33,7 @@ use crate::hrana::proto::socket::{self as messages, ClientMsg, Request, Response
 use crate::hrana::{Place, Stored, Stream, Streams};
 use crate::http::extract::BodyLimits;
 use crate::http::guard::Door;
-use crate::http::unread::{Unread, UnreadAnswers};
+use crate::http::unread::Unread;
 use crate::http::watch::SlowLog;
 
 /// Requests of one socket that are not answered yet.
@@ -54,7 +54,6 @@ pub async fn open(
     payload: Payload,
     limits: Data<BodyLimits>,
     streams: Data<Streams>,
-    unread: Data<UnreadAnswers>,
     slow: Data<SlowLog>,
 ) -> Result<HttpResponse> {
     let mut answer = upgrade::accept(&request)?;
@@ -62,7 +61,7 @@ pub async fn open(
     let message_max = limits.bytes;
     let now = Instant::now();
     let session = Session {
-        hall: Hall { door: Door::of(&request)?, streams: streams.clone(), unread, slow },
+        hall: Hall { door: Door::of(&request)?, streams: streams.clone(), slow },
         frames: Frames::new(payload, limits, HELLO_BYTES.min(message_max)),
         message_max,
         stopping: streams.closing(),

@@ -11,7 +11,7 @@ use crate::clock::{now_ms, rfc3339};
 use crate::error::{Error, Result};
 use crate::http::extract::Query;
 use crate::http::guard::Caller;
-use crate::http::unread::UnreadAnswers;
+use crate::http::unread::Unread;
 use crate::queue::{Attempt, COUNTED, Depth, Job, JobDetail, JobId, Queue, QueueName, QueueRow, Rates, Retention, State, Waiters, Waits};
 
 const PAGE_MAX: i64 = 1_000;
@@ -128,7 +128,7 @@ struct DepthReply {
 }
 
 /// `GET /v1/jobs/{id}`.
-pub async fn job(call: Caller, id: Path<String>, waiters: Data<Waiters>, unread: Data<UnreadAnswers>) -> Result<HttpResponse> {
+pub async fn job(call: Caller, id: Path<String>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let id = JobId::parse(&id)?;
     let lease = call.lease().await?;
@@ -139,17 +139,11 @@ pub async fn job(call: Caller, id: Path<String>, waiters: Data<Waiters>, unread:
     }
     let detail = detail(job)?;
     let body = serde_json::to_vec(&detail).map_err(|error| Error::internal("a job could not be written as JSON", &error))?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(unread.hold(&lease, body)?))
+    Ok(HttpResponse::Ok().content_type("application/json").body(Unread::hold(&lease, body)?))
 }
 
 /// `GET /v1/queues/{queue}/jobs?state=`.
-pub async fn list(
-    call: Caller,
-    queue: Path<String>,
-    query: Query<ListQuery>,
-    waiters: Data<Waiters>,
-    unread: Data<UnreadAnswers>,
-) -> Result<HttpResponse> {
+pub async fn list(call: Caller, queue: Path<String>, query: Query<ListQuery>, waiters: Data<Waiters>) -> Result<HttpResponse> {
     require_either(&call.claims)?;
     let ListQuery { state, limit, after } = query.0;
     let (queue, state, limit) = (QueueName::parse(&queue)?, State::parse(&state)?, page(limit)?);
@@ -157,7 +151,7 @@ pub async fn list(
     let page = Queue::new(lease.queue(), &waiters).list(&queue, state, limit, after.as_deref()).await?;
     let reply = JobsReply { jobs: page.jobs.into_iter().map(fields).collect(), next_cursor: page.next };
     let body = serde_json::to_vec(&reply).map_err(|error| Error::internal("jobs could not be written as JSON", &error))?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(unread.hold(&lease, body)?))
+    Ok(HttpResponse::Ok().content_type("application/json").body(Unread::hold(&lease, body)?))
 }
 
 /// `GET /v1/queues`.

@@ -2,7 +2,8 @@
 //! times that. So a read is tried where it is asked for, on the async worker, on a connection that is idle, for at
 //! most [`BRIEF`]; what does not fit is started again on a lane, and its kind goes there directly for a while.
 //!
-//! The writer's connection is asked first, a reader only while somebody writes. So a tenant that one at a time uses has one
+//! The writer's connection is asked first, a reader only while somebody writes or is about to: a write waits for the reads that
+//! have the connection when it comes to it, one of each worker at most, and for none that comes after. So a tenant that one at a time uses has one
 //! connection, with one page cache and one set of statements in memory, and what its pages hold is not read again after
 //! each of its own commits, as a reader's is.
 //!
@@ -111,6 +112,9 @@ impl Database {
     /// `None` when it has to be done on a lane: no connection is idle, or it was not brief. An error too, so that it is
     /// the lane's.
     fn here<T>(&self, open: &Arc<Open>, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
+        if open.wanted.load(Relaxed) > 0 {
+            return self.on(&*open.readers.idle()?, f, kind);
+        }
         match open.writer.try_lock() {
             // A job that panicked left it in a transaction: the next group ends that.
             Ok(writer) if writer.is_clean() && self.is_open_as(open) => self.on(&writer, f, kind),
@@ -119,7 +123,7 @@ impl Database {
     }
 
     fn on<T>(&self, session: &Session, f: &impl Fn(&Reader<'_>) -> Result<T>, kind: u64) -> Option<T> {
-        let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(session)))));
+        let ran = session.briefly(BRIEF, BRIEF_LENGTH, || catch_unwind(AssertUnwindSafe(|| f(&Reader::new(session, self.answers())))));
         match ran {
             Ok(Ok(Ok(value))) => {
                 self.engine.counters().reads.fetch_add(1, Relaxed);
@@ -139,6 +143,7 @@ mod tests {
     use super::super::tests::{Bench, count, insert};
     use super::*;
     use crate::error::Code;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     /// Whether a write is done on the thread that asks for it.
     async fn is_done_here(database: &Arc<Database>) -> bool {
@@ -199,6 +204,50 @@ mod tests {
         let writing = database.writer_of(&open).unwrap();
         assert_eq!(is_the_writers(), Some(false));
         drop(writing);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waits_for_the_connection_has_it_before_any_read_that_comes_after() {
+        const READERS: usize = 4;
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        let open = {
+            database.ensure_open().await.unwrap();
+            database.opened().await.unwrap()
+        };
+        let (read, over, asked) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(0));
+        for _ in 0..20 {
+            // As a read has it that is under way.
+            let under_way = open.writer.lock().unwrap();
+            read.store(0, Relaxed);
+            asked.store(0, Relaxed);
+            over.store(false, Relaxed);
+            std::thread::scope(|scope| {
+                let write = scope.spawn(|| {
+                    let _writer = database.writer_of(&open).unwrap();
+                    over.store(true, Relaxed);
+                    read.load(Relaxed)
+                });
+                while open.wanted.load(Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                for _ in 0..READERS {
+                    scope.spawn(|| {
+                        while !over.load(Relaxed) {
+                            database.here(&open, &|_| Ok(read.fetch_add(1, Relaxed)), 0);
+                            asked.fetch_add(1, Relaxed);
+                        }
+                    });
+                }
+                while asked.load(Relaxed) < 100 * READERS {
+                    std::thread::yield_now();
+                }
+                drop(under_way);
+                assert_eq!(write.join().unwrap(), 0);
+            });
+            // The next one has it again.
+            assert!(database.here(&open, &|_| Ok(()), 0).is_some());
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! uses it. What cannot be opened is remembered as such for a moment, so that a broken file costs little.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::super::checkpoint::{self, LogLength};
 use super::super::descriptors::{Descriptors, FILE_DESCRIPTORS};
+use super::super::draft::Allowance;
 use super::super::executor::overloaded;
 use super::super::fault;
 use super::super::interactive::Transactions;
@@ -29,12 +30,15 @@ const ROOM_WAIT: Duration = Duration::from_secs(3);
 /// An open file: its writer and its readers.
 pub struct Open {
     pub(in crate::sqlite) writer: Mutex<Session>,
+    /// How many wait for it who do not give up.
+    pub(super) wanted: AtomicU32,
     pub(super) writer_watch: Arc<Watch>,
     pub(in crate::sqlite) readers: Readers,
     pub(in crate::sqlite) log: LogLength,
     pub(in crate::sqlite) transactions: Transactions,
     pub(in crate::sqlite) apart: Apart,
     pub(in crate::sqlite) versions: Versions,
+    pub(in crate::sqlite) answers: Arc<Allowance>,
     told: Arc<OnceLock<Told>>,
     /// Milliseconds since `opened`, of the last commit.
     wrote_ms: AtomicU64,
@@ -171,9 +175,11 @@ impl Database {
             transactions: Transactions::default(),
             apart: Apart::default(),
             versions: Versions::load(&session).map_err(describe)?,
+            answers: self.options.answers.clone(),
             told: self.told.clone(),
             writer_watch: session.watch.clone(),
             writer: Mutex::new(session),
+            wanted: AtomicU32::new(0),
             readers: Readers::new(&self.engine, &self.path, settings),
             wrote_ms: AtomicU64::new(0),
             opened: Instant::now(),

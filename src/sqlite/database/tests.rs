@@ -55,6 +55,7 @@ impl Bench {
             sandboxed: true,
             create: true,
             held: Arc::default(),
+            answers: Allowance::unbounded(),
         };
         Database::new(&self.engine, gate, self.file(), options)
     }

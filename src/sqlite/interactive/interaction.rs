@@ -31,7 +31,7 @@ impl Interaction<'_> {
     pub fn statements<T>(&mut self, f: impl FnOnce(&Reader<'_>) -> Result<T>) -> Result<T> {
         let session = &self.pinned.session;
         let left = self.until.saturating_duration_since(Instant::now());
-        let ran = session.watched(self.database.engine(), left, self.gone.clone(), || f(&Reader::new(session)));
+        let ran = session.watched(self.database.engine(), left, self.gone.clone(), || f(&Reader::new(session, self.database.answers())));
         ran.map_err(|error| {
             if is_stale(&error) {
                 // It can never write, so others may.

@@ -1,6 +1,5 @@
 //! Leases, and how one who had a lease before gets the next without a look into the LRU.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use super::{Triple, Triples};
 use crate::clock::{self, Millis};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, FileState, Pass};
+use crate::sqlite::{Allowance, Database, FileState, Pass};
 use crate::tenant::{Role, TenantId};
 
 /// How often the LRU is told that a triple is used, at least, in milliseconds.
@@ -99,9 +98,9 @@ impl Lease {
         &self.triple.files[role as usize]
     }
 
-    /// Bytes of the tenant's answers that clients have not read yet; outlives the lease, as the answers do.
-    pub fn unread(&self) -> &Arc<AtomicU64> {
-        &self.triple.unread
+    /// What the tenant's answers may take; it outlives the lease, as the answers do.
+    pub fn answers(&self) -> &Arc<Allowance> {
+        &self.triple.answers
     }
 
     /// To ask for it again.

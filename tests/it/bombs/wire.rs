@@ -123,8 +123,8 @@ fn an_unbounded_result_to_a_client_that_stops_reading_is_bounded() {
     let tenant = server.tenant("deaf");
     let body = json!({ "statements": [{ "sql": "SELECT hex(zeroblob(7000000)) UNION ALL SELECT hex(zeroblob(7000001))" }] }).to_string();
     let request = head(&tenant, &format!("Content-Length: {}", body.len())) + &body;
-    let unread = neighbour.beside("40 answers of 28 MB that nobody reads", &server, || {
-        let streams: Vec<_> = (0..40)
+    let unread = neighbour.beside("16 answers of 28 MB that nobody reads", &server, || {
+        let streams: Vec<_> = (0..16)
             .map(|_| {
                 let mut stream = server.connect();
                 stream.write_all(request.as_bytes()).unwrap();

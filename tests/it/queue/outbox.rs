@@ -4,7 +4,6 @@
 use super::wait::wait;
 use super::*;
 use crate::support::shim::*;
-use crate::support::within;
 
 fn shop(server: &Server) -> TenantClient {
     shop_of(server.tenant("queue"))
@@ -185,10 +184,9 @@ fn whom_the_relay_gave_up_it_finds_again_though_nobody_sends_sql() {
     server.stop();
     server.start_again();
     let is_there = |tenant: &TenantClient| (tenant.get("/v1/queues/mail").json()["jobs"]["ready"] == json!(1)).then_some(());
-    let long = std::time::Duration::from_secs(40);
-    within(long, "the job of who was left", || is_there(&left));
+    eventually("the job of who was left", || is_there(&left));
     server.admin().patch(&path, json!({ "state": "active" })).expect(200);
-    within(long, "the job of who was suspended", || is_there(&suspended));
+    eventually("the job of who was suspended", || is_there(&suspended));
     for tenant in [&suspended, &left] {
         until_relayed(tenant);
         assert_eq!(drain(tenant, "mail", 1), [json!({ "n": 1 })]);
@@ -240,9 +238,9 @@ fn killed_at_any_call_each_committed_row_becomes_one_job_and_no_other_does() {
                 Err(_) => Some(true),
             }
         };
-        let died = !answered || eventually("it is relayed or the server dies", relayed);
+        let gone = !answered || eventually("it is relayed or the server dies", relayed);
         let (_, hits) = shim.clear();
-        assert_eq!(died, hits > 0, "call {nth}");
+        assert!(hits > 0 || !gone, "call {nth}: the server is gone, and was not killed");
         if hits == 0 {
             break;
         }
@@ -264,7 +262,7 @@ fn killed_at_any_call_each_committed_row_becomes_one_job_and_no_other_does() {
     came.sort_by_key(|n| n.as_i64());
     assert_eq!(came, committed);
     println!("{kills} kills over the calls of a commit, its relay and its sweep: {} rows committed, {} jobs", committed.len(), came.len());
-    assert!(kills > 5);
+    assert!(kills >= 6, "the row's commit, the job's and the sweep's are two calls each: {kills}");
     server.stop();
     crate::support::check_files(server.dir());
 }

@@ -10,11 +10,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::client::{Client, TenantClient, Wire};
-use super::{SOON, binary, unique, within};
+use super::{SOON, binary, eventually, unique, within};
 
 /// The operator's key of every server here.
 pub const ADMIN_KEY: &str = "an-operator-key-for-tests-only";
@@ -95,6 +96,8 @@ impl Server {
     pub fn stopped(settings: impl FnOnce(&mut Settings)) -> Server {
         let home = tempfile::tempdir().unwrap();
         let mut with = Settings::default();
+        // On a busy machine what takes its time takes longer.
+        with.set("plans.default.statement_ms", 60_000);
         settings(&mut with);
         let dir = with.dir.clone().unwrap_or_else(|| home.path().join("data"));
         Server { settings: with, dir, _home: home, child: None, log: Arc::default(), wire: Wire::new() }
@@ -158,7 +161,7 @@ impl Server {
         // SAFETY: between fork and exec only async-signal-safe system calls are made, and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
-                rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+                rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
                 if let Some(files) = files {
                     let limit = rustix::process::Rlimit { current: Some(files), maximum: Some(files) };
                     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
@@ -176,10 +179,26 @@ impl Server {
         running.child.wait().unwrap();
     }
 
+    /// Waits until a request of a tenant is being worked on.
+    #[track_caller]
+    pub fn until_at_work(&self) {
+        let leases = || self.admin().get("/admin/v1/health").expect(200).json()["triples"]["leases"].as_u64();
+        eventually("a tenant's request is worked on", || leases().filter(|&leases| leases > 0));
+    }
+
     /// Sends SIGTERM without waiting.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// After it was made to stand still.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(&self.child.as_ref().expect("it is running").child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Waits until it ends by itself.
@@ -293,6 +312,14 @@ impl Server {
         }
         found.sort();
         found
+    }
+
+    /// A number of `/metrics`.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.anyone().get("/metrics").expect(200).text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+        line.trim().parse().unwrap()
     }
 
     /// What it wrote to stderr, over all its starts.

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::support::Settings;
+use crate::support::{Settings, eventually};
 
 pub const OPEN: u32 = 1;
 pub const WRITE: u32 = 2;
@@ -25,6 +25,8 @@ pub const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
 /// In the place of an errno: the process gets SIGKILL before the call.
 pub const KILL: i32 = -1;
+/// The process stands still before the call, and makes it once it gets SIGCONT.
+pub const PAUSE: i32 = -2;
 
 /// Offsets in `struct control`.
 const OPERATIONS: u64 = 0;
@@ -38,6 +40,7 @@ const LOADED: u64 = 44;
 const PATTERN: u64 = 48;
 const PATTERN_MAX: usize = 208;
 const AHEAD: u64 = PATTERN + PATTERN_MAX as u64;
+const INSIDE: u64 = AHEAD + 8;
 
 /// Which calls fail, and how.
 #[derive(Clone, Debug)]
@@ -72,7 +75,7 @@ impl Shim {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control");
         let control = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        control.set_len(AHEAD + 8).unwrap();
+        control.set_len(INSIDE + 8).unwrap();
         Shim { _folder: folder, path, control }
     }
 
@@ -83,7 +86,7 @@ impl Shim {
 
     /// The rule from here on; counts begin at 0.
     pub fn set(&self, rule: &Rule) {
-        assert_eq!(self.number(LOADED) as u32, 1, "the server runs under the shim");
+        assert_ne!(self.number(LOADED) as u32, 0, "the server runs under the shim");
         assert!(rule.pattern.len() < PATTERN_MAX, "{rule:?}");
         self.clear();
         let mut pattern = rule.pattern.clone().into_bytes();
@@ -97,10 +100,18 @@ impl Shim {
         self.put(OPERATIONS, &rule.operations.to_ne_bytes());
     }
 
-    /// Nothing fails any more; how many calls matched, and how many of them failed.
+    /// Nothing fails any more; how many calls matched, and how many of them failed. Calls that have looked at the rule are
+    /// waited for, so that both are final: a server that none of them has killed goes on.
     pub fn clear(&self) -> (u64, u64) {
         self.put(OPERATIONS, &[0; 4]);
+        eventually("nobody looks at the rule", || (self.number(INSIDE) as u32 == 0 || self.is_over()).then_some(()));
         (self.number(SEEN), self.number(HITS))
+    }
+
+    /// Whether the server has ended: it may have been killed looking at the rule.
+    fn is_over(&self) -> bool {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", self.number(LOADED) as u32));
+        state.map_or(true, |state| state.contains(") Z "))
     }
 
     /// How many calls have failed under the rule so far.
@@ -110,7 +121,7 @@ impl Shim {
 
     /// The server's wall clock is so many seconds ahead from now on; it goes on as fast as it did.
     pub fn set_clock_ahead(&self, seconds: i64) {
-        assert_eq!(self.number(LOADED) as u32, 1, "the server runs under the shim");
+        assert_ne!(self.number(LOADED) as u32, 0, "the server runs under the shim");
         self.put(AHEAD, &seconds.to_ne_bytes());
     }
 

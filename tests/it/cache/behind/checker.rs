@@ -95,9 +95,9 @@ fn killed_at_any_call_the_last_acknowledged_write_is_made_once_and_in_order() {
             let counts = counts.json()["jobs"].clone();
             ["waiting", "ready", "scheduled", "leased"].iter().all(|state| counts[state] == 0).then_some(false)
         };
-        let died = eventually("it is made or the server dies", outcome);
-        let (_, hits) = shim.clear();
-        assert_eq!(died, hits > 0, "call {nth}");
+        let gone = eventually("it is made or the server dies", outcome);
+        let died = shim.clear().1 > 0;
+        assert!(died || !gone, "call {nth}: the server is gone, and was not killed");
         if died {
             kills += 1;
             server.ended();
@@ -126,7 +126,7 @@ fn killed_at_any_call_the_last_acknowledged_write_is_made_once_and_in_order() {
         }
     }
     println!("{kills} kills; {acknowledged} writes acknowledged, {unsure} not; {} made", log(&tenant, "k").len());
-    assert!(kills > 10);
+    assert!(kills >= 8, "two writes are two commits of the queue or more, and made by one of the database and one more: {kills}");
     server.stop();
     check_files(server.dir());
 }

@@ -27,7 +27,10 @@ fn raise(tenant: &TenantClient, row: usize, way: u64) {
 
 #[test]
 fn nobody_is_answered_with_less_than_was_acknowledged_before_he_asked() {
-    let server = Server::start();
+    let server = Server::with(|c| {
+        // Who sends his next statement late on a busy machine keeps his turn.
+        c.set("hrana.transaction_idle_ms", 30_000).set("hrana.transaction_idle_contended_ms", 30_000).set("hrana.turn_wait_ms", 30_000);
+    });
     let tenant = server.tenant("truth");
     tenant.script(
         "CREATE TABLE rows(id INTEGER PRIMARY KEY, n INTEGER NOT NULL); CREATE TABLE noise(x);
@@ -89,5 +92,8 @@ fn nobody_is_answered_with_less_than_was_acknowledged_before_he_asked() {
     });
     assert_eq!(tenant.rows("SELECT n FROM rows", json!([])), json!([[25], [25], [25], [25]]));
     println!("{asked} readings beside {} writes, {hits} of them from the cache", WRITERS * 25);
-    assert!(hits > 0, "nothing was ever remembered");
+    // With nobody writing it is remembered: what was looked at was not a cache that never answers.
+    let again = [(); 2].map(|()| ask(&tenant, "k0", queries[0].clone()).expect(200));
+    assert!(again[1].header("cache-status").unwrap().contains("hit"), "{:?}", again[1].header("cache-status"));
+    assert_eq!(again[0].body, again[1].body);
 }
