@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
@@ -17,8 +17,8 @@ use tenantry::auth::{KeyRing, Mint, Signer, Verifier};
 use tenantry::cache::{Cache, Key, Memory, Put, Terms};
 use tenantry::config::{self, Level};
 use tenantry::queue::{Batch, Claim, JobRequest, Queue, QueueName, Waiters};
-use tenantry::sql::{self, Caller, Request};
-use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party};
+use tenantry::sql::{self, Answering, Caller, Integers, Params, Request};
+use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party, Prepared};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -29,6 +29,7 @@ const QUEUE: &str = include_str!("../migrations/tenant/queue/0001_jobs.up.sql");
 const CACHE: &str = include_str!("../migrations/tenant/cache/0001_entries.up.sql");
 
 const POINT: &str = "SELECT v FROM t WHERE id = ?1";
+const ROWS: &str = "SELECT id, v FROM t LIMIT 1000";
 const INSERT: &str = "INSERT INTO t (v) VALUES (?1)";
 
 /// Writers at once in the group commit benchmarks.
@@ -93,14 +94,18 @@ fn token(c: &mut Criterion) {
     let mint = Mint { tenant: Uuid::now_v7(), sub: "bench".to_owned(), role: "service".to_owned(), scopes: Scopes::ALL, ttl_s: 3_600 };
     let token = signer.sign(mint).expect("a token").token;
     let mut group = c.benchmark_group("token");
-    let verify = || bench.runtime.block_on(verifier.verify(&token)).expect("claims");
-    group.bench_function("remembered", |b| b.iter(verify));
-    group.bench_function("seen for the first time", |b| {
-        b.iter(|| {
-            verifier.forget_all();
-            verify()
-        })
-    });
+    let verified = async |times: u64, forgets: bool| {
+        let began = Instant::now();
+        for _ in 0..times {
+            if forgets {
+                verifier.forget_all();
+            }
+            black_box(verifier.verify(&token).await.expect("claims"));
+        }
+        began.elapsed()
+    };
+    group.bench_function("remembered", |b| b.iter_custom(|times| bench.runtime.block_on(verified(times, false))));
+    group.bench_function("seen for the first time", |b| b.iter_custom(|times| bench.runtime.block_on(verified(times, true))));
     group.finish();
 }
 
@@ -123,11 +128,43 @@ fn sql(c: &mut Criterion) {
             serde_json::to_vec(&statement.query_row([77], |row| row.get::<_, String>(0)).expect("a row"))
         })
     });
+    group.finish();
+    row_encoding(c, &bench, &file, &plan, &conn);
+}
+
+/// Rows becoming an answer while SQLite steps. Timed where the connection is; what is not stepping is encoding.
+fn row_encoding(c: &mut Criterion, bench: &Bench, file: &Arc<Database>, plan: &Arc<config::Plan>, conn: &Connection) {
+    let on_the_file = |times: u64, work: fn(&config::Plan, &mut Prepared<'_>) -> tenantry::error::Result<()>| {
+        let plan = plan.clone();
+        let timed = file.read(Limits { time: Duration::from_secs(60) }, move |reader| {
+            let began = Instant::now();
+            for _ in 0..times {
+                work(&plan, &mut reader.prepare(ROWS)?)?;
+            }
+            Ok(began.elapsed())
+        });
+        bench.runtime.block_on(timed).expect("rows")
+    };
+    let stepped = |_: &config::Plan, prepared: &mut Prepared<'_>| {
+        let rows = prepared.run(|cells| {
+            black_box(cells.iter().map(black_box).count());
+            Ok(())
+        });
+        rows.map(drop)
+    };
+    let encoded = |plan: &config::Plan, prepared: &mut Prepared<'_>| {
+        let mut answering = Answering::new(plan, Integers::Number);
+        answering.result(prepared, &Params::default())?;
+        black_box(answering.finish("", Duration::ZERO));
+        Ok(())
+    };
+    let mut group = c.benchmark_group("row encoding, 1000 rows");
     group.throughput(Throughput::Elements(1_000));
-    group.bench_function("1000 rows", |b| b.iter(|| run(r#"{"statements":[{"sql":"SELECT id, v FROM t LIMIT 1000"}]}"#)));
-    group.bench_function("1000 rows, rusqlite and serde_json", |b| {
+    group.bench_function("stepped only", |b| b.iter_custom(|times| on_the_file(times, stepped)));
+    group.bench_function("stepped and encoded", |b| b.iter_custom(|times| on_the_file(times, encoded)));
+    group.bench_function("stepped and encoded, rusqlite and serde_json", |b| {
         b.iter(|| {
-            let mut statement = conn.prepare_cached("SELECT id, v FROM t LIMIT 1000").expect("a statement");
+            let mut statement = conn.prepare_cached(ROWS).expect("a statement");
             let rows = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).expect("rows");
             serde_json::to_vec(&rows.map(Result::unwrap_or_default).collect::<Vec<_>>())
         })
@@ -146,6 +183,13 @@ fn point_read(c: &mut Criterion) {
             id = id % 10_000 + 1;
             let mut statement = conn.prepare_cached(POINT).expect("a statement");
             statement.query_row([id], |row| row.get::<_, String>(0)).expect("a row")
+        })
+    });
+    group.bench_function("where it is asked for", |b| {
+        b.iter(|| {
+            id = id % 10_000 + 1;
+            let read = file.read_brief(Limits::default(), 0, move |r| r.row(POINT, [id], |row| row.get::<_, String>(0)));
+            bench.runtime.block_on(read).expect("a row")
         })
     });
     group.bench_function("a reader on a lane", |b| {

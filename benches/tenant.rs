@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tenantry::auth::{KeyRing, Signer, Verifier};
-use tenantry::config::Config;
-use tenantry::sqlite::{Engine, Limits};
+use tenantry::config::{Config, Level};
+use tenantry::sqlite::{Engine, Limits, Readers, Settings};
 use tenantry::system::Systems;
 use tenantry::system::audit::By;
 use tenantry::tenant::lifecycle::{Parts, Wish};
@@ -75,6 +76,17 @@ impl Site {
         self.tasks.block_on(&self.runtime, work)
     }
 
+    /// How long it takes to do that so many times; entering the runtime is not in it.
+    fn timed(&self, times: u64, work: impl AsyncFn()) -> Duration {
+        self.run(async {
+            let began = Instant::now();
+            for _ in 0..times {
+                work().await;
+            }
+            began.elapsed()
+        })
+    }
+
     fn provision(&mut self) -> TenantId {
         self.made += 1;
         let slug = format!("t{}", self.made);
@@ -101,46 +113,66 @@ fn lookup(c: &mut Criterion) {
     let id = site.provision();
     let tenant = site.run(site.registry.active(id)).expect("a tenant");
     let mut group = c.benchmark_group("tenant");
-    group.bench_function("registry: remembered", |b| b.iter(|| black_box(site.run(site.registry.active(id)).expect("a tenant"))));
-    group.bench_function("registry: looked up in app", |b| {
-        b.iter(|| {
+    let looked_up = async |forgets: bool| {
+        if forgets {
             site.registry.changed(id);
-            black_box(site.run(site.registry.active(id)).expect("a tenant"))
-        })
-    });
-    group.bench_function("triple: a lease of an open one", |b| {
-        b.iter(|| black_box(site.run(site.triples.lease(id, &tenant.plan)).expect("a lease")))
-    });
+        }
+        drop(black_box(site.registry.active(id).await.expect("a tenant")));
+    };
+    let leased = async || drop(black_box(site.triples.lease(id, &tenant.plan).await.expect("a lease")));
+    group.bench_function("registry: remembered", |b| b.iter_custom(|times| site.timed(times, async || looked_up(false).await)));
+    group.bench_function("registry: looked up in app", |b| b.iter_custom(|times| site.timed(times, async || looked_up(true).await)));
+    group.bench_function("triple: a lease of an open one", |b| b.iter_custom(|times| site.timed(times, leased)));
     group.finish();
 }
 
-/// A connection's statement cache: the same text again, and one it has never seen.
+/// A reader taken from a file's pool and given back, which looks whether it is clean, and the same of r2d2_sqlite's own pool.
+fn checkout(c: &mut Criterion) {
+    let (_conn, folder) = beside();
+    let path = folder.path().join(FILE);
+    let config = Config::default();
+    let engine = Engine::start(&config.sqlite, &config.executor);
+    let settings = Settings { level: Level::Full, sandboxed: true, max_bytes: 0, create: false, writer: false, shrinks: false };
+    let readers = Readers::new(&engine, &path, settings);
+    let plain = r2d2::Pool::builder().max_size(config.sqlite.readers_per_file).test_on_check_out(false);
+    let plain = plain.build(SqliteConnectionManager::file(&path)).expect("a pool");
+    let mut group = c.benchmark_group("pool, a reader taken and given back");
+    group.bench_function("ours", |b| b.iter(|| black_box(readers.get().expect("a reader"))));
+    group.bench_function("r2d2_sqlite", |b| b.iter(|| black_box(plain.get().expect("a connection"))));
+    group.finish();
+}
+
+/// A connection's statement cache: the same text again, and one it has never seen. Timed where the connection is, so that a
+/// lane's hop is not in it.
 fn statements(c: &mut Criterion) {
     let mut site = Site::new();
     let id = site.provision();
     let tenant = site.run(site.registry.active(id)).expect("a tenant");
     let (conn, _folder) = beside();
     let lease = site.run(site.triples.lease(id, &tenant.plan)).expect("a lease");
-    let mut group = c.benchmark_group("statement");
-    let mut read = |name: &str, text: &mut dyn FnMut() -> String| {
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                let sql = text();
-                let row = lease.database().read(Limits::default(), move |reader| reader.row(&sql, [1], |row| row.get::<_, i64>(0)));
-                black_box(site.run(row).expect("an answer"))
-            })
+    // Of each round of the clock; other rounds have other numbers.
+    let mut rounds = 0;
+    let mut read = |times: u64, text: fn(u64, u64) -> String| {
+        rounds += 1;
+        let (round, patience) = (rounds, Limits { time: Duration::from_secs(60) });
+        let timed = lease.database().read(patience, move |reader| {
+            let began = Instant::now();
+            for number in 0..times {
+                black_box(reader.row(&text(round, number), [1], |row| row.get::<_, i64>(0))?);
+            }
+            Ok(began.elapsed())
         });
+        site.run(timed).expect("answers")
     };
+    let anew = |round: u64, number: u64| format!("SELECT ?1 + {number} - {round}");
+    let mut group = c.benchmark_group("statement");
+    group.bench_function("seen before", |b| b.iter_custom(|times| read(times, |_, _| "SELECT ?1 + 0 - 0".to_owned())));
+    group.bench_function("new each time", |b| b.iter_custom(|times| read(times, anew)));
     let mut number = 0;
-    read("seen before", &mut || "SELECT ?1 + 0".to_owned());
-    read("new each time", &mut || {
-        number += 1;
-        format!("SELECT ?1 + {number}")
-    });
     group.bench_function("new each time, rusqlite", |b| {
         b.iter(|| {
             number += 1;
-            conn.query_row(&format!("SELECT ?1 + {number}"), [1], |row| row.get::<_, i64>(0)).expect("a row")
+            conn.query_row(&anew(0, number), [1], |row| row.get::<_, i64>(0)).expect("a row")
         })
     });
     group.finish();
@@ -179,7 +211,7 @@ fn cold(c: &mut Criterion) {
             took
         })
     });
-    group.bench_function("files open", |b| b.iter(|| site.run(site.read(&tenant))));
+    group.bench_function("files open", |b| b.iter_custom(|times| site.timed(times, async || site.read(&tenant).await)));
     group.finish();
 }
 
@@ -224,5 +256,5 @@ fn open(path: &Path) -> Connection {
     conn
 }
 
-criterion_group!(benches, lookup, statements, cold, provision);
+criterion_group!(benches, lookup, checkout, statements, cold, provision);
 criterion_main!(benches);

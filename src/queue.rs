@@ -4,7 +4,7 @@
 //!
 //! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
 //! - A lease is a token and an instant. Before that instant nobody else gets the job; from it on the token is
-//!   worth nothing, whether or not somebody else has the job by then. A token is random, and new for each try. Who
+//!   worth nothing, whether or not somebody else has the job by then. A token is random, new for each try, and of one job. Who
 //!   shows a stale one changes nothing.
 //! - A claim takes the highest priority first and within it the oldest; groups of a queue take turns. It looks at as
 //!   many rows as it hands out, plus at most [`STAGED`] that fall due, whose lease ended, that expired and that are
@@ -33,6 +33,7 @@ mod name;
 mod pace;
 mod rate;
 mod schedule;
+mod stage;
 mod state;
 mod wait;
 pub mod webhook;
@@ -46,7 +47,7 @@ use uuid::Uuid;
 
 pub use batch::{BATCH_MAX, Batch, DEPENDS_MAX, Then};
 pub use behind::AT_ONCE;
-pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX, STAGED};
+pub use claim::{CLAIM_BYTES, CLAIM_MAX, Claim, Claimed, Found, LEASE_MAX_S, QUEUES_MAX};
 pub use control::{Moved, Redrive, STEP_MAX, Settings};
 pub use enqueue::{Enqueued, Outcome};
 pub use history::{DEAD_KEPT_MS, DONE_KEPT_MS, KEPT_MAX_S, Retention, kept_ms};
@@ -58,6 +59,7 @@ pub use look::{Attempt, COUNTED, Depth, Job, JobDetail, Page, QueueRow};
 pub use name::QueueName;
 pub use pace::{Paces, PerSecond, Rates};
 pub use schedule::{Misfire, NewSchedule, Schedule};
+pub use stage::STAGED;
 pub use state::State;
 pub use wait::{WAITING_MAX, Waiters, Waiting};
 pub use webhook::{Delivery, NewWebhook, Post, Secret, Webhook};

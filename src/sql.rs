@@ -15,7 +15,7 @@ mod query;
 mod request;
 mod run;
 
-pub use encode::Integers;
+pub use encode::{Answering, Integers};
 pub use params::{Param, Params};
 pub use query::{Made, Query};
 pub use request::{Mode, Request, STATEMENTS_MAX, Statement};

@@ -48,6 +48,16 @@ impl Client {
         })
     }
 
+    /// Does something for each of so many, all connections at it; none of it is measured.
+    pub fn each(&self, target: &Target, count: usize, work: impl AsyncFn(&mut Line, usize) + Sync) {
+        let patient = Client { slice: Duration::from_secs(600), ..*self };
+        patient.rate(target, async |line: &mut Line| {
+            for at in (line.number..count).step_by(self.connections) {
+                work(line, at).await;
+            }
+        });
+    }
+
     /// What all connections together get done in a second: `work` is one connection's, given its number and when to end,
     /// and says how much it did.
     pub fn spread(&self, work: impl AsyncFn(usize, Instant) -> u64 + Sync) -> f64 {

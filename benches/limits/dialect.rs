@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use tenantry::cli::load::wire::{self, Caller, Target};
 
 use crate::client::Line;
-use crate::local::{ROWS as TABLE_ROWS, cores};
+use crate::local::{ROWS as TABLE_ROWS, Which, cores};
 use crate::results::Measured;
 use crate::rows::{INSERT, SQL, page_body, read_body};
 use crate::served::Answers;
@@ -71,7 +71,7 @@ pub fn read(site: &mut Site, round: usize) -> Vec<Measured> {
     let by_sql: Build<'_> = &|request, caller, number| wire::post(request, caller, SQL, &read_body(number));
     let from_bare: Build<'_> = &|request, caller, _| wire::get(request, caller, "/rest-read");
     let [rest, sql, bare] = rates(site, round, [(200, by_rest), (200, by_sql), (200, from_bare)]);
-    let alone = site.files.rate(site.client.slice, true, cores(), |conn, number| {
+    let alone = site.files.rate(site.client.slice, Which::One, cores(), |conn, number| {
         json(conn, "SELECT json_group_array(json_object('v', v)) FROM t WHERE id = ?1", Some((1 + number % TABLE_ROWS) as i64));
     });
     vec![of("rest-read", rest, sql), of("rest-read / bare", rest, bare), of("rest-read / rusqlite", rest, alone)]
@@ -82,7 +82,7 @@ pub fn page(site: &mut Site, round: usize) -> Vec<Measured> {
     let by_sql: Build<'_> = &|request, caller, number| wire::post(request, caller, SQL, &page_body(number % (TABLE_ROWS - 20)));
     let from_bare: Build<'_> = &|request, caller, _| wire::get(request, caller, "/rest-page");
     let [rest, sql, bare] = rates(site, round, [(200, by_rest), (200, by_sql), (200, from_bare)]);
-    let alone = site.files.rate(site.client.slice, true, cores(), |conn, number| {
+    let alone = site.files.rate(site.client.slice, Which::One, cores(), |conn, number| {
         let page = "SELECT json_group_array(json_object('id', id, 'v', v)) FROM (SELECT id, v FROM t WHERE id > ?1 ORDER BY id LIMIT 20)";
         json(conn, page, Some((number % (TABLE_ROWS - 20)) as i64));
     });
@@ -94,7 +94,7 @@ pub fn embed(site: &mut Site, round: usize) -> Vec<Measured> {
     let by_sql: Build<'_> = &|request, caller, _| wire::post(request, caller, SQL, EMBED_SQL);
     let from_bare: Build<'_> = &|request, caller, _| wire::get(request, caller, "/rest-embed");
     let [rest, sql, bare] = rates(site, round, [(200, by_rest), (200, by_sql), (200, from_bare)]);
-    let alone = site.files.rate(site.client.slice, true, cores(), |conn, _| {
+    let alone = site.files.rate(site.client.slice, Which::One, cores(), |conn, _| {
         let rows = "SELECT json_group_array(json_object('id', id, 'v', v, 'c', json(c))) FROM (SELECT id, v, (SELECT \
                     json_group_array(json_object('id', id, 'v', v)) FROM c WHERE p = p.id) AS c FROM p ORDER BY id LIMIT 20)";
         json(conn, rows, None);

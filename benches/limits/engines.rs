@@ -6,7 +6,7 @@ use tenantry::cli::load::wire::{self, Caller};
 
 use crate::alone::{self, CLAIMED};
 use crate::client::{Line, ask};
-use crate::local::cores;
+use crate::local::{Which, cores};
 use crate::results::Measured;
 use crate::rows::{Side, both, of};
 use crate::served::Answers;
@@ -143,19 +143,19 @@ pub fn cache_get_file(site: &mut Site, round: usize) -> Vec<Measured> {
     let [ours, bare] = GET.against_bare(site, forgetful, 1, round);
     let stats = get_json(forgetful, &forgetful.tenants[0].caller, "/v1/cache");
     assert!(stats["file_hits"].as_u64() > Some(0) && stats["memory_hits"] == 0, "every hit came from the file: {stats}");
-    let alone = site.caches.rate(site.client.slice, true, cores(), alone::get);
+    let alone = site.caches.rate(site.client.slice, Which::One, cores(), alone::get);
     vec![of("cache-get-file", [ours, bare]), of("cache-get-file / rusqlite", [ours, alone])]
 }
 
 pub fn cache_miss(site: &mut Site, round: usize) -> Vec<Measured> {
     let [ours, bare] = MISS.against_bare(site, &site.tenantry, 1, round);
-    let alone = site.caches.rate(site.client.slice, true, cores(), alone::miss);
+    let alone = site.caches.rate(site.client.slice, Which::One, cores(), alone::miss);
     vec![of("cache-miss", [ours, bare]), of("cache-miss / rusqlite", [ours, alone])]
 }
 
 pub fn cache_set(site: &mut Site, round: usize) -> Vec<Measured> {
     let [ours, bare] = SET.against_bare(site, &site.tenantry, 1, round);
-    let alone = site.caches.rate(site.client.slice, true, 1, alone::set);
+    let alone = site.caches.rate(site.client.slice, Which::One, 1, alone::set);
     vec![of("cache-set", [ours, bare]), of("cache-set / rusqlite", [ours, alone])]
 }
 
@@ -173,21 +173,21 @@ pub fn cache_increment(site: &mut Site, round: usize) -> Vec<Measured> {
         added.fetch_add(u64::from(side == Side::Tenantry), Relaxed);
     });
     assert_eq!(number(), before + added.into_inner(), "each increment counts once");
-    let alone = site.caches.rate(site.client.slice, true, 1, alone::increment);
+    let alone = site.caches.rate(site.client.slice, Which::One, 1, alone::increment);
     vec![of("cache-increment", [ours, bare]), of("cache-increment / rusqlite", [ours, alone])]
 }
 
 pub fn enqueue(site: &mut Site, round: usize) -> Vec<Measured> {
     let [ours, bare] = ENQUEUE.against_bare(site, &site.tenantry, 1, round);
-    let alone = site.queues.rate(site.client.slice, true, 1, alone::enqueue);
+    let alone = site.queues.rate(site.client.slice, Which::One, 1, alone::enqueue);
     vec![of("enqueue", [ours, bare]), of("enqueue / rusqlite", [ours, alone])]
 }
 
 pub fn enqueue_many(site: &mut Site, round: usize) -> Vec<Measured> {
     let tenants = site.tenantry.tenants.len();
-    warm(&site.tenantry, tenants);
+    warm(site);
     let [ours, bare] = ENQUEUE.against_bare(site, &site.tenantry, tenants, round);
-    let alone = site.queues.rate(site.client.slice, false, cores(), alone::enqueue);
+    let alone = site.queues.rate(site.client.slice, Which::All, cores(), alone::enqueue);
     vec![of("enqueue-many", [ours, bare]), of("enqueue-many / rusqlite", [ours, alone])]
 }
 
@@ -204,24 +204,27 @@ pub fn claim_ack_many(site: &mut Site, round: usize) -> Vec<Measured> {
 /// Batches of ten: a claim, and an acknowledgement of each job.
 fn claiming(site: &Site, tenants: usize, round: usize) -> [[f64; 2]; 2] {
     let waiting = WAITING_LEAST.max((WAITING_A_SECOND * site.client.slice.as_secs_f64() / tenants as f64) as usize);
-    for member in &site.tenantry.tenants[..tenants] {
-        fill(&site.tenantry, &member.caller, waiting);
-    }
+    site.client.each(site.tenantry.target(), tenants, async |line: &mut Line, at| {
+        fill(line, &site.tenantry.tenants[at].caller, waiting).await;
+    });
     let pair = in_turn(site, &site.tenantry, tenants, round, async |line, caller, side| {
         let on_bare = side == Side::Limit;
         wire::post(&mut line.request, caller, if on_bare { "/claim" } else { CLAIM }, TEN);
         assert!(acknowledge(line, caller, on_bare.then_some("/ack")).await > 0, "the queue ran dry");
     });
-    site.queues.each(tenants, |conn| alone::fill(conn, 2 * waiting));
-    let (one, threads) = if tenants == 1 { (true, 1) } else { (false, cores()) };
-    let alone = site.queues.rate(site.client.slice, one, threads, alone::claim_and_ack);
+    let (which, threads) = if tenants == 1 { (Which::One, 1) } else { (Which::All, cores()) };
+    let mut held = site.queues.hold(which, threads, &|conn, at| {
+        alone::fill(conn, 2 * waiting);
+        alone::claim_and_ack(conn, at);
+    });
+    let alone = held.rate(site.client.slice, usize::MAX, &alone::claim_and_ack);
     [pair, [pair[0], alone * (CLAIMED + 1) as f64]]
 }
 
 /// Nine requests on each tenant, of which one claims up to two jobs, and their acknowledgements.
 pub fn mixed_many(site: &mut Site, round: usize) -> Vec<Measured> {
     let tenants = site.tenantry.tenants.len();
-    warm(&site.tenantry, tenants);
+    warm(site);
     let pair = in_turn(site, &site.tenantry, tenants, round, async |line, caller, side| {
         for asked in [&SET, &GET, &GET, &ENQUEUE, &SET, &GET, &GET, &ENQUEUE] {
             asked.send(line, caller, side).await;
@@ -256,30 +259,32 @@ fn ack_of(job: &Value) -> (String, Vec<u8>) {
 }
 
 /// Adds jobs until so many are ready.
-pub fn fill(tenantry: &Tenantry, caller: &Caller, waiting: usize) {
-    let (job, depth): (Value, _) = (serde_json::from_slice(JOB).expect("JSON"), get_json(tenantry, caller, "/v1/queues/limits"));
-    let mut missing = waiting.saturating_sub(depth["jobs"]["ready"].as_u64().unwrap_or(0) as usize);
+async fn fill(line: &mut Line, caller: &Caller, waiting: usize) {
+    // One more, so that the queue is there.
+    ENQUEUE.send(line, caller, Side::Tenantry).await;
+    wire::get(&mut line.request, caller, "/v1/queues/limits");
+    let depth: Value = line.ask(200, |body| serde_json::from_slice(body).expect("JSON")).await;
+    let mut missing = waiting.saturating_sub(depth["jobs"]["ready"].as_u64().expect("a number") as usize);
+    let job: Value = serde_json::from_slice(JOB).expect("JSON");
     while missing > 0 {
         let jobs = vec![&job; missing.min(BATCH)];
-        let body = json!({ "jobs": jobs }).to_string();
-        let (status, body) = ask(tenantry.target(), |request| wire::post(request, caller, JOBS, body.as_bytes()));
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         missing -= jobs.len();
+        wire::post(&mut line.request, caller, JOBS, json!({ "jobs": jobs }).to_string().as_bytes());
+        line.ask(200, |_| ()).await;
     }
 }
 
-/// The answer to one request, a queue that is not there included.
+/// The answer to one request.
 fn get_json(tenantry: &Tenantry, caller: &Caller, path: &str) -> Value {
     let (_, body) = ask(tenantry.target(), |request| wire::get(request, caller, path));
     serde_json::from_slice(&body).expect("JSON")
 }
 
 /// Every tenant's files open, its statements prepared, its token known.
-fn warm(tenantry: &Tenantry, tenants: usize) {
-    for member in &tenantry.tenants[..tenants] {
+fn warm(site: &Site) {
+    site.client.each(site.tenantry.target(), site.tenantry.tenants.len(), async |line: &mut Line, at| {
         for asked in [&SET, &ENQUEUE] {
-            let (status, _) = ask(tenantry.target(), |request| asked.build(request, &member.caller, asked.path));
-            assert_eq!(status, asked.status);
+            asked.send(line, &site.tenantry.tenants[at].caller, Side::Tenantry).await;
         }
-    }
+    });
 }

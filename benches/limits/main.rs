@@ -51,8 +51,8 @@ pub struct Args {
     /// At least five say something of the spread
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
-    /// How long each side is measured in each round, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    /// How long each server is measured in each round, in milliseconds; what runs in process half as long
+    #[arg(long, value_name = "MS", default_value_t = 600)]
     slice_ms: u64,
     /// Write the results as JSON into a file
     #[arg(long, value_name = "FILE")]

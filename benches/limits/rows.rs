@@ -9,7 +9,7 @@ use tenantry::cli::load::wire;
 use crate::client::{Line, runtime};
 use crate::dialect;
 use crate::engines;
-use crate::local::{self, ROWS as TABLE_ROWS, cores};
+use crate::local::{self, ROWS as TABLE_ROWS, Which, cores};
 use crate::results::Measured;
 use crate::served::Answers;
 use crate::site::{Site, Tenantry};
@@ -135,14 +135,14 @@ pub fn of(goal: &'static str, [ours, limit]: [f64; 2]) -> Measured {
 
 fn read_one(site: &mut Site, round: usize) -> Vec<Measured> {
     let [ours, bare] = Call::read(1).against_bare(site, &site.tenantry, round);
-    let alone = site.files.rate(site.client.slice, true, cores(), local::read_point);
+    let alone = site.files.rate(site.client.slice, Which::One, cores(), local::read_point);
     vec![of("read-one", [ours, bare]), of("read-one / rusqlite", [ours, alone])]
 }
 
 fn read_many(site: &mut Site, round: usize) -> Vec<Measured> {
-    touch_all(&site.tenantry);
+    touch_all(site, &site.tenantry);
     let [ours, bare] = Call::read(site.tenantry.tenants.len()).against_bare(site, &site.tenantry, round);
-    let alone = site.files.rate(site.client.slice, false, cores(), local::read_point);
+    let alone = site.files.rate(site.client.slice, Which::All, cores(), local::read_point);
     vec![of("read-many", [ours, bare]), of("read-many / floor", [ours, together(bare, alone)])]
 }
 
@@ -150,36 +150,36 @@ fn page(site: &mut Site, round: usize) -> Vec<Measured> {
     let bodies = (0..TABLE_ROWS - 20).map(page_body).collect();
     let call = Call { bare: "/page", tenants: 1, body: Body::Each(bodies) };
     let [ours, bare] = call.against_bare(site, &site.tenantry, round);
-    let alone = site.files.rate(site.client.slice, true, cores(), local::read_page);
+    let alone = site.files.rate(site.client.slice, Which::One, cores(), local::read_page);
     vec![of("page", [ours, bare]), of("page / rusqlite", [ours, alone])]
 }
 
 fn insert_one(site: &mut Site, round: usize) -> Vec<Measured> {
     let [ours, bare] = Call::insert(1).against_bare(site, &site.tenantry, round);
-    let alone = site.files.rate(site.client.slice, true, 1, local::insert);
+    let alone = site.files.rate(site.client.slice, Which::One, 1, local::insert);
     vec![of("insert-one", [ours, bare]), of("insert-one / fsync each", [ours, alone])]
 }
 
 fn insert_many(site: &mut Site, round: usize) -> Vec<Measured> {
-    touch_all(&site.tenantry);
+    touch_all(site, &site.tenantry);
     let call = Call::insert(site.tenantry.tenants.len());
     let rates = both(round, |side| match side {
         Side::Tenantry => call.rate(site, &site.tenantry, side),
-        Side::Limit => site.files.rate(site.client.slice, false, cores(), local::insert),
+        Side::Limit => site.files.rate(site.client.slice, Which::All, cores(), local::insert),
     });
     vec![of("insert-many / rusqlite", rates)]
 }
 
 fn insert_many_normal(site: &mut Site, round: usize) -> Vec<Measured> {
     let normal = site.normal.as_ref().expect("it runs where this row is wanted");
-    touch_all(normal);
+    touch_all(site, normal);
     let [ours, bare] = Call::insert(normal.tenants.len()).against_bare(site, normal, round);
-    let alone = site.files.at("NORMAL").rate(site.client.slice, false, cores(), local::insert);
+    let alone = site.files.at("NORMAL").rate(site.client.slice, Which::All, cores(), local::insert);
     vec![of("insert-many-normal", [ours, bare]), of("insert-many-normal / floor", [ours, together(bare, alone)])]
 }
 
 /// What a server would reach that takes the bare handler's time for a request, and rusqlite's for its statement, and none of its own.
-fn together(bare: f64, alone: f64) -> f64 {
+pub fn together(bare: f64, alone: f64) -> f64 {
     1.0 / (1.0 / bare + 1.0 / alone)
 }
 
@@ -234,14 +234,10 @@ fn provision(site: &mut Site, round: usize) -> Vec<Measured> {
 }
 
 /// Every tenant warm: its file open, its statement prepared, its token known.
-fn touch_all(tenantry: &Tenantry) {
-    runtime().block_on(async {
-        let mut wire = wire::Wire::new(tenantry.target(), Duration::from_secs(30));
-        let mut request = Vec::new();
-        for member in &tenantry.tenants {
-            wire::post(&mut request, &member.caller, SQL, &read_body(7));
-            assert_eq!(wire.call(&request).await.expect("an answer").status, 200);
-        }
+fn touch_all(site: &Site, tenantry: &Tenantry) {
+    site.client.each(tenantry.target(), tenantry.tenants.len(), async |line: &mut Line, at| {
+        wire::post(&mut line.request, &tenantry.tenants[at].caller, SQL, &read_body(7));
+        line.ask(200, |_| ()).await;
     });
 }
 

@@ -5,18 +5,19 @@ mod flood;
 mod overload;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tenantry::cli::load::host::Usage;
 use tenantry::cli::load::mix::Dice;
-use tenantry::cli::load::wire;
+use tenantry::cli::load::wire::{self, Target};
 
 use crate::client::{Client, Line};
-use crate::local::Files;
+use crate::local::{self, Files, Which, cores};
 use crate::results::Bound::{AtLeast, AtMost, None as Free};
 use crate::results::{Goal, Measured, Results, goal};
-use crate::rows::{self, SQL, read_body};
+use crate::rows::{self, SQL, read_body, together};
 use crate::served::Served;
 use crate::site::{Member, Tenantry, path, target_dir};
 use crate::{Args, tell};
@@ -30,11 +31,15 @@ const BESIDE: usize = 1_000;
 /// Tenants in the row about too few descriptors; room is for a tenth.
 const THRASHED: usize = 2_000;
 
+/// Files that rusqlite opens and closes beside it.
+const REOPENED: usize = THRASHED / 10;
+
 /// Tenants of the server that has few.
 const FEW: usize = 10;
 
 const GOALS: &[Goal] = &[
     goal("many", "point read over all tenants, each open / over ten of them", AtLeast(0.85)),
+    goal("many elsewhere", "the same of a bare handler and rusqlite one after the other", Free),
     goal("thrash", "point read with room for a tenth of the tenants / warm ones", AtLeast(0.25)),
     goal("thrash / rusqlite", "the same / rusqlite that opens, reads and closes", Free),
     goal("idle, KB", "memory of an open idle tenant, KB", AtMost(100.0)),
@@ -46,6 +51,7 @@ const GOALS: &[Goal] = &[
     goal("scans elsewhere", "the same beside another's computing at the lowest priority", Free),
     goal("flood of inserts", "p99 of quiet tenants beside 256 connections of inserts / alone", AtMost(2.0)),
     goal("inserts elsewhere", "the same beside as many requests to a bare handler", Free),
+    goal("flood of inserts, per s", "inserts of the flood in a second / of that on a bare handler", Free),
     goal("overload, reads", "point reads, 2048 connections / 64", AtLeast(0.8)),
     goal("overload elsewhere", "the same with a bare handler", Free),
     goal("overload, scans", "scans of 5 ms, 2048 connections / 64", AtLeast(0.8)),
@@ -101,7 +107,8 @@ pub fn run(args: &Args) -> Results {
     let answers = scratch.path().join("answers.json");
     std::fs::write(&answers, serde_json::to_vec(&rows::canned(&tenantry)).expect("JSON")).expect("a file");
     let bare = Served::start(&["--serve-bare", path(&answers)]);
-    let files = Files::make(&scratch.path().join("local"), THRASHED / 10);
+    let files = Files::make(&scratch.path().join("local"), if args.wants("many") { REOPENED.max(tenants) } else { REOPENED });
+    own_descriptors();
     let client = Client { connections: args.connections, slice: args.slice() };
     let mut scale = Scale { client, tenantry, bare, files, disk: None, scratch, on_disk: args.disk };
     let mut results = Results::new(GOALS);
@@ -123,30 +130,34 @@ impl Scale {
 
     /// Point reads a second, over the first so many tenants in no order.
     fn read_rate(&self, tenants: usize) -> f64 {
+        self.rate_of((self.tenantry.target(), SQL), tenants)
+    }
+
+    /// The same requests to the bare handler.
+    fn bare_rate(&self, tenants: usize) -> f64 {
+        self.rate_of((&self.bare.target, "/read"), tenants)
+    }
+
+    fn rate_of(&self, (target, path): (&Target, &str), tenants: usize) -> f64 {
         let members = &self.tenantry.tenants[..tenants];
-        self.client.rate(self.tenantry.target(), async |line: &mut Line| {
+        self.client.rate(target, async |line: &mut Line| {
             let mut dice = Dice::new(line.number as u64);
             while line.runs() {
-                read(line, &members[dice.below(tenants)], dice.below(usize::MAX)).await;
+                read(line, path, &members[dice.below(tenants)], dice.below(usize::MAX)).await;
             }
         })
     }
 
     /// Uses each of the first so many tenants once.
     fn touch(&self, tenants: usize) {
-        let members = &self.tenantry.tenants[..tenants];
-        let connections = self.client.connections;
-        let patient = Client { connections, slice: Duration::from_secs(600) };
-        patient.rate(self.tenantry.target(), async |line: &mut Line| {
-            for member in members.iter().skip(line.number).step_by(connections) {
-                read(line, member, line.number).await;
-            }
+        self.client.each(self.tenantry.target(), tenants, async |line: &mut Line, at| {
+            read(line, SQL, &self.tenantry.tenants[at], at).await;
         });
     }
 }
 
-async fn read(line: &mut Line, member: &Member, number: usize) {
-    wire::post(&mut line.request, &member.caller, SQL, &read_body(number));
+async fn read(line: &mut Line, path: &str, member: &Member, number: usize) {
+    wire::post(&mut line.request, &member.caller, path, &read_body(number));
     line.ask(200, |_| ()).await;
 }
 
@@ -170,7 +181,15 @@ fn many(scale: &mut Scale, round: usize) -> Vec<Measured> {
         scale.restart(all + all / 10);
         scale.touch(all);
     }
-    vec![of("many", both(round, || scale.read_rate(all), || scale.read_rate(FEW)))]
+    let rates = both(round, || scale.read_rate(all), || scale.read_rate(FEW));
+    // What so much memory alone costs, in the client, in a server that has none of its own, and in SQLite.
+    let mut held = scale.files.exclusive().hold(Which::All, cores(), &local::read_point);
+    let mut elsewhere = |tenants| {
+        let alone = held.rate(scale.client.slice, tenants, &local::read_point);
+        together(scale.bare_rate(tenants), alone)
+    };
+    let few = elsewhere(FEW);
+    vec![of("many", rates), of("many elsewhere", (elsewhere(all), Some(few)))]
 }
 
 fn thrash(scale: &mut Scale, round: usize) -> Vec<Measured> {
@@ -183,7 +202,7 @@ fn thrash(scale: &mut Scale, round: usize) -> Vec<Measured> {
         scale.read_rate(FEW)
     };
     let rates = both(round, || scale.read_rate(all), warm);
-    vec![of("thrash", rates), of("thrash / rusqlite", (rates.0, Some(scale.files.reopened(scale.client.slice))))]
+    vec![of("thrash", rates), of("thrash / rusqlite", (rates.0, Some(scale.files.reopened(REOPENED, scale.client.slice))))]
 }
 
 fn idle(scale: &mut Scale, _round: usize) -> Vec<Measured> {
@@ -236,6 +255,11 @@ fn disk(scale: &mut Scale, round: usize) -> Vec<Measured> {
 
 /// Descriptors that a process may have here.
 fn descriptor_limit() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    limit.map_or(usize::MAX, |limit| limit as usize)
+    getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, |limit| limit as usize)
+}
+
+/// This process has as many files open as the server.
+fn own_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("anybody may have what he may have");
 }

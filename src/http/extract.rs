@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
-use actix_web::web::{self, Bytes, Data};
+use actix_web::web::{self, Bytes, BytesMut, Data};
 use actix_web::{FromRequest, HttpRequest};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Code, Error, Result};
 use crate::sqlite::IdempotencyKey;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -143,7 +146,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Query<T> {
 
 /// The `Idempotency-Key` of a tenant's request, if it has one; `request_parts` is what tells requests apart.
 pub fn idempotency_key(request: &HttpRequest, request_parts: &[&[u8]]) -> Result<Option<IdempotencyKey>> {
-    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    let Some(key) = request.headers().get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().map_err(|_| Error::bad_request("Idempotency-Key is not ASCII"))?;
     IdempotencyKey::parse(key, request_parts).map(Some)
 }
@@ -157,7 +160,7 @@ async fn read_json(request: HttpRequest, payload: Payload) -> Result<Bytes> {
     read(request, payload).await
 }
 
-async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
+async fn read(request: HttpRequest, payload: Payload) -> Result<Bytes> {
     let limits = request.app_data::<Data<BodyLimits>>().ok_or_else(|| Error::internal("a part is not wired", &"BodyLimits"))?;
     let limit = limits.bytes;
     // Without a length it may become as large as the largest.
@@ -169,13 +172,30 @@ async fn read(request: HttpRequest, mut payload: Payload) -> Result<Bytes> {
         return Err(Error::new(Code::UnsupportedMediaType, "compressed bodies are not taken").hint("Send it without Content-Encoding."));
     }
     let _receiving = limits.count(length)?;
-    let read = web::Payload::from_request(&request, &mut payload).await.map_err(|error| cut_off(&error))?.to_bytes_limited(limit);
-    match tokio::time::timeout(BODY_TIME, read).await {
+    match tokio::time::timeout(BODY_TIME, whole(payload, limit)).await {
         Err(_) => Err(Error::bad_request(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))),
-        Ok(Err(_)) => Err(too_large(limit)),
-        Ok(Ok(Err(error))) => Err(cut_off(&error)),
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
+        Ok(read) => read,
     }
+}
+
+/// A body that comes in one piece, as most do, is not copied.
+async fn whole(mut payload: Payload, limit: usize) -> Result<Bytes> {
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(piece) = payload.next().await {
+        let piece = piece.map_err(|error| cut_off(&error))?;
+        if first.len().max(all.len()) + piece.len() > limit {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() {
+            first = piece;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&first);
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
 fn header(request: &HttpRequest, name: HeaderName) -> Option<&str> {

@@ -9,6 +9,7 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{AUTHORIZATION, HeaderValue, ORIGIN};
@@ -50,13 +51,13 @@ pub struct Operator {
     pub request_id: Uuid,
 }
 
-/// The id of a request, as its answer's `X-Request-Id` has it.
-#[derive(Clone, Copy)]
-pub struct RequestId(pub Uuid);
-
-/// Whose request it was, for the log that is written behind it.
-#[derive(Clone, Copy)]
-pub struct ByTenant(pub TenantId);
+/// What is noted of a request from the moment it is there.
+pub struct Noted {
+    /// As its answer's `X-Request-Id` has it.
+    pub id: Uuid,
+    /// Whose it was, for the log that is written behind it.
+    pub tenant: Option<TenantId>,
+}
 
 /// A request to a queue or a cache: a tenant's to its own, an operator's to the operator's own.
 pub struct Caller {
@@ -69,7 +70,28 @@ enum Whose {
     Operator(Arc<Systems>, By),
 }
 
-type Letting<T> = Pin<Box<dyn Future<Output = Result<T>>>>;
+/// Who was let in lately is let in at once, and nothing is allocated for it.
+pub enum Letting<T> {
+    Now(Option<Result<T>>),
+    Asking(Pin<Box<dyn Future<Output = Result<T>>>>),
+}
+
+impl<T> Letting<T> {
+    fn now(outcome: Result<T>) -> Letting<T> {
+        Letting::Now(Some(outcome))
+    }
+}
+
+impl<T: Unpin> Future for Letting<T> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        match self.get_mut() {
+            Letting::Now(outcome) => outcome.take().map_or(Poll::Pending, Poll::Ready),
+            Letting::Asking(asking) => asking.as_mut().poll(context),
+        }
+    }
+}
 
 /// Where a token is asked for a tenant: once for a request, again and again for a socket.
 #[derive(Clone)]
@@ -87,7 +109,15 @@ impl Door {
     }
 
     pub async fn let_in(&self, token: &str) -> Result<TenantCall> {
-        let let_in = self.keeper.let_in(token).await?;
+        self.admit(self.keeper.let_in(token).await?)
+    }
+
+    /// Of a caller of lately.
+    fn let_in_again(&self, token: &str) -> Option<Result<TenantCall>> {
+        self.keeper.let_in_again(token).map(|let_in| self.admit(let_in))
+    }
+
+    fn admit(&self, let_in: LetIn) -> Result<TenantCall> {
         cors::admit(&let_in.tenant, self.origin.as_ref())?;
         Ok(TenantCall { request_id: self.request_id, let_in, keeper: self.keeper.clone() })
     }
@@ -98,13 +128,16 @@ impl FromRequest for TenantCall {
     type Future = Letting<Self>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        Box::pin(async move {
-            let call = Door::of(&request)?.let_in(bearer(&request)?).await?;
-            request.extensions_mut().insert(ByTenant(call.tenant.id));
-            call.tenant.admit()?;
-            Ok(call)
-        })
+        let asked = Door::of(request).and_then(|door| Ok((bearer(request)?, door)));
+        let (token, door) = match asked {
+            Ok(asked) => asked,
+            Err(refused) => return Letting::now(Err(refused)),
+        };
+        if let Some(call) = door.let_in_again(token) {
+            return Letting::now(call.and_then(|call| call.noted(request)));
+        }
+        let (request, token) = (request.clone(), token.to_owned());
+        Letting::Asking(Box::pin(async move { door.let_in(&token).await?.noted(&request) }))
     }
 }
 
@@ -118,6 +151,14 @@ pub(super) fn may_send_sql(policies: &Policies, role: &str) -> Result<()> {
 }
 
 impl TenantCall {
+    fn noted(self, request: &HttpRequest) -> Result<TenantCall> {
+        if let Some(noted) = request.extensions_mut().get_mut::<Noted>() {
+            noted.tenant = Some(self.tenant.id);
+        }
+        self.tenant.admit()?;
+        Ok(self)
+    }
+
     /// What SQL of the caller's own may do. It goes past the policies, so where there are any it is for those whom they
     /// do not hold back.
     pub fn sql_scopes(&self) -> Result<Scopes> {
@@ -141,10 +182,14 @@ impl FromRequest for Caller {
     type Future = Letting<Self>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let (request, call) = (request.clone(), TenantCall::from_request(request, payload));
-        Box::pin(async move {
+        let call = match TenantCall::from_request(request, payload) {
+            Letting::Now(Some(Ok(call))) => return Letting::now(Ok(Caller::of(call))),
+            call => call,
+        };
+        let request = request.clone();
+        Letting::Asking(Box::pin(async move {
             let refused = match call.await {
-                Ok(call) => return Ok(Caller { claims: call.claims.clone(), whose: Whose::Tenant(call) }),
+                Ok(call) => return Ok(Caller::of(call)),
                 Err(refused) => refused,
             };
             if refused.code() == Code::Unauthenticated
@@ -155,11 +200,15 @@ impl FromRequest for Caller {
                 return Ok(Caller { claims, whose: Whose::Operator(part_arc(&request)?, by) });
             }
             Err(refused)
-        })
+        }))
     }
 }
 
 impl Caller {
+    fn of(call: TenantCall) -> Caller {
+        Caller { claims: call.claims.clone(), whose: Whose::Tenant(call) }
+    }
+
     /// Who sends SQL to the database beside the queue and the cache; only a tenant has one.
     pub fn sql_caller(&self) -> Result<sql::Caller> {
         match &self.whose {
@@ -202,7 +251,7 @@ impl FromRequest for Operator {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move {
+        Letting::Asking(Box::pin(async move {
             let key = bearer(&request)?;
             if let Some(operator) = part::<Mark>(&request)?.verify_key(key) {
                 return Ok(Operator { id: operator.id, name: operator.name, request_id: request_id(&request) });
@@ -212,13 +261,13 @@ impl FromRequest for Operator {
                 Ok(_) => Err(Error::forbidden("this needs an operator's key, not a tenant's token").hint("Tenants call /v1/…")),
                 Err(_) => Err(invalid_token()),
             }
-        })
+        }))
     }
 }
 
 /// The request's id; the middleware gives every request one.
 pub fn request_id(request: &HttpRequest) -> Uuid {
-    request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0)
+    request.extensions().get::<Noted>().map_or(Uuid::nil(), |noted| noted.id)
 }
 
 /// What follows `Bearer ` in the Authorization header.

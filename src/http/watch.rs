@@ -12,7 +12,7 @@ use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use uuid::Uuid;
 
 use super::cors::Crossing;
-use super::guard::{ByTenant, RequestId};
+use super::guard::Noted;
 use crate::error::{Code, Error};
 use crate::system::{Analytics, Failure, Slow};
 use crate::telemetry::Requests;
@@ -51,7 +51,7 @@ pub async fn watch(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let began = Instant::now();
     let id = Uuid::now_v7();
-    request.extensions_mut().insert(RequestId(id));
+    request.extensions_mut().insert(Noted { id, tenant: None });
     let crossing = Crossing::of(&request);
     let mut answer = match crossing.as_ref().and_then(|crossing| crossing.preflight(&request)) {
         Some(answer) => request.into_response(answer.unwrap_or_else(|error| error.error_response())).map_into_left_body(),
@@ -87,7 +87,7 @@ fn log_failure(request: &HttpRequest, error: Option<&actix_web::Error>, status: 
     tracing::warn!(%id, status, operation, message, "a request failed on our side");
     if let Some(analytics) = request.app_data::<Data<Analytics>>() {
         analytics.failure(Failure {
-            tenant: request.extensions().get::<ByTenant>().map(|by| by.0.uuid()),
+            tenant: request.extensions().get::<Noted>().and_then(|noted| noted.tenant).map(|tenant| tenant.uuid()),
             code: ours.map_or("internal", |error| error.code().as_str()),
             status,
             operation,

@@ -8,14 +8,16 @@
 use rusqlite::{Row, params};
 use uuid::Uuid;
 
-use super::history::{kept_ms, prune};
+use super::history::prune;
 use super::job::within;
-use super::limit::{Limits, unblock};
+use super::lease::EXTEND;
+use super::limit::Limits;
 use super::pace::Event;
 use super::rate::{self, PutOff};
+use super::stage::{Over, STAGED, stage};
 use super::wait::Bell;
 use super::workflow::Waits;
-use super::{JobId, QueueName, State, lease, workflow};
+use super::{JobId, QueueName, lease};
 use crate::clock::Millis;
 use crate::error::{Error, Result};
 use crate::sqlite::WriteTx;
@@ -32,10 +34,11 @@ pub const LEASE_MAX_S: i64 = 43_200;
 /// Payload bytes in one claim, past which it hands out fewer jobs than asked for; one job always fits.
 pub const CLAIM_BYTES: i64 = 4 << 20;
 
-/// Jobs that one claim moves to `ready` because they fell due, as many again because their lease ended, because they
-/// expired, and because their limit or rate is reached. Not less than [`CLAIM_MAX`], so that what is due is never held back
-/// from a claim that has room for it.
-pub const STAGED: u32 = 256;
+/// Random bytes at the beginning of a lease token, with the six bits that make it a UUID. A job's place has 42 bits.
+const RANDOM: usize = 10;
+
+/// A payload of at most so many bytes is read with its job.
+const SMALL: i64 = 4 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -98,11 +101,8 @@ impl Claim {
 struct Line {
     queue: i64,
     paused: bool,
-    any_due: bool,
-    any_ended: bool,
-    any_expired: bool,
     any_grouped: bool,
-    any_endings: bool,
+    over: Over,
 }
 
 /// A queue that a claim takes jobs from.
@@ -110,6 +110,8 @@ struct Taking<'a> {
     name: &'a QueueName,
     queue: i64,
     claim: Claim,
+    /// What the tokens of this claim's jobs begin with.
+    random: Uuid,
     limits: Limits,
     now: Millis,
 }
@@ -123,30 +125,32 @@ struct Candidate {
     group: Option<String>,
     bytes: i64,
     timeout_ms: Option<Millis>,
+    payload_type: Option<String>,
+    /// Of at most [`SMALL`] bytes; a larger one is read when it is handed out.
+    payload: Option<Vec<u8>>,
+    waited_for: Option<Waits>,
 }
 
 pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: &mut Bell, now: Millis) -> Result<Found> {
     let (mut found, mut untold) = (Found::default(), false);
+    let random = lease::new_token(claim.own);
     for name in queues {
         let line = |row: &Row<'_>| {
             Ok(Line {
                 queue: row.get(0)?,
                 paused: row.get(1)?,
-                any_due: row.get(2)?,
-                any_ended: row.get(3)?,
-                any_expired: row.get(4)?,
                 any_grouped: row.get(5)?,
-                any_endings: row.get(6)?,
+                over: Over { delays: row.get(2)?, leases: row.get(3)?, lives: row.get(4)?, waits: row.get(6)? },
             })
         };
         let Some(line) = tx.row(LINE, params![name.as_str(), now], line)? else { continue };
-        untold |= stage(tx, name, &line, bell, now)?;
+        untold |= stage(tx, name, line.queue, &line.over, bell, now)?;
         if line.paused {
             continue;
         }
         let before = found.jobs.len();
-        let mut taking = Taking { name, queue: line.queue, claim, limits: Limits::default(), now };
-        if line.any_grouped || (line.any_due || line.any_ended) && tx.row(ANY_GROUPED, [line.queue], |_| Ok(()))?.is_some() {
+        let mut taking = Taking { name, queue: line.queue, claim, random, limits: Limits::default(), now };
+        if line.any_grouped || (line.over.delays || line.over.leases) && tx.row(ANY_GROUPED, [line.queue], |_| Ok(()))?.is_some() {
             taking.turns(tx, &mut found)?;
         } else {
             taking.best(tx, &mut found)?;
@@ -175,66 +179,26 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
     Ok(found)
 }
 
-/// Moves what the passing of time has moved, and tells those who wait for jobs that have ended; whether there are more to tell.
-fn stage(tx: &WriteTx<'_>, name: &QueueName, line: &Line, bell: &mut Bell, now: Millis) -> Result<bool> {
-    let (queue, mut ended) = (line.queue, Vec::new());
-    let moved = |row: &Row<'_>| Ok(Ended { limit_key: row.get(0)?, followed: row.get(1)?, seq: row.get(2)?, state: row.get(3)? });
-    if line.any_due {
-        tx.execute(STAGE_DUE, params![queue, now, STAGED])?;
-    }
-    if line.any_ended {
-        tx.execute(RECORD_ENDED, params![queue, now, STAGED])?;
-        let kept = (now + kept_ms(State::Dead), now + kept_ms(State::Cancelled));
-        let taken_back: Vec<Ended> = tx.rows(TAKE_BACK, params![queue, now, STAGED, kept.0, kept.1], moved)?;
-        bell.count(queue, Event::Failed, taken_back.len());
-        bell.count(queue, Event::Dead, taken_back.iter().filter(|job| job.state == State::Dead as i64).count());
-        ended.extend(taken_back);
-    }
-    // What came back may be too old to be begun again.
-    if line.any_expired || line.any_ended {
-        let keep_until = now + kept_ms(State::Expired);
-        ended.extend(tx.rows(EXPIRE, params![queue, now, STAGED, keep_until], moved)?);
-    }
-    let mut any_endings = line.any_endings;
-    for Ended { limit_key, followed, seq, state } in ended {
-        // Each of the jobs that went makes place for one.
-        if let Some(key) = limit_key
-            && unblock(tx, queue, &key, now)?
-        {
-            bell.ring(name, now, now);
-        }
-        if followed && State::of(state).is_finished() {
-            workflow::note(tx, seq, State::of(state))?;
-            any_endings = true;
-        }
-    }
-    if any_endings { workflow::tell(tx, bell, now) } else { Ok(false) }
-}
-
-/// A job that time has taken from where it was.
-struct Ended {
-    limit_key: Option<String>,
-    followed: bool,
-    seq: i64,
-    state: i64,
-}
-
 impl Taking<'_> {
     /// From a queue without groups.
     fn best(&mut self, tx: &WriteTx<'_>, found: &mut Found) -> Result<()> {
         let mut blocked = 0;
         loop {
             let most = self.claim.max - found.jobs.len() as i64;
-            let candidates = tx.rows(BEST, params![self.queue, most], candidate)?;
-            let (seen, mut held_back) = (candidates.len() as i64, false);
+            let candidates = tx.rows(BEST, params![self.queue, most, SMALL], candidate)?;
+            let (seen, before, mut held_back, mut full) = (candidates.len() as i64, found.jobs.len(), false, false);
             for candidate in candidates {
-                match self.take(tx, candidate, found)? {
-                    Taken::Leased => {}
-                    Taken::Blocked => (blocked, held_back) = (blocked + 1, true),
-                    Taken::NoRoom => return Ok(()),
+                match self.look(tx, &candidate, found)? {
+                    Look::Free => self.hand_out(tx, candidate, found)?,
+                    Look::Blocked => (blocked, held_back) = (blocked + 1, true),
+                    Look::NoRoom => {
+                        full = true;
+                        break;
+                    }
                 }
             }
-            if seen < most || !held_back {
+            self.lease_best(tx, &found.jobs[before..])?;
+            if full || seen < most || !held_back {
                 return Ok(());
             }
             if blocked >= STAGED {
@@ -244,18 +208,35 @@ impl Taking<'_> {
         }
     }
 
+    /// Leases jobs that [`BEST`] has found: those that were held back have gone from its index, so they are its first.
+    fn lease_best(&self, tx: &WriteTx<'_>, jobs: &[Claimed]) -> Result<()> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let until = self.now + self.claim.lease_ms;
+        let leased = params![self.queue, jobs.len() as i64, &self.random.as_bytes()[..RANDOM], until, self.now];
+        let leased = tx.execute(LEASE_BEST, leased)?;
+        if leased != jobs.len() {
+            return Err(Error::internal("a claim did not lease what it found", &leased));
+        }
+        for job in jobs.iter().filter(|job| job.lease_until < until) {
+            tx.execute(EXTEND, params![job.id.seq(), job.lease_until])?;
+        }
+        Ok(())
+    }
+
     /// From a queue with groups: one of each in turn.
     fn turns(&mut self, tx: &WriteTx<'_>, found: &mut Found) -> Result<()> {
         let before: String = tx.row(TURN, [self.queue], |row| row.get(0))?.unwrap_or_default();
         let (mut turn, mut blocked, mut passes) = (before.clone(), 0, 0);
         while (found.jobs.len() as i64) < self.claim.max {
-            let next = match tx.row(NEXT_GROUP, params![self.queue, turn], candidate)? {
+            let next = match tx.row(NEXT_GROUP, params![self.queue, turn, SMALL], candidate)? {
                 Some(next) => Some(next),
                 // Round the ring: the jobs of no group, then the first group again.
                 None => {
                     passes += 1;
                     turn.clear();
-                    tx.row(BEST, params![self.queue, 1], candidate)?
+                    tx.row(BEST, params![self.queue, 1, SMALL], candidate)?
                 }
             };
             let Some(next) = next else {
@@ -266,10 +247,14 @@ impl Taking<'_> {
             };
             passes = 0;
             turn = next.group.clone().unwrap_or_default();
-            match self.take(tx, next, found)? {
-                Taken::Leased => {}
-                Taken::Blocked => blocked += 1,
-                Taken::NoRoom => break,
+            match self.look(tx, &next, found)? {
+                Look::Free => {
+                    let (seq, until) = (next.id.seq(), self.until(&next));
+                    tx.execute(LEASE, params![seq, self.token(seq).as_bytes(), until, self.now])?;
+                    self.hand_out(tx, next, found)?;
+                }
+                Look::Blocked => blocked += 1,
+                Look::NoRoom => break,
             }
             if blocked >= STAGED {
                 found.unfinished = true;
@@ -282,40 +267,58 @@ impl Taking<'_> {
         Ok(())
     }
 
-    fn take(&mut self, tx: &WriteTx<'_>, job: Candidate, found: &mut Found) -> Result<Taken> {
+    /// Whether the job may be handed out. If not, it is out of the way until it may.
+    fn look(&mut self, tx: &WriteTx<'_>, job: &Candidate, found: &Found) -> Result<Look> {
         let (queue, now) = (self.queue, self.now);
         if let Some((key, max)) = &job.limit
             && !self.limits.admit(tx, queue, key, *max, now)?
         {
             tx.execute(BLOCK, params![job.id.seq(), now])?;
-            return Ok(Taken::Blocked);
+            return Ok(Look::Blocked);
         }
         if found.bytes + job.bytes > CLAIM_BYTES && !found.jobs.is_empty() {
-            return Ok(Taken::NoRoom);
+            return Ok(Look::NoRoom);
         }
         if let Some((key, per_s)) = &job.rate
             && let Err(PutOff { until }) = rate::take(tx, queue, key, *per_s, now)?
         {
             tx.execute(PUT_OFF, params![job.id.seq(), until, now])?;
-            return Ok(Taken::Blocked);
+            return Ok(Look::Blocked);
         }
-        found.bytes += job.bytes;
-        let (id, lease_token) = (job.id, lease::new_token(self.claim.own));
-        let lease_until = now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms));
-        tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
         if let Some((key, _)) = &job.limit {
             self.limits.took(key);
         }
-        let body = tx.row(PAYLOAD, [id.seq()], |row| Ok((row.get(0)?, row.get(1)?, Waits::read(row, 2)?)))?;
-        let (payload_type, payload, waited_for) = body.ok_or_else(|| Error::internal("a job has no body", &id))?;
-        let (queue, attempt) = (self.name.clone(), job.attempt + 1);
-        found.jobs.push(Claimed { id, queue, attempt, lease_token, lease_until, payload_type, payload, waited_for });
-        Ok(Taken::Leased)
+        Ok(Look::Free)
+    }
+
+    /// Each job has another one: behind what is random stands its place.
+    fn token(&self, seq: i64) -> Uuid {
+        let mut token = self.random.into_bytes();
+        token[RANDOM..].copy_from_slice(&seq.to_be_bytes()[RANDOM - 8..]);
+        Uuid::from_bytes(token)
+    }
+
+    fn until(&self, job: &Candidate) -> Millis {
+        self.now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms))
+    }
+
+    fn hand_out(&self, tx: &WriteTx<'_>, job: Candidate, found: &mut Found) -> Result<()> {
+        let lease_until = self.until(&job);
+        let Candidate { id, attempt, bytes, payload_type, payload, waited_for, .. } = job;
+        let payload = match payload {
+            Some(payload) => Some(payload),
+            None => tx.row(PAYLOAD, [id.seq()], |row| row.get(0))?,
+        };
+        let payload = payload.ok_or_else(|| Error::internal("a job has no body", &id))?;
+        found.bytes += bytes;
+        let (queue, lease_token) = (self.name.clone(), self.token(id.seq()));
+        found.jobs.push(Claimed { id, queue, attempt: attempt + 1, lease_token, lease_until, payload_type, payload, waited_for });
+        Ok(())
     }
 }
 
-enum Taken {
-    Leased,
+enum Look {
+    Free,
     /// Over its limit or its rate: out of the way until another one is done, or for a while.
     Blocked,
     /// The answer is full.
@@ -331,6 +334,9 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
         limit: row.get::<_, Option<String>>(6)?.zip(row.get(7)?),
         group: row.get(8)?,
         rate: row.get::<_, Option<String>>(9)?.zip(row.get(10)?),
+        payload_type: row.get(11)?,
+        payload: row.get(12)?,
+        waited_for: Waits::read(row, 13)?,
     })
 }
 
@@ -351,38 +357,40 @@ const NEXT: &str = "SELECT
      (SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state = 1 AND queue = ?1 ORDER BY due_at LIMIT 1),
      (SELECT lease_until FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 ORDER BY lease_until LIMIT 1)";
 
-const STAGE_DUE: &str = "UPDATE jobs SET state = 2, since = ?2 WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_due WHERE state = 1 AND queue = ?1 AND due_at <= ?2
-      ORDER BY due_at LIMIT ?3)";
+/// What a [`Candidate`] is read from, of `jobs j` beside its body. `length` of a BLOB reads the row's header, not its overflow
+/// pages.
+macro_rules! candidates {
+    ($group:literal, $from:literal) => {
+        concat!(
+            "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, ",
+            $group,
+            ", j.rate_key, j.rate_per_s, b.payload_type, CASE WHEN length(b.payload) <= ?3 THEN b.payload END,
+                 w.jobs, w.done, w.dead, w.cancelled, w.expired FROM ",
+            $from
+        )
+    };
+}
 
-const EXPIRE: &str = "UPDATE jobs SET state = 13, since = ?2, keep_until = ?4 WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_expiring WHERE state < 4 AND queue = ?1 AND expires_at <= ?2
-      ORDER BY expires_at LIMIT ?3) RETURNING limit_key, followed, seq, state";
+const BEST: &str = candidates!(
+    "NULL",
+    "jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq LEFT JOIN job_waits w ON w.seq = j.seq
+     WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2"
+);
 
-const RECORD_ENDED: &str = "INSERT OR REPLACE INTO job_attempts (seq, attempt, started_at, ended_at, outcome)
-     SELECT seq, attempt, since, lease_until, 'lease_ended'
-     FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 AND lease_until <= ?2 ORDER BY lease_until LIMIT ?3";
-
-const TAKE_BACK: &str = "UPDATE jobs SET lease_token = NULL, lease_until = NULL, since = ?2,
-     state = CASE WHEN cancel_at IS NOT NULL THEN 12 WHEN attempt < max_attempts THEN 2 ELSE 11 END,
-     keep_until = CASE WHEN cancel_at IS NOT NULL THEN ?5 WHEN attempt < max_attempts THEN NULL ELSE ?4 END
+/// The first of them, in the same order, with the tokens of [`Taking::token`].
+const LEASE_BEST: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1,
+         lease_token = CAST(?3 || unhex(printf('%012x', seq)) AS BLOB), lease_until = ?4, since = ?5
      WHERE seq IN
-     (SELECT seq FROM jobs INDEXED BY jobs_running WHERE state = 4 AND queue = ?1 AND lease_until <= ?2
-      ORDER BY lease_until LIMIT ?3) RETURNING limit_key, followed, seq, state";
-
-/// `length` of a BLOB reads the row's header, not its overflow pages.
-const BEST: &str = "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, NULL,
-         j.rate_key, j.rate_per_s
-     FROM jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq
-     WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2";
+     (SELECT j.seq FROM jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq
+      WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2)";
 
 /// The best job of the group after this one.
-const NEXT_GROUP: &str =
-    "SELECT j.created_at, j.seq, j.salt, j.attempt, length(b.payload), b.timeout_ms, j.limit_key, j.limit_max, j.group_key,
-         j.rate_key, j.rate_per_s
-     FROM jobs j INDEXED BY jobs_grouped CROSS JOIN job_bodies b ON b.seq = j.seq
+const NEXT_GROUP: &str = candidates!(
+    "j.group_key",
+    "jobs j INDEXED BY jobs_grouped CROSS JOIN job_bodies b ON b.seq = j.seq LEFT JOIN job_waits w ON w.seq = j.seq
      WHERE j.state = 2 AND j.group_key IS NOT NULL AND j.queue = ?1 AND j.group_key > ?2
-     ORDER BY j.group_key, j.priority DESC, j.seq LIMIT 1";
+     ORDER BY j.group_key, j.priority DESC, j.seq LIMIT 1"
+);
 
 const TURN: &str = "SELECT turn FROM queues WHERE queue = ?1";
 
@@ -395,8 +403,7 @@ const PUT_OFF: &str = "UPDATE jobs SET state = 1, due_at = ?2, since = ?3 WHERE 
 const LEASE: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1, lease_token = ?2, lease_until = ?3, since = ?4
      WHERE seq = ?1";
 
-const PAYLOAD: &str = "SELECT b.payload_type, b.payload, w.jobs, w.done, w.dead, w.cancelled, w.expired
-     FROM job_bodies b LEFT JOIN job_waits w ON w.seq = b.seq WHERE b.seq = ?1";
+const PAYLOAD: &str = "SELECT payload FROM job_bodies WHERE seq = ?1";
 
 #[cfg(test)]
 mod tests {
@@ -421,6 +428,7 @@ mod tests {
         use super::super::history::{CLEAR, DELETE, GIVE_UP, OVER, PUT_OFF as KEEP_ON, RETENTION};
         use super::super::lease::{END_LEFT, FIND, FINISH, LET_GO};
         use super::super::limit::{RUNNING, UNBLOCK};
+        use super::super::stage::{EXPIRE, RECORD_ENDED, STAGE_DUE, TAKE_BACK};
         use super::super::workflow::{
             CANCEL, COUNT, FOLLOWED_BY, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED,
         };
@@ -439,6 +447,7 @@ mod tests {
             PUT_OFF,
             BLOCK,
             LEASE,
+            LEASE_BEST,
             PAYLOAD,
         ];
         let following = [CANCEL, COUNT, FOLLOWED_BY, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED];

@@ -173,7 +173,6 @@ pub fn close(engine: &Engine, path: &Path, mut open: Arc<Open>, leave: Leave) {
         // With the log empty SQLite may remove it as it closes.
         let _ = session.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
     }
-    let _place = engine.opening();
     drop(session);
 }
 

@@ -14,7 +14,6 @@ use super::counters::Counters;
 use super::descriptors::DescriptorBudget;
 use super::draft::Allowances;
 use super::executor::{Bounds, Executor, Job, Load, Party};
-use super::few::{Few, Place};
 use super::memory;
 use super::vfs;
 use super::watch::Watchdog;
@@ -42,8 +41,6 @@ pub struct Engine {
     answers: Arc<Allowances>,
     /// Lanes that flush just now.
     flushing: AtomicUsize,
-    /// Who opens or closes a file just now.
-    opening: Few,
     /// Files with a log to cut once they are quiet; each at most once.
     idle: Mutex<VecDeque<WhenIdle>>,
 }
@@ -121,7 +118,6 @@ impl Engine {
             counters: Counters::default(),
             answers: Allowances::new(u64::MAX),
             flushing: AtomicUsize::new(0),
-            opening: Few::new(cores),
             idle: Mutex::default(),
         })
     }
@@ -186,11 +182,6 @@ impl Engine {
 
     pub(super) fn is_flushing(&self) -> bool {
         self.flushing.load(Relaxed) > 0
-    }
-
-    /// To be held while a file is opened or closed.
-    pub(super) fn opening(&self) -> Place<'_> {
-        self.opening.place()
     }
 
     pub fn tuning(&self) -> &Tuning {

@@ -90,7 +90,6 @@ impl Session {
         if settings.create {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
-        let _place = engine.opening();
         let conn = Connection::open_with_flags(path, flags)?;
         let tuning = engine.tuning();
         confine(&conn)?;

@@ -90,17 +90,17 @@ impl Keeper {
         Keeper { verifier, registry, triples, rules, callers: RefCell::new(Lately::new(remembered)) }
     }
 
+    /// Who was let in lately, if he may be again; nobody is waited for.
+    pub fn let_in_again(&self, token: &str) -> Option<LetIn> {
+        self.again(&fingerprint(token))
+    }
+
     pub async fn let_in(&self, token: &str) -> Result<LetIn> {
         let fingerprint = fingerprint(token);
-        // The first bytes of a hash are as good as any.
-        let caller = fingerprint.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-        if let Some(known) = self.callers.borrow_mut().find(caller)
-            && known.fingerprint == fingerprint
-            && self.verifier.still_holds(&known.verified)
-            && self.registry.still_knows(known.let_in.tenant.id, known.let_in.known)
-        {
-            return Ok(known.let_in.clone());
+        if let Some(known) = self.again(&fingerprint) {
+            return Ok(known);
         }
+        let caller = number(&fingerprint);
         self.callers.borrow_mut().forget(caller);
         let verified = self.verifier.verified(token, &fingerprint).await?;
         let id = TenantId::from(verified.claims.tenant);
@@ -110,6 +110,16 @@ impl Keeper {
         let weight = u64::from(verified.weight());
         self.callers.borrow_mut().keep(caller, Known { fingerprint, verified, let_in: let_in.clone() }, weight);
         Ok(let_in)
+    }
+
+    fn again(&self, fingerprint: &Fingerprint) -> Option<LetIn> {
+        let mut callers = self.callers.borrow_mut();
+        let known = callers.find(number(fingerprint)).filter(|known| {
+            known.fingerprint == *fingerprint
+                && self.verifier.still_holds(&known.verified)
+                && self.registry.still_knows(known.let_in.tenant.id, known.let_in.known)
+        })?;
+        Some(known.let_in.clone())
     }
 
     /// The files of one who was let in.
@@ -122,6 +132,11 @@ impl Keeper {
         }
         Ok(lease)
     }
+}
+
+/// The first bytes of a hash are as good as any.
+fn number(fingerprint: &Fingerprint) -> u64 {
+    fingerprint.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
 #[cfg(test)]
