@@ -18,7 +18,7 @@ use tenantry::cache::{Cache, Key, Memory, Put, Terms};
 use tenantry::config::{self, Level};
 use tenantry::queue::{Batch, Claim, JobRequest, Queue, QueueName, Waiters};
 use tenantry::sql::{self, Answering, Caller, Integers, Params, Request};
-use tenantry::sqlite::{Database, Engine, Gate, Limits, Migrations, Options, Party, Prepared};
+use tenantry::sqlite::{Allowance, Database, Draft, Engine, Gate, Limits, Migrations, Options, Party, Prepared};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -66,7 +66,7 @@ impl Bench {
             sandboxed,
             create: true,
             held: Arc::default(),
-            answers: tenantry::sqlite::Allowance::unbounded(),
+            answers: Allowance::unbounded(),
         };
         Database::new(&self.engine, &Gate::new(), self.dir.path().join(name), options)
     }
@@ -153,7 +153,8 @@ fn row_encoding(c: &mut Criterion, bench: &Bench, file: &Arc<Database>, plan: &A
         rows.map(drop)
     };
     let encoded = |plan: &config::Plan, prepared: &mut Prepared<'_>| {
-        let mut answering = Answering::new(plan, Integers::Number);
+        let room = Allowance::unbounded();
+        let mut answering = Answering::new(Draft::new(&room), plan, Integers::Number);
         answering.result(prepared, &Params::default())?;
         black_box(answering.finish("", Duration::ZERO));
         Ok(())
