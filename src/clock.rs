@@ -18,10 +18,12 @@ pub fn now_s() -> i64 {
     now_ms() / 1000
 }
 
-/// `2026-11-20T22:43:22.123Z`. An instant outside the years 0 to 9999 is shown as the nearest bound.
+/// `2026-11-20T22:43:22.123Z`. An instant before the year 0 is shown as the first of 1970, one after 9999 as its last. Written without
+/// a formatter: answers have several of each job.
 pub fn rfc3339(at: Millis) -> String {
     let nanos = i128::from(at) * 1_000_000;
-    let at = UtcDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(if at < 0 { UtcDateTime::UNIX_EPOCH } else { UtcDateTime::MAX });
+    let nearest = if at < 0 { UtcDateTime::UNIX_EPOCH } else { UtcDateTime::MAX };
+    let at = UtcDateTime::from_unix_timestamp_nanos(nanos).ok().filter(|at| at.year() >= 0).unwrap_or(nearest);
     let (year, month, day) = at.to_calendar_date();
     let mut text = b"0000-00-00T00:00:00.000Z".to_vec();
     let numbers = [
@@ -58,6 +60,7 @@ mod tests {
         assert_eq!(rfc3339(1_795_214_602_123), "2026-11-20T22:43:22.123Z");
         assert_eq!(parse_rfc3339(&rfc3339(1_795_214_602_123)), Some(1_795_214_602_123));
         assert_eq!(rfc3339(Millis::MAX), "9999-12-31T23:59:59.999Z");
+        assert_eq!((rfc3339(Millis::MIN), rfc3339(-70_000_000_000_000)), (rfc3339(0), rfc3339(0)));
         assert_eq!(parse_rfc3339("2026-11-20T22:43:22+02:00"), parse_rfc3339("2026-11-20T20:43:22Z"));
         assert_eq!(parse_rfc3339("yesterday"), None);
     }

@@ -4,7 +4,7 @@
 //!
 //! - What [`Queue::enqueue`] acknowledged is on the disk: the file commits with a flush.
 //! - A lease is a token and an instant. Before that instant nobody else gets the job; from it on the token is
-//!   worth nothing, whether or not somebody else has the job by then. A token is random, new for each try, and of one job. Who
+//!   worth nothing, whether or not somebody else has the job by then. A token is random, and new for each try. Who
 //!   shows a stale one changes nothing.
 //! - A claim takes the highest priority first and within it the oldest; groups of a queue take turns. It looks at as
 //!   many rows as it hands out, plus at most [`STAGED`] that fall due, whose lease ended, that expired and that are

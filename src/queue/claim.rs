@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::history::prune;
 use super::job::within;
-use super::lease::EXTEND;
 use super::limit::Limits;
 use super::pace::Event;
 use super::rate::{self, PutOff};
@@ -33,9 +32,6 @@ pub const LEASE_MAX_S: i64 = 43_200;
 
 /// Payload bytes in one claim, past which it hands out fewer jobs than asked for; one job always fits.
 pub const CLAIM_BYTES: i64 = 4 << 20;
-
-/// Random bytes at the beginning of a lease token, with the six bits that make it a UUID. A job's place has 42 bits.
-const RANDOM: usize = 10;
 
 /// A payload of at most so many bytes is read with its job.
 const SMALL: i64 = 4 << 10;
@@ -110,8 +106,6 @@ struct Taking<'a> {
     name: &'a QueueName,
     queue: i64,
     claim: Claim,
-    /// What the tokens of this claim's jobs begin with.
-    random: Uuid,
     limits: Limits,
     now: Millis,
 }
@@ -133,7 +127,6 @@ struct Candidate {
 
 pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: &mut Bell, now: Millis) -> Result<Found> {
     let (mut found, mut untold) = (Found::default(), false);
-    let random = lease::new_token(claim.own);
     for name in queues {
         let line = |row: &Row<'_>| {
             Ok(Line {
@@ -149,7 +142,7 @@ pub(super) fn claim(tx: &WriteTx<'_>, queues: &[QueueName], claim: Claim, bell: 
             continue;
         }
         let before = found.jobs.len();
-        let mut taking = Taking { name, queue: line.queue, claim, random, limits: Limits::default(), now };
+        let mut taking = Taking { name, queue: line.queue, claim, limits: Limits::default(), now };
         if line.any_grouped || (line.over.delays || line.over.leases) && tx.row(ANY_GROUPED, [line.queue], |_| Ok(()))?.is_some() {
             taking.turns(tx, &mut found)?;
         } else {
@@ -186,19 +179,15 @@ impl Taking<'_> {
         loop {
             let most = self.claim.max - found.jobs.len() as i64;
             let candidates = tx.rows(BEST, params![self.queue, most, SMALL], candidate)?;
-            let (seen, before, mut held_back, mut full) = (candidates.len() as i64, found.jobs.len(), false, false);
+            let (seen, mut held_back) = (candidates.len() as i64, false);
             for candidate in candidates {
-                match self.look(tx, &candidate, found)? {
-                    Look::Free => self.hand_out(tx, candidate, found)?,
-                    Look::Blocked => (blocked, held_back) = (blocked + 1, true),
-                    Look::NoRoom => {
-                        full = true;
-                        break;
-                    }
+                match self.take(tx, candidate, found)? {
+                    Taken::Leased => {}
+                    Taken::Blocked => (blocked, held_back) = (blocked + 1, true),
+                    Taken::NoRoom => return Ok(()),
                 }
             }
-            self.lease_best(tx, &found.jobs[before..])?;
-            if full || seen < most || !held_back {
+            if seen < most || !held_back {
                 return Ok(());
             }
             if blocked >= STAGED {
@@ -206,23 +195,6 @@ impl Taking<'_> {
                 return Ok(());
             }
         }
-    }
-
-    /// Leases jobs that [`BEST`] has found: those that were held back have gone from its index, so they are its first.
-    fn lease_best(&self, tx: &WriteTx<'_>, jobs: &[Claimed]) -> Result<()> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let until = self.now + self.claim.lease_ms;
-        let leased = params![self.queue, jobs.len() as i64, &self.random.as_bytes()[..RANDOM], until, self.now];
-        let leased = tx.execute(LEASE_BEST, leased)?;
-        if leased != jobs.len() {
-            return Err(Error::internal("a claim did not lease what it found", &leased));
-        }
-        for job in jobs.iter().filter(|job| job.lease_until < until) {
-            tx.execute(EXTEND, params![job.id.seq(), job.lease_until])?;
-        }
-        Ok(())
     }
 
     /// From a queue with groups: one of each in turn.
@@ -247,14 +219,10 @@ impl Taking<'_> {
             };
             passes = 0;
             turn = next.group.clone().unwrap_or_default();
-            match self.look(tx, &next, found)? {
-                Look::Free => {
-                    let (seq, until) = (next.id.seq(), self.until(&next));
-                    tx.execute(LEASE, params![seq, self.token(seq).as_bytes(), until, self.now])?;
-                    self.hand_out(tx, next, found)?;
-                }
-                Look::Blocked => blocked += 1,
-                Look::NoRoom => break,
+            match self.take(tx, next, found)? {
+                Taken::Leased => {}
+                Taken::Blocked => blocked += 1,
+                Taken::NoRoom => break,
             }
             if blocked >= STAGED {
                 found.unfinished = true;
@@ -267,58 +235,44 @@ impl Taking<'_> {
         Ok(())
     }
 
-    /// Whether the job may be handed out. If not, it is out of the way until it may.
-    fn look(&mut self, tx: &WriteTx<'_>, job: &Candidate, found: &Found) -> Result<Look> {
+    fn take(&mut self, tx: &WriteTx<'_>, job: Candidate, found: &mut Found) -> Result<Taken> {
         let (queue, now) = (self.queue, self.now);
+        let Candidate { id, attempt, bytes, payload_type, waited_for, .. } = job;
         if let Some((key, max)) = &job.limit
             && !self.limits.admit(tx, queue, key, *max, now)?
         {
-            tx.execute(BLOCK, params![job.id.seq(), now])?;
-            return Ok(Look::Blocked);
+            tx.execute(BLOCK, params![id.seq(), now])?;
+            return Ok(Taken::Blocked);
         }
-        if found.bytes + job.bytes > CLAIM_BYTES && !found.jobs.is_empty() {
-            return Ok(Look::NoRoom);
+        if found.bytes + bytes > CLAIM_BYTES && !found.jobs.is_empty() {
+            return Ok(Taken::NoRoom);
         }
         if let Some((key, per_s)) = &job.rate
             && let Err(PutOff { until }) = rate::take(tx, queue, key, *per_s, now)?
         {
-            tx.execute(PUT_OFF, params![job.id.seq(), until, now])?;
-            return Ok(Look::Blocked);
+            tx.execute(PUT_OFF, params![id.seq(), until, now])?;
+            return Ok(Taken::Blocked);
         }
+        found.bytes += bytes;
+        let lease_token = lease::new_token(self.claim.own);
+        let lease_until = now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms));
+        tx.execute(LEASE, params![id.seq(), lease_token.as_bytes(), lease_until, now])?;
         if let Some((key, _)) = &job.limit {
             self.limits.took(key);
         }
-        Ok(Look::Free)
-    }
-
-    /// Each job has another one: behind what is random stands its place.
-    fn token(&self, seq: i64) -> Uuid {
-        let mut token = self.random.into_bytes();
-        token[RANDOM..].copy_from_slice(&seq.to_be_bytes()[RANDOM - 8..]);
-        Uuid::from_bytes(token)
-    }
-
-    fn until(&self, job: &Candidate) -> Millis {
-        self.now + job.timeout_ms.map_or(self.claim.lease_ms, |timeout| timeout.min(self.claim.lease_ms))
-    }
-
-    fn hand_out(&self, tx: &WriteTx<'_>, job: Candidate, found: &mut Found) -> Result<()> {
-        let lease_until = self.until(&job);
-        let Candidate { id, attempt, bytes, payload_type, payload, waited_for, .. } = job;
-        let payload = match payload {
+        let payload = match job.payload {
             Some(payload) => Some(payload),
             None => tx.row(PAYLOAD, [id.seq()], |row| row.get(0))?,
         };
         let payload = payload.ok_or_else(|| Error::internal("a job has no body", &id))?;
-        found.bytes += bytes;
-        let (queue, lease_token) = (self.name.clone(), self.token(id.seq()));
-        found.jobs.push(Claimed { id, queue, attempt: attempt + 1, lease_token, lease_until, payload_type, payload, waited_for });
-        Ok(())
+        let (queue, attempt) = (self.name.clone(), attempt + 1);
+        found.jobs.push(Claimed { id, queue, attempt, lease_token, lease_until, payload_type, payload, waited_for });
+        Ok(Taken::Leased)
     }
 }
 
-enum Look {
-    Free,
+enum Taken {
+    Leased,
     /// Over its limit or its rate: out of the way until another one is done, or for a while.
     Blocked,
     /// The answer is full.
@@ -376,13 +330,6 @@ const BEST: &str = candidates!(
     "jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq LEFT JOIN job_waits w ON w.seq = j.seq
      WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2"
 );
-
-/// The first of them, in the same order, with the tokens of [`Taking::token`].
-const LEASE_BEST: &str = "UPDATE jobs SET state = 4, attempt = attempt + 1,
-         lease_token = CAST(?3 || unhex(printf('%012x', seq)) AS BLOB), lease_until = ?4, since = ?5
-     WHERE seq IN
-     (SELECT j.seq FROM jobs j INDEXED BY jobs_ready CROSS JOIN job_bodies b ON b.seq = j.seq
-      WHERE j.state = 2 AND j.group_key IS NULL AND j.queue = ?1 ORDER BY j.priority DESC, j.seq LIMIT ?2)";
 
 /// The best job of the group after this one.
 const NEXT_GROUP: &str = candidates!(
@@ -447,7 +394,6 @@ mod tests {
             PUT_OFF,
             BLOCK,
             LEASE,
-            LEASE_BEST,
             PAYLOAD,
         ];
         let following = [CANCEL, COUNT, FOLLOWED_BY, FOLLOWERS, MARK_FOLLOWED, NEXT_END, RELEASE, STATE, UNFOLLOW, UNMARK_FOLLOWED];

@@ -246,7 +246,7 @@ pub(super) const END_LEFT: &str = "UPDATE jobs INDEXED BY jobs_running SET lease
      WHERE state = 4 AND queue IN (SELECT queue FROM webhooks UNION ALL SELECT queue FROM queues WHERE name = '_behind')
        AND lease_until > ?1 AND substr(lease_token, 7, 1) BETWEEN x'80' AND x'8f'";
 
-pub(super) const EXTEND: &str = "UPDATE jobs SET lease_until = ?2 WHERE seq = ?1";
+const EXTEND: &str = "UPDATE jobs SET lease_until = ?2 WHERE seq = ?1";
 
 /// A try that was snoozed has the number of the one after it.
 const RECORD: &str = "INSERT OR REPLACE INTO job_attempts (seq, attempt, started_at, ended_at, outcome, error)
