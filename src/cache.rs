@@ -114,11 +114,27 @@ impl<'a> Cache<'a> {
         let found = self.get(key.clone()).await?;
         match found {
             Some(found) if found.freshness == Freshness::Fresh => Ok(Answer::Found(found)),
-            stale => Ok(match (self.memory.fills().begin(self.file, &key, lease, now_ms())?, stale) {
-                (Turn::Mine(lease), stale) => Answer::Fill(lease, stale),
-                (Turn::Theirs(_), Some(stale)) => Answer::Found(stale),
-                (Turn::Theirs(waiting), None) => Answer::Wait(waiting),
-            }),
+            stale => match (self.memory.fills().begin(self.file, &key, lease, now_ms())?, stale) {
+                (Turn::Mine(lease), _) => self.still_to_be_made(key, lease).await,
+                (Turn::Theirs(_), Some(stale)) => Ok(Answer::Found(stale)),
+                (Turn::Theirs(waiting), None) => Ok(Answer::Wait(waiting)),
+            },
+        }
+    }
+
+    /// Whoever had the turn before may have made it between the caller's look and his turn.
+    async fn still_to_be_made(&self, key: Key, lease: FillLease) -> Result<Answer> {
+        match self.get(key.clone()).await {
+            Ok(Some(found)) if found.freshness == Freshness::Fresh => {
+                // A fill that is lost already keeps nobody waiting either.
+                let _ = self.give_up(&key, lease.token);
+                Ok(Answer::Found(found))
+            }
+            Ok(stale) => Ok(Answer::Fill(lease, stale)),
+            Err(error) => {
+                let _ = self.give_up(&key, lease.token);
+                Err(error)
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod brief;
 mod closing;
+mod limits;
 mod opening;
 mod replacing;
 
@@ -28,11 +29,12 @@ use super::turn::Lent;
 use super::watch::{Gone, Stop};
 use super::writer::{self, Alone, End, Exclusive, Job, Step, Work};
 use super::written::Told;
-use crate::config::{Level, Plan};
+use crate::config::Level;
 use crate::error::{Code, Error, Result};
 
 use brief::Heavy;
 pub use brief::{BRIEF, BRIEF_LENGTH};
+pub use limits::Limits;
 pub use opening::Open;
 
 /// A file that could not be opened is not tried again for so long.
@@ -40,29 +42,6 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Writes of one file running at once are one; of a tenant, one for each of its files.
 const WRITERS_OF_A_PARTY: usize = 4;
-
-/// What one call may take. `time` counts from when the closure starts.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    pub time: Duration,
-}
-
-impl Limits {
-    /// Of a tenant's statements.
-    pub fn of(plan: &Plan) -> Limits {
-        match plan.statement_ms {
-            0 => Limits::default(),
-            ms => Limits { time: Duration::from_millis(ms) },
-        }
-    }
-}
-
-impl Default for Limits {
-    /// For our own statements.
-    fn default() -> Self {
-        Limits { time: Duration::from_secs(10) }
-    }
-}
 
 /// How a file is opened.
 #[derive(Clone, Debug)]
@@ -471,13 +450,7 @@ impl Database {
     /// The writer, once nobody else has it; `None` if the file has been taken away since it was open as `open`. Asked with
     /// the writer held: a commit that fails undecided takes the file away before it lets go of the writer.
     fn writer_of<'o>(&self, open: &'o Arc<Open>) -> Option<MutexGuard<'o, Session>> {
-        let writer = open.writer.try_lock().unwrap_or_else(|_| {
-            // A lock that is let go is anybody's, and whoever sleeps before it comes late: brief reads leave it to him.
-            open.wanted.fetch_add(1, Relaxed);
-            let writer = open.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            open.wanted.fetch_sub(1, Relaxed);
-            writer
-        });
+        let writer = open.wait_for_writer();
         self.is_open_as(open).then_some(writer)
     }
 

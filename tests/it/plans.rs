@@ -230,6 +230,7 @@ fn whose_answer_has_no_room_beside_those_that_wait_to_be_read_is_refused_before_
     let first = unread(&deaf);
     eventually("an answer waits", || (server.metric("tenantry_answer_bytes") > 14_000_000).then_some(()));
     let refused = deaf.sql("SELECT hex(zeroblob(7000000))", json!([]));
+    assert_eq!(refused.status, 429);
     assert!(refused.header("retry-after").is_some() && refused.text().contains("http.unread_bytes"), "{}", refused.text());
     refused.refused(429, "too_many_requests");
     // What has no room for its answer is not committed; what has is, and is answered.

@@ -104,10 +104,18 @@ fn storm(scale: &Scale, (target, path): (&Target, &str), connections: usize, bod
     Storm { per_s: f64::from(u32::try_from(done.get()).expect("a number")) / scale.client.slice.as_secs_f64(), refused_p99 }
 }
 
-/// Clients that ask for much and read nothing of it.
+/// Clients that ask for much and read nothing of it: in many rows, and in one value, of which SQLite has a copy of its own.
 pub fn unread_answers(scale: &mut Scale, _round: usize) -> Vec<Measured> {
-    let body = format!(r#"{{"statements":[{{"sql":"SELECT hex(zeroblob({}))"}}]}}"#, SLOW_BYTES / 2).into_bytes();
-    vec![of("unread answers", (held_back(scale, &body, body.len()), Some(BOUND_MB)))]
+    const ROWS: usize = 1_024;
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT";
+    let rows = format!("{rows} {ROWS}) SELECT hex(zeroblob({})) FROM n", SLOW_BYTES / 2 / ROWS);
+    let value = format!("SELECT hex(zeroblob({}))", SLOW_BYTES / 2);
+    let asked = [("unread rows", rows), ("unread answers", value)];
+    let measured = asked.map(|(name, sql)| {
+        let body = format!(r#"{{"statements":[{{"sql":"{sql}"}}]}}"#).into_bytes();
+        of(name, (held_back(scale, &body, body.len()), Some(BOUND_MB)))
+    });
+    measured.into()
 }
 
 /// Clients that send much and never the last byte of it.

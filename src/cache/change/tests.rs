@@ -86,6 +86,19 @@ async fn a_change_that_comes_to_nothing_frees_the_entry_and_who_filled_before_it
 }
 
 #[tokio::test]
+async fn who_has_the_turn_only_after_the_entry_was_made_is_given_the_entry() {
+    let tiers = Tiers::new();
+    tiers.cache().put(entry("made"), None).await.unwrap();
+    // As one has it who looked before that.
+    let turn = tiers.memory.fills().begin(&tiers.file, &key("k"), Seconds::new("fill", 60).unwrap(), crate::clock::now_ms()).unwrap();
+    let crate::cache::fill::Turn::Mine(lease) = turn else { panic!("nobody else makes it") };
+    let answer = tiers.cache().still_to_be_made(key("k"), lease).await.unwrap();
+    assert!(matches!(answer, Answer::Found(_)));
+    tiers.cache().delete(key("k"), Conditions::default()).await.unwrap();
+    assert!(tiers.is_free().await, "and holds nobody up");
+}
+
+#[tokio::test]
 async fn what_was_set_meanwhile_goes_also_when_there_is_no_turn_to_set_the_entry() {
     let dir = tempfile::tempdir().unwrap();
     let executor = Executor { waiting_per_tenant: 1, ..Executor::default() };

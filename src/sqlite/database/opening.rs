@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -46,6 +46,17 @@ pub struct Open {
 }
 
 impl Open {
+    /// The writer, once nobody else has it. A lock that is let go is anybody's, and whoever sleeps before it comes late: so
+    /// brief reads are told that somebody waits.
+    pub(super) fn wait_for_writer(&self) -> MutexGuard<'_, Session> {
+        self.writer.try_lock().unwrap_or_else(|_| {
+            self.wanted.fetch_add(1, Relaxed);
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wanted.fetch_sub(1, Relaxed);
+            writer
+        })
+    }
+
     pub(in crate::sqlite) fn wrote(&self) {
         self.wrote_ms.store(self.opened.elapsed().as_millis() as u64, Relaxed);
     }
