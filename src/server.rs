@@ -159,6 +159,7 @@ impl Server {
         signals.or(stopping).await;
         tracing::info!("stopping");
         parts.readiness.set(false);
+        parts.fleet.close();
         parts.waiters.close();
         parts.cache_memory.close();
         parts.waiting_for_locks.close();

@@ -172,7 +172,14 @@ async fn get_or_fill(
         }
         match found {
             Answer::Found(found) => return answer(&request, &lease, &found),
-            Answer::Fill(fill, Some(stale)) => return with_fill(answer(&request, &lease, &stale)?, fill),
+            Answer::Fill(fill, Some(stale)) => match answer(&request, &lease, &stale) {
+                Ok(reply) => return with_fill(reply, fill),
+                Err(refused) => {
+                    // Who is not told cannot make it.
+                    let _ = cache.give_up(&key, fill.token);
+                    return Err(refused);
+                }
+            },
             Answer::Fill(fill, None) => {
                 let error = nothing().hint("It is yours to make: put it with this answer's Fill-Token before Fill-Until.");
                 return with_fill(missed(&error), fill);

@@ -20,6 +20,7 @@ use super::watch::SlowLog;
 use crate::error::{Code, Error, Result};
 use crate::hrana::proto::{self, CursorReqBody, PipelineReqBody, StreamRequest, StreamResponse};
 use crate::hrana::{Context, Owner, Streams};
+use crate::sqlite::Taken;
 use crate::tenant::Lease;
 
 /// That this version is spoken here.
@@ -39,6 +40,8 @@ pub async fn pipeline(call: TenantCall, body: Body, streams: Data<Streams>, slow
     let (began, count) = (Instant::now(), requests.len());
     let mut closed = false;
     let mut out = b"{\"results\":[".to_vec();
+    // Kept until the whole is counted: the statements that follow may take their time.
+    let mut taken = Vec::new();
     for request in requests {
         if out.last() != Some(&b'[') {
             out.push(b',');
@@ -49,7 +52,7 @@ pub async fn pipeline(call: TenantCall, body: Body, streams: Data<Streams>, slow
             _ => held.stream.run(&cx, request).await,
         };
         closed |= closes;
-        result(&mut out, outcome);
+        taken.extend(result(&mut out, outcome));
     }
     slow.note(call.tenant.id.uuid(), "database", "hrana", began.elapsed(), count, call.request_id);
     let baton = if closed { None } else { streams.give_back(call.owner(), held) };
@@ -100,18 +103,22 @@ fn in_time(lease: &Lease, began: Instant) -> Result<()> {
     }
 }
 
-fn result(out: &mut Vec<u8>, outcome: Result<StreamResponse>) {
-    match outcome {
+/// Appends a request's outcome; what its rows have taken.
+fn result(out: &mut Vec<u8>, outcome: Result<StreamResponse>) -> Vec<Taken> {
+    let taken = match outcome {
         Ok(response) => {
             out.extend_from_slice(b"{\"type\":\"ok\",\"response\":");
             response.write(out);
+            response.into_taken()
         }
         Err(error) => {
             out.extend_from_slice(b"{\"type\":\"error\",\"error\":");
             proto::Error::from(&error).write(out);
+            Vec::new()
         }
-    }
+    };
     out.push(b'}');
+    taken
 }
 
 fn write_entries(out: &mut Vec<u8>, outcome: Result<StreamResponse>) {

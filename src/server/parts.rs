@@ -52,7 +52,7 @@ pub struct Parts {
     analytics: Arc<Analytics>,
     registry: Arc<Registry>,
     lifecycle: Arc<Lifecycle>,
-    fleet: Arc<Fleet>,
+    pub fleet: Arc<Fleet>,
     post: Arc<Post>,
     waker: Waker,
     relay: Relay,
@@ -212,7 +212,6 @@ impl Parts {
 
     /// Closes every file. No request runs any more.
     pub async fn close(&self) {
-        self.fleet.close();
         self.waker.close();
         self.relay.close();
         let tasks = std::mem::take(&mut *self.background.lock().unwrap_or_else(PoisonError::into_inner));

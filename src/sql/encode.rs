@@ -53,18 +53,18 @@ impl<'p> Answering<'p> {
         let mut begun = false;
         let effect = prepared.run(|cells| {
             if !std::mem::replace(&mut begun, true) {
-                self.begin_result(&cells.columns());
+                self.begin_result(&cells.columns())?;
             }
             self.row(cells)
         })?;
         if !begun {
-            self.begin_result(&prepared.columns());
+            self.begin_result(&prepared.columns())?;
         }
         self.end_result(effect);
         Ok(())
     }
 
-    pub fn begin_result(&mut self, columns: &[&str]) {
+    pub fn begin_result(&mut self, columns: &[&str]) -> Result<()> {
         if self.results > 0 {
             self.out.push(b',');
         }
@@ -75,9 +75,12 @@ impl<'p> Answering<'p> {
             if index > 0 {
                 self.out.push(b',');
             }
+            self.out.expect(column.len())?;
             string(&mut self.out, column);
+            self.plan.admits(self.rows, self.out.len() as u64)?;
         }
         self.out.extend_from_slice(b"],\"rows\":[");
+        self.out.settle()
     }
 
     pub fn row(&mut self, cells: &Cells<'_>) -> Result<()> {

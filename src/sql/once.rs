@@ -59,7 +59,7 @@ pub async fn apply(
         if now >= once.until {
             return Ok(None);
         }
-        task.write(tx)?;
+        task.write_unheard(tx)?;
         tx.execute(KEEP, (job, now))?;
         let doubtful = tx.rows(DOUBTFUL, (now - KEPT_MS, ASKED), doubtful)?.into_iter().flatten().collect();
         Ok(Some(Applied { now: true, doubtful }))

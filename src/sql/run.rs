@@ -10,7 +10,7 @@ use super::request::{Mode, Request, Statement, Work};
 use crate::auth::scope::{Scope, Scopes};
 use crate::config::Plan;
 use crate::error::{Code, Error, Result};
-use crate::sqlite::{Database, Exclusive, Finished, Idempotency, IdempotencyKey, Limits, Reader, WriteTx, is_vacuum};
+use crate::sqlite::{Allowance, Database, Draft, Exclusive, Finished, Idempotency, IdempotencyKey, Limits, Reader, WriteTx, is_vacuum};
 
 const ANSWERS: Idempotency = Idempotency::kept_in("_tenantry_idempotency");
 
@@ -136,7 +136,22 @@ impl Task {
         {
             return Ok(Answer { body: body.into(), statements: 0, took: began.elapsed(), wrote: true, replayed: true });
         }
-        let mut answering = Answering::new(tx.draft(), &self.plan, self.integers);
+        let answer = self.written(tx, tx.draft())?;
+        if let Some(key) = &self.key {
+            ANSWERS.keep(tx, &self.caller.subject, key, &answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    /// The same for nobody who would read the answer, so that none who does not read theirs are in its way.
+    pub fn write_unheard(&self, tx: &WriteTx<'_>) -> Result<()> {
+        let room = Allowance::unbounded();
+        self.written(tx, Draft::new(&room)).map(drop)
+    }
+
+    fn written(&self, tx: &WriteTx<'_>, draft: Draft<'_>) -> Result<Answer> {
+        let began = Instant::now();
+        let mut answering = Answering::new(draft, &self.plan, self.integers);
         let ran = match &self.work {
             Work::Statements(statements) => {
                 for (index, statement) in statements.iter().enumerate() {
@@ -146,11 +161,7 @@ impl Task {
             }
             Work::Script(script) => self.script(tx, script, false)?.unwrap_or_default(),
         };
-        let answer = self.answer(answering, ran, began, true);
-        if let Some(key) = &self.key {
-            ANSWERS.keep(tx, &self.caller.subject, key, &answer.body)?;
-        }
-        Ok(answer)
+        Ok(self.answer(answering, ran, began, true))
     }
 
     /// Each statement in a transaction of its own. What ran before one that fails stays.
@@ -163,7 +174,7 @@ impl Task {
         for (index, statement) in statements.iter().enumerate() {
             if is_vacuum(&statement.sql) {
                 self.caller.scopes.require(Scope::SqlSchema).and_then(|()| writer.vacuum()).map_err(at(index))?;
-                answering.begin_result(&[]);
+                answering.begin_result(&[])?;
                 answering.end_result(Default::default());
             } else {
                 writer.transaction(|tx| self.statement(tx, statement, &mut answering, false)).map_err(at(index))?;

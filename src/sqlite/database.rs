@@ -217,7 +217,11 @@ impl Database {
         let (answer, answered) = oneshot::channel();
         let (mut answer, mut value, mut f) = (Some(answer), None, Some(f));
         let step = move |step: Step<'_>| match step {
-            Step::Attempt(tx) => f.as_mut().map_or(Ok(()), |f| f(tx).map(|made| value = Some(made))),
+            Step::Attempt(tx) => f.as_mut().map_or(Ok(()), |f| {
+                // Of an attempt that was taken back: it has taken room for its answer.
+                value = None;
+                f(tx).map(|made| value = Some(made))
+            }),
             Step::Settle(outcome) => {
                 drop(f.take()); // What it holds goes before its caller goes on.
                 if let Some(answer) = answer.take() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::BASE64;
 use crate::error;
-use crate::sqlite::{Cells, Draft, Finished};
+use crate::sqlite::{Cells, Draft, Finished, Taken};
 
 #[derive(Debug)]
 pub enum StreamResponse {
@@ -143,6 +143,15 @@ impl Rows {
 }
 
 impl StreamResponse {
+    /// What its rows have taken of their tenant's allowance.
+    pub fn into_taken(self) -> Vec<Taken> {
+        match self {
+            StreamResponse::Execute(result) => result.rows.lines.taken.into_iter().collect(),
+            StreamResponse::Batch(batch) => batch.step_results.into_iter().flatten().filter_map(|step| step.rows.lines.taken).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Appends its JSON.
     pub fn write(&self, out: &mut Vec<u8>) {
         let kind = match self {

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -49,12 +49,16 @@ impl Open {
     /// The writer, once nobody else has it. A lock that is let go is anybody's, and whoever sleeps before it comes late: so
     /// brief reads are told that somebody waits.
     pub(super) fn wait_for_writer(&self) -> MutexGuard<'_, Session> {
-        self.writer.try_lock().unwrap_or_else(|_| {
-            self.wanted.fetch_add(1, Relaxed);
-            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            self.wanted.fetch_sub(1, Relaxed);
-            writer
-        })
+        match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.wanted.fetch_add(1, Relaxed);
+                let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                self.wanted.fetch_sub(1, Relaxed);
+                writer
+            }
+        }
     }
 
     pub(in crate::sqlite) fn wrote(&self) {
