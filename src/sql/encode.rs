@@ -172,6 +172,15 @@ mod tests {
     use super::*;
     use crate::sqlite::Allowance;
 
+    #[test]
+    fn columns_without_rows_are_within_the_plans_bound_too() {
+        let (plan, room) = (Plan { result_bytes: 1_000, ..Plan::default() }, Allowance::unbounded());
+        let mut answering = Answering::new(Draft::new(&room), &plan, Integers::Number);
+        let name = "n".repeat(400);
+        assert!(answering.begin_result(&[&name, &name]).is_ok());
+        assert!(answering.begin_result(&[&name]).is_err());
+    }
+
     fn written(value: ValueRef<'_>, integers: Integers) -> String {
         let (plan, room) = (Plan::default(), Allowance::unbounded());
         let mut answering = Answering::new(Draft::new(&room), &plan, integers);

@@ -251,6 +251,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_writer_that_somebody_has_panicked_with_is_taken_over() {
+        let (bench, gate) = (Bench::new(), Gate::new());
+        let database = bench.database_at(&gate, Level::Off);
+        database.ensure_open().await.unwrap();
+        let open = database.opened().await.unwrap();
+        let fault = || {
+            let _writer = open.writer.lock().unwrap();
+            panic!("a fault of ours");
+        };
+        assert!(std::thread::scope(|scope| scope.spawn(fault).join()).is_err());
+        assert!(database.writer_of(&open).is_some() && open.wanted.load(Relaxed) == 0);
+    }
+
+    #[tokio::test]
     async fn nothing_is_done_here_on_a_file_that_was_taken_away() {
         let (bench, gate) = (Bench::new(), Gate::new());
         let database = bench.database_at(&gate, Level::Off);
