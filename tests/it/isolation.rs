@@ -352,6 +352,7 @@ fn answers_that_are_made_or_that_nobody_reads_are_bounded() {
     for tenant in &tenants {
         tenant.script("CREATE TABLE texts (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO texts (t) VALUES (hex(zeroblob(3000000)))");
     }
+    quiet.script("CREATE TABLE done (t TEXT)");
     // By every way that rows go out. (Hrana tells a refusal inside of what it answers.)
     let sql = json!({ "statements": [{ "sql": "SELECT t FROM texts" }] }).to_string();
     let hrana = json!({ "requests": [{ "type": "execute", "stmt": { "sql": "SELECT t FROM texts" } }] }).to_string();
@@ -387,6 +388,13 @@ fn answers_that_are_made_or_that_nobody_reads_are_bounded() {
     // Four of those of 6 MB find room.
     assert!(refused > 0 && (BOUND / 2..=BOUND).contains(&bytes), "{refused}, {bytes}");
     assert_eq!(quiet.rows("SELECT 1", json!([])), json!([[1]]), "what is small needs no room");
+    quiet.sql("SELECT hex(zeroblob(4000000))", json!([])).refused(503, "overloaded");
+    // What nobody will read is in nobody's way.
+    quiet.post("/v1/queues/q/jobs", json!({ "payload": 1 })).succeeds();
+    let job = quiet.post("/v1/queues/q/claim", json!({ "max": 1 })).expect(200).json()["jobs"][0].clone();
+    let done = json!([{ "sql": "INSERT INTO done VALUES (hex(zeroblob(4000000))) RETURNING t" }]);
+    let ack = format!("/v1/jobs/{}/ack", job["id"].as_str().unwrap());
+    quiet.post(&ack, json!({ "lease_token": job["lease_token"], "statements": done })).expect(200);
     drop(unread);
     eventually("all is given back", || (server.metric("tenantry_answer_bytes") == 0).then_some(()));
     quiet.sql("SELECT hex(zeroblob(8000000))", json!([])).expect(200);

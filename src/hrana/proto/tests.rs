@@ -3,7 +3,7 @@ use serde_json::{Value as Json, json};
 
 use super::socket::{ClientMsg, Request, respond};
 use super::*;
-use crate::sqlite::{Allowance, Draft};
+use crate::sqlite::{Allowance, Allowances, Draft};
 
 fn request(json: Json) -> Result<StreamRequest, String> {
     serde_json::from_str(&json.to_string()).map_err(|error| error.to_string())
@@ -111,6 +111,27 @@ fn rows(rows: &[&[ValueRef<'_>]]) -> Rows {
     let mut draft = RowsDraft::new(Draft::new(&room));
     rows.iter().for_each(|values| draft.push_values(values.iter().copied()).unwrap());
     draft.finish()
+}
+
+#[test]
+fn what_rows_took_outlives_their_writing() {
+    let all = Allowances::new(1 << 20);
+    let one = all.one();
+    let result = || {
+        let mut draft = RowsDraft::new(Draft::new(&one));
+        draft.push_values([ValueRef::Text(&[b'x'; 100_000])].into_iter()).unwrap();
+        StmtResult { rows: draft.finish(), ..StmtResult::default() }
+    };
+    for response in [
+        StreamResponse::Execute(result()),
+        StreamResponse::Batch(BatchResult { step_results: vec![None, Some(result())], step_errors: vec![None, None] }),
+    ] {
+        written(&response);
+        let taken = response.into_taken();
+        assert!(all.used() > 100_000);
+        drop(taken);
+    }
+    assert_eq!(all.used(), 0);
 }
 
 #[test]
